@@ -1,0 +1,3 @@
+//! The Unix socket between `tcpauthd` and `tcpauth`: one JSON object a line, each way.
+
+pub mod protocol;

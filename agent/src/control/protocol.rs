@@ -1,0 +1,240 @@
+//! What is said on the control socket.
+//!
+//! A request is one [`Request`] on a line. The answer is one [`Answer`] on a line, except for
+//! [`Request::Events`], which is answered by one [`Event`] a line until either side closes.
+//! The same structs, as JSON, are what `tcpauth --json` prints.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What the CLI asks of the daemon.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything about the daemon, its interfaces and neighbours.
+    Status,
+    /// The neighbours, or the one configured as `peer` or with that address.
+    Neighbors {
+        /// As in the configuration.
+        peer: Option<String>,
+    },
+    /// Add a neighbour to the running configuration; `toml` is the value of its table.
+    NeighborAdd {
+        /// As in the configuration.
+        peer: String,
+        /// The neighbour's fields as a TOML document, the secret among them.
+        toml: String,
+    },
+    /// Remove a neighbour from the running configuration.
+    NeighborRemove {
+        /// As in the configuration.
+        peer: String,
+    },
+    /// The sessions.
+    Sessions,
+    /// Read the configuration file again and apply it.
+    Reload,
+    /// Follow what is dropped and what happens to sessions.
+    Events,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Neighbors`].
+    Neighbors(Vec<NeighborStatus>),
+    /// To [`Request::Sessions`].
+    Sessions(Vec<SessionStatus>),
+    /// Done; what was done, for the operator.
+    Done(String),
+    /// Not done; why, and what to do.
+    Error(String),
+}
+
+/// The daemon, its interfaces and neighbours.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Status {
+    /// The daemon.
+    pub agent: AgentStatus,
+    /// Interfaces with tcpauth's programs, or that should have them.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The configured neighbours.
+    pub neighbors: Vec<NeighborStatus>,
+}
+
+/// The daemon itself.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct AgentStatus {
+    /// Version of `tcpauthd`.
+    pub version: String,
+    /// Name of the instance.
+    pub instance: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The configuration file.
+    pub config_file: String,
+    /// Why the last reload was refused, if it was.
+    pub reload_error: Option<String>,
+    /// Sessions in the map.
+    pub sessions: u64,
+    /// Segments held for keys since the start.
+    pub held_segments: u64,
+    /// Records lost because a ring buffer was full.
+    pub overload: u64,
+}
+
+/// One interface.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its MTU, octets.
+    pub mtu: u32,
+    /// `tcx`, `clsact`, or why it is not protected.
+    pub attached: String,
+}
+
+/// One neighbour.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct NeighborStatus {
+    /// As in the configuration.
+    pub peer: String,
+    /// In one word: `idle`, `connecting`, `established`, `failing`.
+    pub state: String,
+    /// In one line, for an operator: why it is not established, or nothing.
+    pub reason: Option<String>,
+    /// KeyManagement by name.
+    pub key_management: String,
+    /// Algorithm by name.
+    pub algorithm: String,
+    /// KeyID we send.
+    pub send_id: u8,
+    /// KeyID we accept.
+    pub recv_id: u8,
+    /// `include` or `exclude`.
+    pub tcp_options: String,
+    /// Port of the protected sessions.
+    pub port: u16,
+    /// GTSM hops, if checked.
+    pub ttl_security: Option<u8>,
+    /// `drop`.
+    pub unauthenticated: String,
+    /// Sessions in the map.
+    pub sessions: u64,
+    /// What was counted.
+    pub counters: Counts,
+    /// The last drop, if any.
+    pub last_drop: Option<LastDrop>,
+}
+
+/// Counters of a neighbour or session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Counts {
+    /// Segments sealed.
+    pub signed_segments: u64,
+    /// Octets of TCP header and data sealed.
+    pub signed_octets: u64,
+    /// Segments verified.
+    pub verified_segments: u64,
+    /// Octets of TCP header and data verified.
+    pub verified_octets: u64,
+    /// Drops by name of the reason; reasons never met are absent.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// The last segment dropped.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct LastDrop {
+    /// Name of the reason.
+    pub reason: String,
+    /// Seconds ago.
+    pub seconds_ago: u64,
+    /// Ends of the segment's connection, `192.0.2.1:179 > 192.0.2.2:40000`.
+    pub segment: String,
+}
+
+/// One session.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct SessionStatus {
+    /// The neighbour, as in the configuration.
+    pub neighbor: String,
+    /// Our end, `192.0.2.2:40000` or `[2001:db8::2]:40000`.
+    pub local: String,
+    /// The neighbour's end.
+    pub peer: String,
+    /// `syn-sent`, `syn-received`, `established`, `closing`, `closed`.
+    pub state: String,
+    /// Key management by name.
+    pub key_management: String,
+    /// Algorithm by name.
+    pub algorithm: String,
+    /// KeyID we send.
+    pub send_id: u8,
+    /// KeyID we accept.
+    pub recv_id: u8,
+    /// Our ISN, once known.
+    pub local_isn: Option<u32>,
+    /// The peer's ISN, once known.
+    pub peer_isn: Option<u32>,
+    /// SNE of what we send.
+    pub send_sne: u32,
+    /// SNE of what we receive.
+    pub recv_sne: u32,
+    /// Seconds since the session began.
+    pub age_seconds: u64,
+    /// Seconds since a segment was sealed or verified.
+    pub idle_seconds: u64,
+    /// What was counted.
+    pub counters: Counts,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A segment was dropped.
+    Drop {
+        /// Seconds since the Unix epoch.
+        time: f64,
+        /// The neighbour, as in the configuration.
+        neighbor: String,
+        /// Name of the reason.
+        reason: String,
+        /// `inbound` or `outbound`.
+        direction: String,
+        /// `192.0.2.1:179 > 192.0.2.2:40000`.
+        segment: String,
+        /// TCP flags, as `SA`, `R`, `PA`, `.`.
+        flags: String,
+        /// Sequence number.
+        seq: u32,
+        /// KeyID of the option, if it had one.
+        key_id: Option<u8>,
+        /// Interface by name.
+        interface: String,
+    },
+    /// A session came, got its keys, or went.
+    Session {
+        /// Seconds since the Unix epoch.
+        time: f64,
+        /// The neighbour, as in the configuration.
+        neighbor: String,
+        /// `192.0.2.2:40000 > 192.0.2.1:179`, our end first.
+        session: String,
+        /// As in [`SessionStatus::state`].
+        state: String,
+    },
+    /// Events were not sent because there were too many; how many.
+    Missed {
+        /// Their number.
+        count: u64,
+    },
+}

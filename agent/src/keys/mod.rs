@@ -1,0 +1,33 @@
+//! Master key tuples and the traffic keys of a connection (RFC 5925, 3.1; RFC 5926).
+
+pub use master_key::MasterKey;
+use tcpauth_common::{Algorithm, Kdf, KeyId};
+
+mod master_key;
+
+/// Whether TCP options other than TCP-AO are under the MAC (RFC 5925, 3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpOptions {
+    /// They are: the default of RFC 5925.
+    #[default]
+    Include,
+    /// They are left out, so that a middlebox may change them.
+    Exclude,
+}
+
+/// Master key tuple: a shared secret and how segments are signed with keys derived from it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Mkt {
+    /// KeyID of segments we send: the peer's RecvID.
+    pub send_id: KeyId,
+    /// KeyID of segments we accept: the peer's SendID.
+    pub recv_id: KeyId,
+    /// MAC algorithm.
+    pub algorithm: Algorithm,
+    /// Key derivation.
+    pub kdf: Kdf,
+    /// Coverage of TCP options.
+    pub tcp_options: TcpOptions,
+    /// The shared secret.
+    pub master_key: MasterKey,
+}

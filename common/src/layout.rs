@@ -1,0 +1,321 @@
+//! Keys and values of the eBPF maps, and the events in the ring buffers.
+//!
+//! All are `repr(C)`, without padding that is not named (a hash map compares padding too), with
+//! integers in host byte order unless a field says otherwise. [`LAYOUT_VERSION`] changes with them.
+
+use crate::{DropReason, Isn, KeyId};
+
+/// Version of everything in this file; kept in [`Settings`] so that a daemon recognises pinned maps
+/// it cannot use.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The name of each map, as pinned below the instance's folder.
+pub mod maps {
+    /// `Array<Settings>` of one.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// `Array<u8>` indexed by TCP port (host order): 1 if some neighbour's session may use it.
+    pub const PORTS: &str = "PORTS";
+    /// `LpmTrie<PeerPrefix, PeerRule>`: which neighbour an address is.
+    pub const PEERS: &str = "PEERS";
+    /// `HashMap<[u8; 16], u8>`: addresses of this host (IPv4 as ::ffff:a.b.c.d).
+    pub const LOCALS: &str = "LOCALS";
+    /// `HashMap<u32, Policy>` by neighbour number.
+    pub const POLICIES: &str = "POLICIES";
+    /// `HashMap<u32, Counters>` by neighbour number; written by the programs.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `HashMap<u32, Bucket>` by neighbour number; written by the programs.
+    pub const BUCKETS: &str = "BUCKETS";
+    /// `HashMap<Quartet, Session>`.
+    pub const SESSIONS: &str = "SESSIONS";
+    /// `HashMap<u32, u16>`: interface index to its slot (never 0).
+    pub const SLOTS: &str = "SLOTS";
+    /// `Array<u32>`: slot to interface index.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// `HashMap<VlanTag, u32>`: tagged frames that a VLAN interface of this host takes.
+    pub const VLANS: &str = "VLANS";
+    /// Ring buffer of [`super::Held`] followed by the frame.
+    pub const HELD: &str = "HELD";
+    /// Ring buffer of [`super::Dropped`].
+    pub const DROPPED: &str = "DROPPED";
+}
+
+/// Slots for interfaces, one of them (0) unused.
+pub const MAX_INTERFACES: u32 = 4096;
+
+/// Largest frame that can be held for keys, in octets. SYN, SYN-ACK and RST carry no data (a SYN
+/// with data is cut off at the sender by the loss of its Fast Open option).
+pub const MAX_HELD: usize = 512;
+
+/// What the programs need to know of the daemon's arrangements.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`LAYOUT_VERSION`] of the daemon that wrote this.
+    pub layout_version: u32,
+    /// Interface index of the lane's near end, into which sessions' segments are redirected.
+    pub lane0: u32,
+    /// Interface index of the lane's far end, where segments are sealed.
+    pub lane1: u32,
+    /// Inode number of the network namespace that the lane is in.
+    pub netns: u32,
+}
+
+/// An address of a neighbour for the LPM trie, prefix length first as the kernel wants it.
+///
+/// The data is the interface index in network byte order (0: any interface) and the address, IPv4
+/// as ::ffff:a.b.c.d. `prefix_len` counts bits of both: 32 + 96 + n for an IPv4 prefix /n.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerPrefix {
+    /// Bits of `scope` and `address` that count, 32 to 160.
+    pub prefix_len: u32,
+    /// Interface index, network byte order; 0 for any.
+    pub scope: [u8; 4],
+    /// The address, IPv4-mapped for IPv4.
+    pub address: [u8; 16],
+}
+
+/// What an address in the LPM trie means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerRule {
+    /// The neighbour's number.
+    pub neighbor: u32,
+    /// Interface index the neighbour is bound to, 0 if none: the `scope` of its quartets.
+    pub scope: u32,
+    /// [`PeerRule::HOST`], [`PeerRule::WRONG_INTERFACE`].
+    pub flags: u32,
+}
+
+impl PeerRule {
+    /// A single address, not a prefix of dynamic neighbours.
+    pub const HOST: u32 = 1;
+    /// The neighbour is bound to an interface, and this entry stands for all the others.
+    pub const WRONG_INTERFACE: u32 = 2;
+}
+
+/// What holds for all segments of a neighbour, before any session exists.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// TCP port that makes a connection this neighbour's session, at either end.
+    pub port: u16,
+    /// Lowest hop limit (TTL) accepted (RFC 5082), 0 for any. If not 0, sealed segments leave with 255.
+    pub min_hop_limit: u8,
+    /// KeyID that arriving segments carry.
+    pub recv_id: u8,
+    /// Length of the whole TCP-AO option, octets.
+    pub option_len: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Counts of one neighbour or session. Segments and octets of TCP header and data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Segments sealed.
+    pub signed_segments: u64,
+    /// Their octets, option included.
+    pub signed_octets: u64,
+    /// Segments that verified.
+    pub verified_segments: u64,
+    /// Their octets, option included.
+    pub verified_octets: u64,
+    /// Segments dropped, by [`DropReason`] number.
+    pub dropped: [u64; DropReason::COUNT],
+}
+
+/// Token bucket of one neighbour for held segments and for drop events.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// When the hold tokens were last filled, nanoseconds of CLOCK_MONOTONIC.
+    pub hold_filled: u64,
+    /// Hold tokens left.
+    pub hold_tokens: u64,
+    /// When the event tokens were last filled, nanoseconds of CLOCK_MONOTONIC.
+    pub event_filled: u64,
+    /// Event tokens left.
+    pub event_tokens: u64,
+}
+
+/// The two ends of a connection, seen from this host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Quartet {
+    /// Our end's address (ours, or a container's behind us), IPv4-mapped for IPv4.
+    pub local: [u8; 16],
+    /// The neighbour's address.
+    pub peer: [u8; 16],
+    /// Our end's port.
+    pub local_port: u16,
+    /// The neighbour's port.
+    pub peer_port: u16,
+    /// Interface index of a neighbour bound to one ([`PeerRule::scope`]), else 0.
+    pub scope: u32,
+}
+
+/// Key state of one direction, ready for the data plane; what the words are is
+/// the algorithm's affair ([`crate::mac`]). Holds secrets: no `Debug`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct KeyMaterial {
+    /// HMAC: hash state after the inner pad, then after the outer pad, 8 words each.
+    /// AES-CMAC: the key (4 words), K1 (4 words), zeros.
+    pub words: [u32; 16],
+}
+
+/// One master key tuple's traffic keys for a connection. Holds secrets: no `Debug`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct KeySlot {
+    /// [`crate::Algorithm`] number; 0: the slot is empty.
+    pub algorithm: u8,
+    /// KeyID of segments we send.
+    pub send_id: KeyId,
+    /// KeyID of segments we accept, and our RNextKeyID.
+    pub recv_id: KeyId,
+    /// [`KeySlot::EXCLUDE_OPTIONS`].
+    pub flags: u8,
+    /// Keys the segments we send.
+    pub send: KeyMaterial,
+    /// Keys the segments we accept.
+    pub recv: KeyMaterial,
+}
+
+impl KeySlot {
+    /// TCP options other than TCP-AO are not under the MAC.
+    pub const EXCLUDE_OPTIONS: u8 = 1;
+}
+
+/// A connection of a neighbour. Holds secrets: no `Debug`.
+///
+/// The daemon writes it when ISNs become known; the programs move sequence state and counters.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Session {
+    /// The neighbour's number.
+    pub neighbor: u32,
+    /// [`Session::LOCAL_ISN`] and the other bits.
+    pub flags: u32,
+    /// ISN of our end, if `flags` says it is known.
+    pub local_isn: Isn,
+    /// ISN of the peer, if `flags` says it is known.
+    pub peer_isn: Isn,
+    /// Highest sequence number sent, extended: SNE in the upper 32 bits.
+    pub send_seq: u64,
+    /// Highest sequence number verified, extended: SNE in the upper 32 bits.
+    pub recv_seq: u64,
+    /// Highest acknowledgment our end sent: what it expects next.
+    pub local_ack: u32,
+    /// Largest window our end advertised, octets.
+    pub local_window: u32,
+    /// Window scale of our end's SYN, 0 to 14.
+    pub local_wscale: u32,
+    /// [`Session::FIN_SENT`] and the other bits, set by the programs.
+    pub seen: u32,
+    /// When the daemon made the session, nanoseconds of CLOCK_MONOTONIC.
+    pub created: u64,
+    /// When a segment was last sealed or verified, nanoseconds of CLOCK_MONOTONIC.
+    pub last_segment: u64,
+    /// What was counted.
+    pub counters: Counters,
+    /// Keys of SYN segments without ACK (the other end's ISN counts as 0).
+    pub syn: KeySlot,
+    /// Keys of all other segments; empty until both ISNs are known.
+    pub traffic: KeySlot,
+}
+
+impl Session {
+    /// `local_isn` is known.
+    pub const LOCAL_ISN: u32 = 1;
+    /// `peer_isn` is known.
+    pub const PEER_ISN: u32 = 2;
+    /// In `seen`: a FIN was sealed.
+    pub const FIN_SENT: u32 = 1;
+    /// In `seen`: a FIN verified.
+    pub const FIN_RECEIVED: u32 = 2;
+    /// In `seen`: an RST was sealed.
+    pub const RST_SENT: u32 = 4;
+    /// In `seen`: an RST verified.
+    pub const RST_RECEIVED: u32 = 8;
+}
+
+/// Key of [`maps::VLANS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VlanTag {
+    /// Index of the interface on which the tagged frame is seen.
+    pub lower: u32,
+    /// VLAN identifier, 1 to 4094.
+    pub vid: u32,
+}
+
+/// Which way a held segment was going.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the neighbour to our end.
+    Inbound = 0,
+    /// From our end to the neighbour.
+    Outbound = 1,
+}
+
+/// Head of a record in [`maps::HELD`]; `frame_len` octets of frame follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// When it was held, nanoseconds of CLOCK_MONOTONIC.
+    pub time: u64,
+    /// Ends of the connection.
+    pub quartet: Quartet,
+    /// The neighbour's number.
+    pub neighbor: u32,
+    /// Interface it was leaving or arriving by.
+    pub ifindex: u32,
+    /// Length of the frame that follows, octets.
+    pub frame_len: u32,
+    /// VLAN tag control information that the frame carries beside its octets.
+    pub vlan_tci: u16,
+    /// 1 if `vlan_tci` counts.
+    pub vlan_present: u8,
+    /// [`Direction`] number.
+    pub direction: u8,
+    /// Offset of the IP header in the frame, octets.
+    pub l3_offset: u16,
+    /// Offset of the TCP header in the frame, octets.
+    pub l4_offset: u16,
+    /// EtherType of the network layer, host byte order: 0x0800 or 0x86dd.
+    pub ethertype: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// A record in [`maps::DROPPED`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// When it was dropped, nanoseconds of CLOCK_MONOTONIC.
+    pub time: u64,
+    /// Ends of the connection.
+    pub quartet: Quartet,
+    /// The neighbour's number.
+    pub neighbor: u32,
+    /// Interface it was leaving or arriving by.
+    pub ifindex: u32,
+    /// Sequence number.
+    pub seq: u32,
+    /// Length of TCP header and data, octets.
+    pub segment_len: u32,
+    /// [`DropReason`] number.
+    pub reason: u8,
+    /// [`Direction`] number.
+    pub direction: u8,
+    /// TCP flags octet.
+    pub tcp_flags: u8,
+    /// KeyID of the option, if there was one.
+    pub key_id: u8,
+    /// Zero.
+    pub reserved: u32,
+}

@@ -1,0 +1,24 @@
+//! What the daemon and the eBPF programs share.
+//!
+//! One source compiles twice: for `bpfel-unknown-none`, where the verifier has to follow it, and for
+//! the host, where it is tested against independent implementations. Hence no allocation, no
+//! panicking path, no slice whose length the verifier cannot see.
+//!
+//! - [`ids`]: the small numbers of the field as types ([`KeyId`], [`SeqNumber`], [`Isn`]).
+//! - [`sequence`]: sequence number extension (SNE) and the window check.
+//! - [`option`]: the walk over a segment's TCP options.
+//! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
+//! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
+//! - [`drop_reason`]: why a segment was refused.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod algorithm;
+pub mod drop_reason;
+pub mod ids;
+pub mod layout;
+
+pub use algorithm::{Algorithm, Kdf};
+pub use drop_reason::DropReason;
+pub use ids::{Isn, KeyId, SeqNumber};
