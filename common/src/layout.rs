@@ -221,6 +221,11 @@ pub struct Session {
     pub last_segment: u64,
     /// What was counted.
     pub counters: Counters,
+    /// ISN of the peer's SYN that `syn.recv` verifies, if `flags` has [`Session::SYN_RECV`]. Differs from
+    /// `peer_isn` when the peer begins a new connection with the quartet of an old one.
+    pub syn_recv_isn: Isn,
+    /// Zero.
+    pub reserved: u32,
     /// Keys of SYN segments without ACK (the other end's ISN counts as 0).
     pub syn: KeySlot,
     /// Keys of all other segments; empty until both ISNs are known.
@@ -232,6 +237,8 @@ impl Session {
     pub const LOCAL_ISN: u32 = 1;
     /// `peer_isn` is known.
     pub const PEER_ISN: u32 = 2;
+    /// `syn.recv` and `syn_recv_isn` are set.
+    pub const SYN_RECV: u32 = 4;
     /// In `seen`: a FIN was sealed.
     pub const FIN_SENT: u32 = 1;
     /// In `seen`: a FIN verified.
