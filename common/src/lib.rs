@@ -18,6 +18,8 @@ pub mod algorithm;
 pub mod drop_reason;
 pub mod ids;
 pub mod layout;
+pub mod option;
+pub mod sequence;
 
 pub use algorithm::{Algorithm, Kdf};
 pub use drop_reason::DropReason;
