@@ -17,6 +17,7 @@
 pub mod algorithm;
 pub mod drop_reason;
 pub mod ids;
+pub mod key_choice;
 pub mod layout;
 pub mod option;
 pub mod sequence;
