@@ -18,6 +18,7 @@ pub mod algorithm;
 pub mod drop_reason;
 pub mod ids;
 pub mod layout;
+pub mod mac;
 
 pub use algorithm::{Algorithm, Kdf};
 pub use drop_reason::DropReason;
