@@ -1,20 +1,62 @@
-//! TC programs of tcpauth.
+//! The TC programs of tcpauth.
+//!
+//! | program | hook | what it does |
+//! |---|---|---|
+//! | `egress` | egress of a protected interface | segments to a neighbour go into the lane |
+//! | `seal` | ingress of the lane's far end | gives them their MAC and sends them to the interface |
+//! | `ingress` | ingress of a protected interface | verifies segments from a neighbour |
+//! | `release` | ingress of the lane's near end | lets a held segment go on to the stack |
+
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
-/// placeholder
+mod account;
+mod authenticate;
+mod barrier;
+mod egress;
+mod hold;
+mod icmp;
+mod ingress;
+mod maps;
+mod neighbor;
+mod options;
+mod release;
+mod seal;
+mod segment;
+
+/// See [`mod@egress`].
 #[classifier]
-pub fn egress(_ctx: TcContext) -> i32 {
-    -1
+pub fn egress(ctx: TcContext) -> i32 {
+    egress::run(&ctx)
+}
+
+/// See [`mod@seal`].
+#[classifier]
+pub fn seal(ctx: TcContext) -> i32 {
+    seal::run(&ctx)
+}
+
+/// See [`mod@ingress`].
+#[classifier]
+pub fn ingress(ctx: TcContext) -> i32 {
+    ingress::run(&ctx)
+}
+
+/// See [`mod@release`].
+#[classifier]
+pub fn release(ctx: TcContext) -> i32 {
+    release::run(&ctx)
 }
 
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
+/// Helpers that only GPL programs may call are used.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
