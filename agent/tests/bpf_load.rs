@@ -3,7 +3,7 @@ use aya::{EbpfLoader, programs::SchedClassifier, VerifierLogLevel};
 
 #[test]
 fn loads() {
-    let mut ebpf = EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS | VerifierLogLevel::VERBOSE).load(aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"))).unwrap();
+    let mut ebpf = EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"))).unwrap();
     for name in ["release", "egress", "ingress", "seal"] {
         let p: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         if let Err(e) = p.load() { 
