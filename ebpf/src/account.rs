@@ -10,7 +10,7 @@ use tcpauth_common::{
 };
 
 use crate::{
-    barrier::skb_field,
+    barrier::{opaque, skb_field},
     maps::{BUCKETS, COUNTERS, DROPPED, scratch},
     segment,
 };
@@ -32,7 +32,8 @@ pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, di
 /// Counts a refusal to a neighbour and to the session, which may be null.
 #[inline(always)]
 pub fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) {
-    let reason = reason as usize & (DropReason::COUNT - 1);
+    // The compiler knows that a reason is below COUNT; the verifier does not.
+    let reason = opaque(reason as u32) as usize & (DropReason::COUNT - 1);
     // SAFETY: map values live while the program runs; counters are only added to atomically.
     unsafe {
         if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {

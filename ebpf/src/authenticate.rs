@@ -45,9 +45,9 @@ pub struct Covered {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> u32 {
-    let Some(len) = assemble(skb) else { return 0 };
+    let len = assemble(skb);
     let Some(scratch) = scratch() else { return 0 };
-    if key.is_null() {
+    if len == 0 || key.is_null() {
         return 0;
     }
     let mut i = 0;
@@ -81,7 +81,7 @@ pub extern "C" fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> 
 #[inline(always)]
 pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
     let mut difference = 0u32;
-    let mut i = 0;
+    let mut i = 0u32;
     while i < 16 {
         let computed = u32::from_le(scratch.workspace.mac[(i >> 2) as usize & 3]) >> ((i & 3) * 8);
         // All ones where i < len: no branch, so that the verifier has one way to follow.
@@ -92,10 +92,13 @@ pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
     opaque(difference) == 0
 }
 
-/// Puts SNE, pseudo-header, TCP header and data into the workspace; their length, octets.
-#[inline(always)]
-fn assemble(skb: *mut __sk_buff) -> Option<u32> {
-    let scratch = scratch()?;
+/// Puts SNE, pseudo-header, TCP header and data into the workspace; their length, octets, or 0 if it cannot.
+///
+/// A function of its own, so that its stack is free again when the hashing needs some.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
     let covered = &scratch.covered;
     let segment = &scratch.segment;
     let input = &mut scratch.workspace.input;
@@ -142,21 +145,21 @@ fn assemble(skb: *mut __sk_buff) -> Option<u32> {
     }
     let header_len = opaque(header_len);
     if header_len > MAX_HEADER {
-        return None;
+        return 0;
     }
     let data_len = opaque(covered.data_len);
     if data_len > MAX_DATA {
-        return None;
+        return 0;
     }
     let before = at as u32 * 4 + header_len;
     if data_len > 0 {
         // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
         let to = unsafe { input.as_mut_ptr().cast::<u8>().add(before as usize) };
         if !load_raw(skb, covered.data_at, to, data_len) {
-            return None;
+            return 0;
         }
     }
-    Some(before + data_len)
+    before + data_len
 }
 
 #[inline(always)]

@@ -54,7 +54,12 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
 
 /// Cheap checks first, the MAC last: a flood that guesses none of them costs no hashing.
 #[inline(always)]
-fn verify(skb: *mut __sk_buff, session: *mut Session, content: Content, ifindex: u32) -> Result<i32, DropReason> {
+fn verify(
+    skb: *mut __sk_buff,
+    session: *mut Session,
+    content: Content,
+    ifindex: u32,
+) -> Result<i32, DropReason> {
     let scratch = scratch().ok_or(DropReason::Malformed)?;
     if scratch.neighbor.wrong_interface != 0 {
         return Err(DropReason::WrongInterface);

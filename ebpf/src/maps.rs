@@ -7,7 +7,8 @@ use aya_ebpf::{
 };
 use tcpauth_common::{
     layout::{
-        Bucket, Counters, Held, MAX_HELD, MAX_INTERFACES, PeerRule, Policy, Quartet, Session, Settings, VlanTag,
+        Bucket, Counters, Held, MAX_HELD, MAX_INTERFACES, PeerRule, Policy, Quartet, Session, Settings,
+        VlanTag,
     },
     mac::Workspace,
     option::{Header, OptionRewrite, OptionWalk},
@@ -24,7 +25,8 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 pub static PORTS: Array<u8> = Array::with_max_entries(65_536, 0);
 /// Scope (interface index, network byte order, 4 octets) and address (16 octets).
 #[map]
-pub static PEERS: LpmTrie<[u8; 20], PeerRule> = LpmTrie::with_max_entries(2 * MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
+pub static PEERS: LpmTrie<[u8; 20], PeerRule> =
+    LpmTrie::with_max_entries(2 * MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
 #[map]
 pub static LOCALS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]

@@ -59,7 +59,12 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
 }
 
 #[inline(always)]
-fn seal(skb: *mut __sk_buff, session: *mut Session, content: Content, ifindex: u32) -> Result<i32, DropReason> {
+fn seal(
+    skb: *mut __sk_buff,
+    session: *mut Session,
+    content: Content,
+    ifindex: u32,
+) -> Result<i32, DropReason> {
     let scratch = scratch().ok_or(DropReason::Malformed)?;
     if scratch.neighbor.wrong_interface != 0 {
         return Err(DropReason::WrongInterface);

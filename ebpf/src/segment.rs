@@ -6,7 +6,10 @@ use tcpauth_common::{
     option::{BASE_HEADER, Header, MAX_HEADER},
 };
 
-use crate::{barrier::{opaque, skb_field}, maps::Scratch};
+use crate::{
+    barrier::{opaque, skb_field},
+    maps::Scratch,
+};
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -91,7 +94,8 @@ impl Segment {
 pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch) -> Content {
     let segment = &mut scratch.segment;
     let mut ethertype = u16::from_be(skb_field!(skb, protocol) as u16);
-    segment.vlan = if skb_field!(skb, vlan_present) != 0 { (skb_field!(skb, vlan_tci) & 0xfff) as u16 } else { 0 };
+    segment.vlan =
+        if skb_field!(skb, vlan_present) != 0 { (skb_field!(skb, vlan_tci) & 0xfff) as u16 } else { 0 };
     segment.l3 = ETHERNET_HEADER;
     if ethertype == 0x8100 || ethertype == 0x88a8 {
         let mut tag = [0u8; VLAN_HEADER as usize];
