@@ -135,7 +135,7 @@ impl<'t> Document<'t> {
         let mut entries = Vec::with_capacity(neighbors.len());
         for (key, value) in neighbors {
             let (peer, span) = (key.get_ref().as_ref(), key.span());
-            let subject = Subject::Neighbor(peer.to_owned());
+            let subject = Subject::neighbor(peer);
             match value.get_ref() {
                 DeValue::Table(_) if !peer.is_empty() && peer.bytes().all(|o| o.is_ascii_digit()) => {
                     report.add(&span, &subject, Problem::AddressWithoutQuotes);
@@ -197,7 +197,9 @@ fn read_fields(table: &DeTable<'_>, subject: &Subject, folder: &Path, report: &m
             "key-id" => key_id = cell.number("key-id", 0, 255).map(|id| (KeyId(id), key.span())),
             "send-id" => fields.send_id = cell.number("send-id", 0, 255).map(KeyId),
             "recv-id" => fields.recv_id = cell.number("recv-id", 0, 255).map(KeyId),
-            "algorithm" => fields.algorithm = cell.choice("algorithm", &Algorithm::ALL.map(|a| (a.name(), a))),
+            "algorithm" => {
+                fields.algorithm = cell.choice("algorithm", &Algorithm::ALL.map(|a| (a.name(), a)))
+            }
             "kdf" => fields.kdf = cell.choice("kdf", &[(Kdf::Rfc5926.name(), Kdf::Rfc5926)]),
             "tcp-options" => fields.tcp_options = cell.choice("tcp-options", &TCP_OPTIONS),
             "port" => fields.port = cell.number("port", 1, u16::MAX),
@@ -208,6 +210,7 @@ fn read_fields(table: &DeTable<'_>, subject: &Subject, folder: &Path, report: &m
             "ttl-security" => fields.ttl_security = cell.number("ttl-security", 1, 254),
             "key-management" => fields.key_management = cell.choice("key-management", &KEY_MANAGEMENT),
             "unauthenticated" => fields.unauthenticated = cell.choice("unauthenticated", &UNAUTHENTICATED),
+            "neighbor" => report.add(&key.span(), subject, Problem::NeighborInTable),
             name => match (Source::from_field(name), first_source) {
                 (Some(source), None) => {
                     first_source = Some(source);
@@ -268,7 +271,12 @@ impl<'c> Cell<'c, '_, '_> {
     }
 
     /// A whole number in `min..=max`.
-    fn number<N: Copy + Into<u64> + TryFrom<u64>>(&mut self, field: &'static str, min: N, max: N) -> Option<N> {
+    fn number<N: Copy + Into<u64> + TryFrom<u64>>(
+        &mut self,
+        field: &'static str,
+        min: N,
+        max: N,
+    ) -> Option<N> {
         let range: std::ops::RangeInclusive<u64> = min.into()..=max.into();
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let Some(integer) = self.value.get_ref().as_integer() else {
@@ -276,7 +284,8 @@ impl<'c> Cell<'c, '_, '_> {
             return None;
         };
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let number = number.filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
+        let number =
+            number.filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
         if number.is_none() {
             self.wrong(Problem::OutOfRange { field, expected });
         }

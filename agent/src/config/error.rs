@@ -46,6 +46,15 @@ pub enum Subject {
     Defaults,
     /// A neighbour, as it is written in the file.
     Neighbor(String),
+    /// A neighbour whose key has not the form of an address: it may be a misplaced secret, and is not kept.
+    UnnamedNeighbor,
+}
+
+impl Subject {
+    /// The neighbour whose key is `text`.
+    pub(super) fn neighbor(text: &str) -> Self {
+        if has_form_of_peer(text) { Self::Neighbor(text.to_owned()) } else { Self::UnnamedNeighbor }
+    }
 }
 
 /// What is wrong, and after a semicolon what to do about it.
@@ -72,6 +81,10 @@ pub enum Problem {
     UnknownKey(Option<&'static str>),
     #[error("unknown field; {}", unknown_field(*.0))]
     UnknownField(Option<&'static str>),
+    #[error(
+        "this is part of the table above it; move it before the first [table], or write [neighbor.\"ADDRESS\"]"
+    )]
+    NeighborInTable,
     #[error("{field} must be {expected}, not {found}")]
     WrongType { field: &'static str, expected: String, found: &'static str },
     #[error("{field} is out of range; use {expected}")]
@@ -93,9 +106,13 @@ pub enum Problem {
     SameNeighbor { other: String },
     #[error("the same neighbour is configured already; remove it first")]
     NeighborExists,
-    #[error("{other} has the same address without or on another interface; bind an address to one interface, or to none")]
+    #[error(
+        "{other} has the same address without or on another interface; bind an address to one interface, or to none"
+    )]
     SameOnOtherInterface { other: String },
-    #[error("{other} is bound to an interface and contains this one, which is not; bind this one to its interface too")]
+    #[error(
+        "{other} is bound to an interface and contains this one, which is not; bind this one to its interface too"
+    )]
     InsideBoundPrefix { other: String },
 
     #[error("no secret; give password, password-file, key-hex or key-base64 here or under [defaults]")]
@@ -174,8 +191,8 @@ impl fmt::Display for ConfigError {
         match &self.subject {
             Subject::File => {}
             Subject::Defaults => f.write_str("defaults: ")?,
-            Subject::Neighbor(text) if is_printable_peer(text) => write!(f, "neighbor \"{text}\": ")?,
-            Subject::Neighbor(_) => f.write_str("neighbor: ")?,
+            Subject::Neighbor(text) => write!(f, "neighbor \"{text}\": ")?,
+            Subject::UnnamedNeighbor => f.write_str("neighbor: ")?,
         }
         self.problem.fmt(f)
     }
@@ -193,10 +210,7 @@ impl Position {
     pub(super) fn of(text: &str, offset: usize) -> Self {
         let before = &text[..text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
     }
 }
 
@@ -258,8 +272,8 @@ pub(super) fn nearest(written: &str, names: &[&'static str]) -> Option<&'static 
     names.iter().filter(near).min_by_key(|name| strsim::damerau_levenshtein(&written, name)).copied()
 }
 
-/// Whether `text` has the form of an address or prefix, so that it cannot be a misplaced secret.
-fn is_printable_peer(text: &str) -> bool {
+/// Whether `text` looks like an address or prefix, right or wrong.
+fn has_form_of_peer(text: &str) -> bool {
     let (address, interface) = text.split_once('%').unwrap_or((text, ""));
     text.len() <= 64
         && address.contains(['.', ':'])

@@ -39,10 +39,11 @@ pub(super) fn resolve(document: &Document<'_>, folder: &Path, report: &mut Repor
     let mut neighbors = Vec::with_capacity(entries.len());
     let mut places = Vec::with_capacity(entries.len());
     for entry in entries {
-        let subject = Subject::Neighbor(entry.peer.to_owned());
+        let subject = Subject::neighbor(entry.peer);
         let (peer, mkt) = resolve_entry(&entry, &defaults.fields, &subject, report);
         inline_secrets.extend(entry.table.inline_secret.clone().map(|span| (subject.clone(), span)));
-        neighbors.extend(peer.clone().zip(mkt).map(|(peer, mkt)| neighbor(peer, mkt, &entry, &defaults.fields)));
+        neighbors
+            .extend(peer.clone().zip(mkt).map(|(peer, mkt)| neighbor(peer, mkt, &entry, &defaults.fields)));
         places.extend(peer.map(|peer| (peer, entry.span, subject)));
     }
 
@@ -66,7 +67,7 @@ pub(super) fn resolve_one(
     folder: &Path,
     report: &mut Report<'_>,
 ) -> Option<Neighbor> {
-    let subject = Subject::Neighbor(peer.to_owned());
+    let subject = Subject::neighbor(peer);
     let table = document.fields(&subject, folder, report);
     let entry = Entry { peer, span: 0..0, table };
     let (peer, mkt) = resolve_entry(&entry, &defaults.0, &subject, report);
@@ -190,7 +191,9 @@ fn clashes(places: &[(Peer, Range<usize>, Subject)]) -> Vec<(usize, usize, Clash
         if prefix.interface.is_none() || prefix.is_host() {
             continue;
         }
-        for (index, (peer, ..)) in places.iter().enumerate().filter(|(_, (peer, ..))| peer.interface.is_none()) {
+        for (index, (peer, ..)) in
+            places.iter().enumerate().filter(|(_, (peer, ..))| peer.interface.is_none())
+        {
             if (peer.address, peer.prefix_len) == (prefix.address, prefix.prefix_len) {
                 continue;
             }
