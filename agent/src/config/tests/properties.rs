@@ -1,0 +1,176 @@
+//! What holds for any text, any configuration and any secret.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::keys::{MasterKey, Mkt};
+
+/// A configuration as TOML, secrets in it as hex.
+fn print(config: &Config) -> String {
+    let mut text = String::new();
+    for Neighbor { peer, mkt, port, ttl_security, key_management, unauthenticated } in &config.neighbors {
+        let (KeyManagement::Implicit, Unauthenticated::Drop) = (key_management, unauthenticated);
+        text += &format!("[neighbor.\"{peer}\"]\nkey-hex = \"{}\"\n", hex::encode(mkt.master_key.octets()));
+        text += &format!("send-id = {}\nrecv-id = {}\nport = {port}\n", mkt.send_id, mkt.recv_id);
+        text += &format!("algorithm = \"{}\"\nkdf = \"{}\"\n", mkt.algorithm.name(), mkt.kdf.name());
+        let options = if mkt.tcp_options == TcpOptions::Include { "include" } else { "exclude" };
+        text += &format!(
+            "tcp-options = \"{options}\"\nkey-management = \"implicit\"\nunauthenticated = \"drop\"\n"
+        );
+        text += &ttl_security.map(|hops| format!("ttl-security = {hops}\n")).unwrap_or_default();
+    }
+    text
+}
+
+/// What a neighbour is made of: peer, key, KeyIDs, algorithm, options under the MAC, port, hops. (A
+/// [`Neighbor`] has no `Debug`, which proptest wants.)
+type Parts = (String, Vec<u8>, (u8, u8), Algorithm, bool, u16, Option<u8>);
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let peer = prop_oneof![
+        any::<u16>().prop_map(|n| format!("192.0.{}.{}", n >> 8, n & 255)),
+        any::<u8>().prop_map(|n| format!("10.{n}.0.0/16")),
+        any::<u32>().prop_map(|n| format!("2001:db8::{:x}:{:x}", n >> 16, n & 0xffff)),
+        any::<u16>().prop_map(|n| format!("2001:db8:{n:x}::/48")),
+        (any::<u16>(), "[a-z][a-z0-9.-]{0,14}").prop_map(|(n, name)| format!("fe80::{n:x}%{name}")),
+    ];
+    let key = prop::collection::vec(any::<u8>(), 1..100);
+    let algorithm = prop::sample::select(&Algorithm::ALL[..]);
+    (peer, key, any::<(u8, u8)>(), algorithm, any::<bool>(), 1..=u16::MAX, prop::option::of(1..=254u8))
+}
+
+fn neighbor((peer, key, (send_id, recv_id), algorithm, include, port, ttl_security): Parts) -> Neighbor {
+    let mkt = Mkt {
+        send_id: KeyId(send_id),
+        recv_id: KeyId(recv_id),
+        algorithm,
+        kdf: Kdf::Rfc5926,
+        tcp_options: if include { TcpOptions::Include } else { TcpOptions::Exclude },
+        master_key: MasterKey::new(key.into()).unwrap(),
+    };
+    Neighbor {
+        peer: peer.parse().unwrap(),
+        mkt,
+        port,
+        ttl_security,
+        key_management: KeyManagement::Implicit,
+        unauthenticated: Unauthenticated::Drop,
+    }
+}
+
+/// Everything that is printed about `text`: its errors or its warnings, and both forms of the errors.
+fn output(text: &str) -> String {
+    match parse(text) {
+        Ok(config) => config.warnings().iter().map(|w| format!("{w}\n{w:?}\n")).collect(),
+        Err(errors) => format!("{errors}\n{errors:?}"),
+    }
+}
+
+/// `text` as a TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Secrets that cannot come about in a message by chance: 8 characters and more, most of them rare.
+fn secret() -> impl Strategy<Value = String> {
+    prop_oneof!["[A-Z0-9&!$ä✓'\"\\\\{}=#;]{8,40}", "[A-Z]{3}[0-9]{5,20}", "[!-~]{12,60}", "#[^\\x00]{9,20}"]
+}
+
+/// Texts with a place for a secret (`@`: as it is; `$`: as a TOML string), most of them broken there or nearby.
+/// Not among them: the interface in a neighbour's key, `fe80::1%eth0`, which is part of its name and is shown.
+const PLACES: [&str; 24] = [
+    "neighbor.\"192.0.2.1\".password = $",
+    "neighbor.\"192.0.2.1\".password = @",
+    "neighbor.\"192.0.2.1\".password = \"@",
+    "neighbor.\"192.0.2.1\".password = \"@\"\"",
+    "neighbor.\"192.0.2.1\".password = '@'",
+    "neighbor.\"192.0.2.1\".password @",
+    "neighbor.\"192.0.2.1\".pasword = $",
+    "neighbor.\"192.0.2.1\".password = [$]",
+    "neighbor.\"192.0.2.1\".password = {$ = 1}",
+    "neighbor.\"192.0.2.1\" = $",
+    "neighbor = $",
+    "neighbor.$.password = \"x\"",
+    "neighbor.\"192.0.2.1\".$ = \"password\"",
+    "$ = \"x\"",
+    "defaults = $",
+    "neighbor.\"192.0.2.1\" = { password = $ key-id = 1 }",
+    "neighbor.\"192.0.2.1\" = { password = $, key-hex = $ }",
+    "neighbor.\"192.0.2.1\" = { key-hex = $ }",
+    "neighbor.\"192.0.2.1\" = { key-base64 = $ }",
+    "neighbor.\"192.0.2.1\" = { password-file = $ }",
+    "neighbor.\"192.0.2.1\" = { algorithm = $, kdf = $, tcp-options = $, port = $, key-id = $, interface = $, unauthenticated = $ }",
+    "[neighbor.\"192.0.2.1\"]\npassword = $\npassword = $\nport = 0",
+    "[neighbor.\"192.0.2.1\"]\npassword = $\n[neighbor.\"192.0.2.1/32\"]\npassword = $\n[neighbor.\"192.0.2.1%e\"]\ninterface = $\n",
+    "[@]\n[[$]]\n@ = 1\n",
+];
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in ".{0,200}") {
+        let _ = parse(&text);
+        let _ = text.parse::<Peer>();
+        let _ = Neighbor::parse_table(&text, &text, &Defaults::default(), Path::new("/"));
+    }
+
+    #[test]
+    fn text_made_of_the_language_never_panics(
+        words in prop::collection::vec(prop::sample::select(&[
+            "neighbor", "defaults", "\"192.0.2.1\"", "\"fe80::1%e\"", "password", "key-hex", "port", "interface",
+            ".", "=", "[", "]", "[[", "{", "}", ",", "\n", "\r\n", "\"", "'", "\"\"\"", "1", "-1", "0x", "\"00\"",
+            "\u{feff}", "é", "#", "true", "1e9", "2026-01-01", "\\u00e9", "\\",
+        ][..]), 0..40),
+    ) {
+        let text = words.concat();
+        let _ = output(&text);
+    }
+
+    #[test]
+    fn any_text_of_address_characters_is_a_peer_with_a_canonical_form_or_an_error(
+        text in "(([0-9]{1,3}\\.){3}[0-9]{1,3}|[0-9a-f:]{2,12})(/[0-9]{1,3})?(%e[0-9])?(/[0-9]{1,3})?",
+    ) {
+        if let Ok(peer) = text.parse::<Peer>() {
+            prop_assert_eq!(peer.to_string().parse::<Peer>(), Ok(peer));
+        }
+    }
+
+    #[test]
+    fn a_configuration_printed_and_parsed_is_the_same(all in prop::collection::vec(parts(), 0..12)) {
+        let mut config = Config::default();
+        for parts in all {
+            // Refused if its peer is there already.
+            let _ = config.insert(neighbor(parts));
+        }
+        prop_assert!(config.neighbors.is_sorted_by_key(|neighbor| &neighbor.peer));
+        match parse(&print(&config)) {
+            Ok(parsed) => prop_assert!(parsed == config, "another configuration"),
+            Err(errors) => prop_assert!(false, "{}", errors),
+        }
+    }
+
+    #[test]
+    fn a_quoted_password_is_taken_octet_for_octet(password in "\\PC{1,40}") {
+        let config = good(&format!("neighbor.\"192.0.2.1\".password = {}", quoted(&password)));
+        prop_assert_eq!(config.neighbors[0].mkt.master_key.octets(), password.as_bytes());
+    }
+
+    #[test]
+    fn no_output_holds_a_secret(secret in secret(), place in prop::sample::select(&PLACES[..])) {
+        let text = place.replace('$', &quoted(&secret)).replace('@', &secret);
+        for text in [format!("{text}\n"), format!("defaults.key-id = 900\n{text}")] {
+            let output = output(&text);
+            prop_assert!(!output.contains(&secret), "{}", output);
+            // Nor as Rust or TOML would escape it.
+            prop_assert!(!output.contains(&format!("{secret:?}")), "{}", output);
+        }
+    }
+
+    #[test]
+    fn positions_are_those_of_the_characters(before in "[a-zé✓ \t]{0,10}", lines in 0..5usize, password in "[a-zé✓]{8,12}") {
+        let comments = format!("# {before}\n").repeat(lines);
+        let text = format!("{comments}neighbor.\"192.0.2.1\" = {{ password = \"{password}\", port = 0 }}");
+        let column = text.lines().last().unwrap().chars().count() - 2;
+        let expected = format!("t.toml:{}:{column}: neighbor \"192.0.2.1\": port is out of range", lines + 1);
+        prop_assert!(errors(&text).starts_with(&expected), "{}", errors(&text));
+    }
+}
