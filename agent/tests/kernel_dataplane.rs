@@ -277,3 +277,29 @@ fn an_interface_with_the_lanes_name_is_not_touched() {
     Dataplane::purge(&namespace.instance).unwrap();
     assert!(run("ip link").contains(LANE1));
 }
+
+#[test]
+fn pins_outlive_a_private_mount_namespace() {
+    use nix::{
+        mount::{MntFlags, MsFlags, mount, umount2},
+        sched::{CloneFlags, unshare},
+    };
+    let namespace = Namespace::new();
+    let instance = namespace.instance.clone();
+    let inside = move || {
+        // As `ip netns exec` does it: a /sys of its own, on which there is no bpffs.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).unwrap();
+        umount2("/sys", MntFlags::MNT_DETACH).unwrap();
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+        assert!(!instance.pin_dir().exists());
+        drop(Dataplane::open(&instance).unwrap());
+        let mut second = Dataplane::open(&instance).unwrap();
+        second.set_port(1790, true).unwrap();
+    };
+    // A thread starts in the network namespace of the one that makes it.
+    std::thread::spawn(inside).join().unwrap();
+    assert_eq!(namespace.pins("links"), ["lane0", "lane1"]);
+    assert_eq!(programs(LANE1, TcAttachType::Ingress).len(), 1);
+    assert_eq!(Dataplane::open(&namespace.instance).unwrap().ports().unwrap(), [1790]);
+}

@@ -165,6 +165,7 @@ fn what_was_held_before_a_start_is_thrown_away() {
     inject("tk1", &signed_syn());
     std::thread::sleep(SHORT);
     drop(dataplane);
+    assert_eq!(namespace.pins("links").len(), 4);
     let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
     in_runtime(async {
         let mut ring = dataplane.take_held().unwrap();

@@ -86,12 +86,7 @@ fn attach_tcx(
         }
         Err(error) => return Ok(Err(error)),
     }
-    let attach = || -> Result<FdLink, ProgramError> {
-        let id = program.attach_with_options(interface, at, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
-        Ok(FdLink::try_from(program.take_link(id)?).map_err(link_error)?)
-    };
-    let mut attach = attach;
-    match attach() {
+    match create_tcx(program, interface, at) {
         Err(error) => Ok(Err(error)),
         Ok(link) => link.pin(pin).map(|_| Ok(())).map_err(|error| KernelError::Pin {
             action: "pin a link at",
@@ -99,6 +94,16 @@ fn attach_tcx(
             source: io::Error::other(chain(&error)),
         }),
     }
+}
+
+fn create_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    at: TcAttachType,
+) -> Result<FdLink, ProgramError> {
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(interface, at, first)?;
+    FdLink::try_from(program.take_link(id)?).map_err(link_error)
 }
 
 /// Updates the pinned link in place; `false` if none is pinned.

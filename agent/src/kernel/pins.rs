@@ -1,8 +1,11 @@
 //! Where an instance's maps, programs and links are pinned.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
@@ -14,13 +17,31 @@ use super::{KernelError, error::is_privilege};
 use crate::instance::Instance;
 
 const BPFFS: &str = "/sys/fs/bpf";
-/// The same folder as the first process sees it.
-const HOST_BPFFS: &str = "/proc/1/root/sys/fs/bpf";
 
 /// The pin folders of an instance.
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
     dir: PathBuf,
+    /// Keeps `dir` good where it leads through a descriptor.
+    _root: Root,
+}
+
+/// A mounted bpffs.
+#[derive(Clone, Debug)]
+enum Root {
+    /// Where it belongs.
+    Here,
+    /// Where an ancestor sees it; held open, as the ancestor may end.
+    Ancestors(Arc<File>),
+}
+
+impl Root {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Here => PathBuf::from(BPFFS),
+            Self::Ancestors(folder) => PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())),
+        }
+    }
 }
 
 impl Pins {
@@ -33,7 +54,7 @@ impl Pins {
             Some(root) => root,
             None => mount_bpffs()?,
         };
-        let pins = Self { dir: root.join(below_bpffs(instance)) };
+        let pins = Self::below(root, instance);
         for folder in [pins.maps(), pins.programs(), pins.links()] {
             fs::create_dir_all(&folder).map_err(|source| failed("make", &folder, source))?;
         }
@@ -42,8 +63,14 @@ impl Pins {
 
     /// The folder, if the instance has one.
     pub(super) fn find(instance: &Instance) -> Option<Self> {
-        let dir = existing_bpffs()?.join(below_bpffs(instance));
-        dir.is_dir().then_some(Self { dir })
+        let pins = Self::below(existing_bpffs()?, instance);
+        pins.dir.is_dir().then_some(pins)
+    }
+
+    fn below(root: Root, instance: &Instance) -> Self {
+        let dir = instance.pin_dir();
+        let dir = root.path().join(dir.strip_prefix(BPFFS).unwrap_or(&dir));
+        Self { dir, _root: root }
     }
 
     /// Folder of the maps.
@@ -143,26 +170,34 @@ fn names(folder: &Path) -> Result<Vec<String>, KernelError> {
         .map_err(|source| failed("list", folder, source))
 }
 
-/// bpffs where this process sees it, else where the first process does: `ip netns exec` gives its
-/// command a /sys of its own, and pins made there would end with the command.
-fn existing_bpffs() -> Option<PathBuf> {
-    [BPFFS, HOST_BPFFS].into_iter().map(PathBuf::from).find(|path| is_bpffs(path))
+/// bpffs where this process sees it, else where an ancestor does: `ip netns exec` gives its command
+/// a /sys of its own, and pins in a bpffs mounted there would end with the command.
+fn existing_bpffs() -> Option<Root> {
+    if is_bpffs(Path::new(BPFFS)) {
+        return Some(Root::Here);
+    }
+    ancestors()
+        .map(|pid| PathBuf::from(format!("/proc/{pid}/root{BPFFS}")))
+        .filter(|path| is_bpffs(path))
+        .find_map(|path| File::open(path).ok())
+        .map(|folder| Root::Ancestors(Arc::new(folder)))
 }
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }
 
-fn mount_bpffs() -> Result<PathBuf, KernelError> {
-    let own = fs::read_link("/proc/self/ns/mnt").ok();
-    if own.is_none() || own != fs::read_link("/proc/1/ns/mnt").ok() {
-        return Err(match nix::unistd::geteuid().is_root() {
-            true => KernelError::NoBpffs,
-            false => KernelError::NotRoot { action: "find bpffs".to_owned() },
-        });
+/// Mounts bpffs, unless only this process and its children would see it.
+fn mount_bpffs() -> Result<Root, KernelError> {
+    let own = fs::read_link("/proc/thread-self/ns/mnt").ok();
+    let is_private = ancestors()
+        .filter_map(|pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok())
+        .any(|other| Some(other) != own);
+    if is_private {
+        return Err(KernelError::NoBpffs);
     }
     match mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")) {
-        Ok(()) => Ok(PathBuf::from(BPFFS)),
+        Ok(()) => Ok(Root::Here),
         Err(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES) => {
             Err(KernelError::NotRoot { action: format!("mount bpffs at {BPFFS}") })
         }
@@ -170,10 +205,15 @@ fn mount_bpffs() -> Result<PathBuf, KernelError> {
     }
 }
 
-/// The instance's folder, relative to bpffs.
-fn below_bpffs(instance: &Instance) -> PathBuf {
-    let dir = instance.pin_dir();
-    dir.strip_prefix(BPFFS).map(Path::to_owned).unwrap_or(dir)
+/// The processes that started this one, nearest first, up to the first process.
+fn ancestors() -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(std::process::id()), |pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, can contain anything; state and parent follow.
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (parent != 0).then_some(parent)
+    })
+    .skip(1)
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> KernelError {
