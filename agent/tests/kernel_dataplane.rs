@@ -279,6 +279,26 @@ fn an_interface_with_the_lanes_name_is_not_touched() {
 }
 
 #[test]
+fn without_privileges_the_error_says_so() {
+    let namespace = Namespace::new();
+    drop(Dataplane::open(&namespace.instance).unwrap());
+    let instance = namespace.instance.clone();
+    let inside = move || {
+        // The system call itself: it is for this thread alone.
+        // SAFETY: numbers only.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+        assert_eq!(result, 0);
+        let errors = [Dataplane::open(&instance).err().unwrap(), Dataplane::purge(&instance).err().unwrap()];
+        for error in errors {
+            assert!(matches!(error, KernelError::NotRoot { .. }), "{error}");
+            assert!(error.to_string().contains("run as root"));
+        }
+    };
+    std::thread::spawn(inside).join().unwrap();
+    assert_eq!(namespace.pins("links"), ["lane0", "lane1"]);
+}
+
+#[test]
 fn pins_outlive_a_private_mount_namespace() {
     use nix::{
         mount::{MntFlags, MsFlags, mount, umount2},

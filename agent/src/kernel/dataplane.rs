@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, net::IpAddr, os::unix::fs::MetadataExt};
 
-use aya::{maps::MapData, programs::TcAttachType};
+use aya::programs::TcAttachType;
 use tcpauth_common::layout::{
     Counters, Held, LAYOUT_VERSION, MAX_INTERFACES, PeerPrefix, PeerRule, Policy, Quartet, Session, Settings,
     VlanTag, maps,
@@ -69,7 +69,7 @@ impl Dataplane {
     /// As [`Self::open`].
     pub fn open_with(instance: &Instance, hook: Hook) -> Result<Self, KernelError> {
         let netns = netns_inode()?;
-        if let Some(pins) = Pins::find(instance) {
+        if let Some(pins) = Pins::find(instance)? {
             check_pinned(&pins, instance, netns)?;
         }
         let lane = lane::set_up(&mut Netlink::new()?, instance)?;
@@ -299,9 +299,7 @@ pub(super) fn read_pinned(pins: &Pins) -> Result<Settings, KernelError> {
     if !pin.exists() {
         return Ok(Settings::default());
     }
-    let map = MapData::from_pin(&pin)
-        .map_err(|error| KernelError::Map { map: maps::SETTINGS, reason: super::maps::chain(&error) })?;
-    pinned_settings(map)
+    pinned_settings(&pin)
 }
 
 /// Whether the pinned maps can be used here. Maps that were never finished are removed: nothing uses them.

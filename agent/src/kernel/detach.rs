@@ -10,7 +10,10 @@ use std::{
     path::Path,
 };
 
-use super::{KernelError, pins::unpin};
+use super::{
+    KernelError,
+    pins::{failed, unpin},
+};
 
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_DETACH: libc::c_int = 34;
@@ -26,7 +29,7 @@ pub(super) fn detach_pinned(pin: &Path) -> Result<bool, KernelError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(source) => return Err(KernelError::Pin { action: "open", path: pin.to_owned(), source }),
+        Err(error) => return Err(failed("open", pin, error)),
     }
     unpin(pin)
 }

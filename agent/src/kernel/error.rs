@@ -41,7 +41,7 @@ pub enum KernelError {
     Layout {
         /// Name of the instance.
         instance: String,
-        /// Version found, 0 if a map's shape differs.
+        /// Version found.
         found: u32,
         /// Version of this daemon.
         expected: u32,

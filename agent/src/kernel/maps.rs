@@ -1,6 +1,6 @@
 //! The maps of [`tcpauth_common::layout`], typed.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use aya::{
     Ebpf,
@@ -254,10 +254,13 @@ impl Maps {
 }
 
 /// [`Settings`] in a pinned map, without loading anything; zeros if it was never written.
-pub(super) fn pinned_settings(map: MapData) -> Result<Settings, KernelError> {
-    let array: Array<MapData, Value<Settings>> =
-        Map::from_map_data(map).and_then(Array::try_from).map_err(|error| failed(maps::SETTINGS, &error))?;
-    array.get(&0, 0).map(|value| value.0).map_err(|error| failed(maps::SETTINGS, &error))
+pub(super) fn pinned_settings(pin: &Path) -> Result<Settings, KernelError> {
+    let read = || {
+        let array: Array<MapData, Value<Settings>> =
+            Map::from_map_data(MapData::from_pin(pin)?).and_then(Array::try_from)?;
+        array.get(&0, 0)
+    };
+    read().map(|value| value.0).map_err(|error| failed(maps::SETTINGS, &error))
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
@@ -308,7 +311,11 @@ fn there_is_fine(map: &'static str, result: Result<(), MapError>) -> Result<(), 
 fn failed(map: &'static str, error: &MapError) -> KernelError {
     match errno(error) {
         Some(libc::E2BIG | libc::ENOSPC) => KernelError::MapFull { map },
-        Some(libc::EPERM) => KernelError::NotRoot { action: format!("use map {map}") },
+        Some(libc::EPERM | libc::EACCES) => KernelError::NotRoot { action: format!("use map {map}") },
+        _ if matches!(error, MapError::InvalidKeySize { .. } | MapError::InvalidValueSize { .. }) => {
+            let hint = "it was pinned by another version of tcpauthd: run `tcpauth purge` first";
+            KernelError::Map { map, reason: format!("{error}; {hint}") }
+        }
         _ => KernelError::Map { map, reason: chain(error) },
     }
 }

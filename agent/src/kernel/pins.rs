@@ -61,10 +61,18 @@ impl Pins {
         Ok(pins)
     }
 
-    /// The folder, if the instance has one.
-    pub(super) fn find(instance: &Instance) -> Option<Self> {
-        let pins = Self::below(existing_bpffs()?, instance);
-        pins.dir.is_dir().then_some(pins)
+    /// The folders, if the instance has them.
+    ///
+    /// # Errors
+    /// [`KernelError::NotRoot`] if that cannot be seen.
+    pub(super) fn find(instance: &Instance) -> Result<Option<Self>, KernelError> {
+        let Some(root) = existing_bpffs() else { return Ok(None) };
+        let pins = Self::below(root, instance);
+        match fs::metadata(&pins.dir) {
+            Ok(metadata) => Ok(metadata.is_dir().then_some(pins)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("look into", &pins.dir, error)),
+        }
     }
 
     fn below(root: Root, instance: &Instance) -> Self {
@@ -216,7 +224,8 @@ fn ancestors() -> impl Iterator<Item = u32> {
     .skip(1)
 }
 
-fn failed(action: &'static str, path: &Path, source: io::Error) -> KernelError {
+/// A failure at a pin.
+pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> KernelError {
     if is_privilege(&source) {
         KernelError::NotRoot { action: format!("{action} {}", path.display()) }
     } else {

@@ -50,7 +50,7 @@ impl fmt::Display for PurgeReport {
 pub(super) fn purge(instance: &Instance) -> Result<PurgeReport, KernelError> {
     let mut report = PurgeReport::default();
     let mut netlink = Netlink::new()?;
-    let pins = Pins::find(instance);
+    let pins = Pins::find(instance)?;
     // A SETTINGS map of another layout cannot be read, and must not be in the way of its own removal.
     let netns = pins.as_ref().and_then(|pins| read_pinned(pins).ok()).map_or(0, |settings| settings.netns);
     let here = netns_inode()?;
