@@ -2,9 +2,12 @@
 
 use proptest::prelude::*;
 use tcpauth_common::KeyId;
+use zeroize::Zeroizing;
 
 use self::samples::{ONE_KEY, REKEYED, Router, config, examine, frames, summary, verdicts};
 use super::{Failure, Frame, Frames, Link, Verdict, Verifier};
+use crate::config::Peer;
+use crate::keys::MasterKey;
 
 mod formats;
 mod independent;
@@ -69,6 +72,44 @@ fn key_ids_belong_to_directions() {
     std::mem::swap(&mut mkt.send_id, &mut mkt.recv_id);
     let summary = summary(&config, &frames("sha1-v4-ts1"));
     assert_eq!(summary.failed.get(&Failure::UnknownKeyId), Some(&summary.segments));
+}
+
+#[test]
+fn the_neighbour_with_the_longest_prefix_counts() {
+    let frames = frames("sha1-v4-ts1");
+    let mut config = config("sha1-v4-ts1", Router::Client, 0);
+    let mut wide = config.neighbors[0].clone();
+    for (address, prefix_len) in [("10.99.1.0", 24), ("0.0.0.0", 0)] {
+        wide.peer = Peer { address: address.parse().unwrap(), prefix_len, interface: None };
+        config.neighbors = vec![wide.clone()];
+        assert!(summary(&config, &frames).is_good(), "{prefix_len}");
+    }
+    // Another port is no session of the neighbour's, and neither is that of a wider prefix.
+    let mut narrow = wide.clone();
+    narrow.peer = Peer { address: "10.99.1.2".parse().unwrap(), prefix_len: 32, interface: None };
+    narrow.port = 179;
+    config.neighbors = vec![narrow.clone()];
+    assert_eq!(summary(&config, &frames).segments, 0);
+    wide.peer = Peer { address: "10.99.1.2".parse().unwrap(), prefix_len: 31, interface: None };
+    config.neighbors = vec![wide.clone(), narrow];
+    assert_eq!(summary(&config, &frames).segments, 0);
+    wide.peer = Peer { address: "10.99.1.4".parse().unwrap(), prefix_len: 31, interface: None };
+    config.neighbors = vec![wide];
+    assert_eq!(summary(&config, &frames).segments, 0);
+}
+
+#[test]
+fn neighbours_with_one_link_local_address_are_all_tried() {
+    let frames = frames("cmac-v6-ts1");
+    let mut config = config("cmac-v6-ts1", Router::Server, 0);
+    let mut other = config.neighbors[0].clone();
+    config.neighbors[0].peer.interface = Some("eth0".to_owned());
+    other.peer.interface = Some("eth1".to_owned());
+    other.mkt.master_key = MasterKey::new(Zeroizing::new(b"another".to_vec())).unwrap();
+    config.neighbors.push(other);
+    assert!(summary(&config, &frames).is_good());
+    config.neighbors.swap(0, 1);
+    assert!(summary(&config, &frames).is_good());
 }
 
 #[test]
