@@ -1,0 +1,426 @@
+#!/usr/bin/python3
+"""Verify the TCP-AO MAC of every segment in a pcap file.
+
+Shares no code with tcpauth: it was written from RFC 5925, RFC 5926 and draft-ietf-tcpm-tcp-ao-algs, with the
+standard library's hmac and, for AES-128-CMAC, the package `cryptography` (Debian: python3-cryptography).
+Beside the MACs it checks the IP header and TCP checksums and, with --mtu, the length of each packet.
+
+The last line of output is
+    segments N, verified N, failed N, without option N, bad checksum N
+Exit status: 0 if there were segments, all verified and all checksums are right; 1 if not; 2 for a file or an
+argument that cannot be used.
+"""
+
+import argparse
+import hashlib
+import hmac
+import ipaddress
+import struct
+import sys
+from dataclasses import dataclass, field
+
+TCP, FRAGMENT = 6, 44
+HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS = 0, 43, 60
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+# --- Algorithms ---------------------------------------------------------------------------------------------
+
+
+def aes_cmac(key, message):
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.cmac import CMAC
+
+    mac = CMAC(AES(key))
+    mac.update(message)
+    return mac.finalize()
+
+
+def hmac_with(name):
+    return lambda key, message: hmac.new(key, message, getattr(hashlib, name)).digest()
+
+
+hmac_sha1, hmac_sha256 = hmac_with("sha1"), hmac_with("sha256")
+
+
+def counter_kdf(prf, octets):
+    """RFC 5926, 3.1.1: one round of the PRF."""
+    return lambda master, context: prf(master, b"\x01TCP-AO" + context + struct.pack("!H", octets * 8))
+
+
+def cmac_kdf(master, context):
+    """RFC 5926, 3.1.1.2: a master key of another length than 16 octets is condensed first."""
+    key = master if len(master) == 16 else aes_cmac(bytes(16), master)
+    return counter_kdf(aes_cmac, 16)(key, context)
+
+
+def hkdf_sha256(master, context):
+    """RFC 5869 with a salt of zeros, the context as info and one block of output."""
+    return hmac_sha256(hmac_sha256(bytes(32), master), context + b"\x01")
+
+
+# name: KDF, MAC, octets of MAC on the wire
+ALGORITHMS = {
+    "hmac-sha-1-96": (counter_kdf(hmac_sha1, 20), hmac_sha1, 12),
+    "aes-128-cmac-96": (cmac_kdf, aes_cmac, 12),
+    "hmac-sha-256-96": (counter_kdf(hmac_sha256, 32), hmac_sha256, 12),
+    "hmac-sha-256-128": (hkdf_sha256, hmac_sha256, 16),
+}
+
+
+# --- From the file to segments ------------------------------------------------------------------------------
+
+
+@dataclass
+class Segment:
+    number: int
+    time: str
+    source: bytes
+    destination: bytes
+    octets: bytes  # TCP header and data
+    packet_len: int
+    ip_checksum_good: bool
+    problem: str = ""
+    sport: int = 0
+    dport: int = 0
+    seq: int = 0
+    ack: int = 0
+    flags: int = 0
+    header_len: int = 20
+    options: list = field(default_factory=list)  # (kind, offset in the segment, octets)
+
+    def ao(self):
+        found = [option for option in self.options if option[0] == 29]
+        return found[0] if found else None
+
+    def from_end(self):
+        return (self.source, self.sport)
+
+    def to_end(self):
+        return (self.destination, self.dport)
+
+
+def frames(data):
+    """Yields (time, link type, octets, octets on the wire) of a pcap file."""
+    kinds = {b"\xd4\xc3\xb2\xa1": ("<", 6), b"\xa1\xb2\xc3\xd4": (">", 6),
+             b"\x4d\x3c\xb2\xa1": ("<", 9), b"\xa1\xb2\x3c\x4d": (">", 9)}
+    if data[:4] not in kinds or len(data) < 24:
+        raise ValueError("not a pcap file (pcapng is not read by this program)")
+    order, digits = kinds[data[:4]]
+    link = struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF
+    at = 24
+    while at < len(data):
+        if at + 16 > len(data):
+            raise ValueError("the file ends in the middle of a record")
+        seconds, fraction, captured, original = struct.unpack_from(order + "IIII", data, at)
+        at += 16
+        if at + captured > len(data):
+            raise ValueError("the file ends in the middle of a record")
+        yield f"{seconds}.{fraction:0{digits}}", link, data[at:at + captured], original
+        at += captured
+
+
+def network_layer(link, frame):
+    """The EtherType and the octets behind the link layer and any VLAN tags."""
+    if link in (12, 14, 101, 228, 229):
+        return {4: 0x0800, 6: 0x86DD}.get(frame[0] >> 4), frame
+    where = {1: (12, 14), 113: (14, 16), 276: (0, 20)}
+    if link not in where:
+        raise ValueError(f"link type {link} is not supported")
+    kind_at, rest_at = where[link]
+    kind, rest = struct.unpack_from("!H", frame, kind_at)[0], frame[rest_at:]
+    while kind in (0x8100, 0x88A8, 0x9100):
+        kind, rest = struct.unpack_from("!H", rest, 2)[0], rest[4:]
+    return kind, rest
+
+
+def ip_segment(kind, octets):
+    """Source, destination, TCP octets, packet length, IP checksum right, problem; None if not TCP."""
+    if kind == 0x0800:
+        header_len = (octets[0] & 15) * 4
+        total, _, fragment = struct.unpack_from("!HHH", octets, 2)
+        if octets[9] != TCP:
+            return None
+        good = ones_sum(octets[:header_len]) == 0xFFFF
+        problem = "fragment" if fragment & 0x3FFF else "cut short" if len(octets) < total else ""
+        return octets[12:16], octets[16:20], octets[header_len:total], total, good, problem
+    if kind != 0x86DD:
+        return None
+    total = 40 + struct.unpack_from("!H", octets, 4)[0]
+    source, destination = octets[8:24], octets[24:40]
+    following, at, problem = octets[6], 40, "cut short" if len(octets) < total else ""
+    while following != TCP:
+        if following == FRAGMENT:
+            if struct.unpack_from("!H", octets, at + 2)[0] & 0xFFF9:
+                problem = "fragment"
+            length = 8
+        elif following in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS):
+            length = 8 + octets[at + 1] * 8
+            if following == ROUTING and octets[at + 3] > 0:
+                # The pseudo-header has the final destination (RFC 8200, 8.1).
+                last = at + 8 if octets[at + 2] == 4 else at + length - 16
+                destination = octets[last:last + 16]
+        else:
+            return None
+        following, at = octets[at], at + length
+    return source, destination, octets[at:total], total, True, problem
+
+
+def parse_tcp(segment):
+    octets = segment.octets
+    if len(octets) >= 4:
+        segment.sport, segment.dport = struct.unpack_from("!HH", octets)
+    if segment.problem:
+        return
+    if len(octets) < 20 or not 20 <= (octets[12] >> 4) * 4 <= len(octets):
+        segment.problem = "malformed"
+        return
+    segment.seq, segment.ack = struct.unpack_from("!II", octets, 4)
+    segment.header_len, segment.flags = (octets[12] >> 4) * 4, octets[13]
+    at = 20
+    while at < segment.header_len and octets[at] != 0:
+        length = 1 if octets[at] == 1 else octets[at + 1] if at + 1 < segment.header_len else 0
+        if length < 1 or (octets[at] != 1 and length < 2) or at + length > segment.header_len:
+            segment.problem = "malformed"
+            return
+        segment.options.append((octets[at], at, octets[at:at + length]))
+        at += length
+
+
+def segments(data, port):
+    for number, (time, link, frame, original) in enumerate(frames(data), 1):
+        try:
+            found = ip_segment(*network_layer(link, frame))
+        except (IndexError, struct.error):
+            # Headers that were not captured whole: not to be taken for somebody else's frame.
+            if len(frame) < original:
+                yield Segment(number, time, b"", b"", b"", original, True, "cut short")
+            continue
+        if found is None:
+            continue
+        segment = Segment(number, time, *found)
+        parse_tcp(segment)
+        if port in (segment.sport, segment.dport) or (segment.problem and not segment.sport):
+            yield segment
+
+
+def ones_sum(octets):
+    if len(octets) % 2:
+        octets += b"\0"
+    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def pseudo_header(segment):
+    if len(segment.source) == 4:
+        return segment.source + segment.destination + struct.pack("!BBH", 0, TCP, len(segment.octets))
+    return segment.source + segment.destination + struct.pack("!II", len(segment.octets), TCP)
+
+
+# --- Connections and MACs -----------------------------------------------------------------------------------
+
+
+class Connection:
+    """ISNs by end, and the highest sequence number, extended to 64 bits, that each end has sent."""
+
+    def __init__(self):
+        self.isn, self.highest = {}, {}
+
+    def begin(self, end, isn):
+        self.isn[end], self.highest[end] = isn, isn
+
+    def begin_unless_begun(self, end, isn):
+        if self.isn.get(end) != isn:
+            self.begin(end, isn)
+
+    def extended(self, end, seq):
+        """The number congruent to seq that is nearest to the highest so far (RFC 9187's outcome)."""
+        highest = self.highest[end]
+        near = (highest & ~0xFFFFFFFF) | seq
+        return min((near - 2**32, near, near + 2**32), key=lambda value: abs(value - highest))
+
+    def advance(self, end, extended):
+        self.highest[end] = max(self.highest[end], extended)
+
+
+class Verifier:
+    def __init__(self, keys, algorithm, exclude_options):
+        self.keys, self.exclude_options = keys, exclude_options
+        self.kdf, self.mac, self.mac_len = ALGORITHMS[algorithm]
+        self.connections = {}  # frozenset of both ends: connections, the newest first
+
+    def compute(self, master, segment, sisn, disn, sne):
+        context = segment.source + segment.destination
+        context += struct.pack("!HHII", segment.sport, segment.dport, sisn, disn)
+        octets = bytearray(segment.octets)
+        octets[16:18] = bytes(2)
+        _, at, option = segment.ao()
+        octets[at + 4:at + len(option)] = bytes(len(option) - 4)
+        header, data = octets[:segment.header_len], octets[segment.header_len:]
+        if self.exclude_options:
+            header = header[:20] + header[at:at + len(option)]
+        message = struct.pack("!I", sne & 0xFFFFFFFF) + pseudo_header(segment) + bytes(header) + bytes(data)
+        return self.mac(self.kdf(master, context), message)[:self.mac_len]
+
+    def candidates(self, segment):
+        """Yields (source ISN, destination ISN, extended sequence number, what to do if they prove right)."""
+        source, destination = segment.from_end(), segment.to_end()
+        known = self.connections.setdefault(frozenset((source, destination)), [])
+        if segment.flags & SYN and not segment.flags & ACK:
+            # A repeated SYN, or one that crosses the peer's, belongs to the newest; any other begins anew.
+            if known and known[0].isn.get(source, segment.seq) == segment.seq:
+                connection = known[0]
+            else:
+                connection = Connection()
+                known.append(connection)  # behind all others, until it has proved right
+            if source not in connection.isn:
+                connection.begin(source, segment.seq)
+            yield segment.seq, 0, segment.seq, lambda: (known.remove(connection), known.insert(0, connection))
+        elif segment.flags & SYN:
+            for connection in list(known):
+                if connection.isn.get(destination) == (segment.ack - 1) % 2**32:
+                    if source not in connection.isn:
+                        connection.begin(source, segment.seq)
+                    yield (segment.seq, connection.isn[destination], segment.seq,
+                           lambda: connection.begin_unless_begun(source, segment.seq))
+        else:
+            for connection in known:
+                if destination not in connection.isn:
+                    continue
+                if source in connection.isn:
+                    extended = connection.extended(source, segment.seq)
+                    yield (connection.isn[source], connection.isn[destination], extended,
+                           lambda: connection.advance(source, extended))
+                elif segment.flags & RST:
+                    # A closed port's answer to a SYN: its sequence number stands for its ISN.
+                    yield segment.seq, connection.isn[destination], segment.seq, lambda: None
+
+    def verify(self, segment):
+        """Whether the MAC is right, the MAC that was computed (None if none could be), and what is wrong."""
+        if sum(option[0] in (19, 29) for option in segment.options) > 1:
+            return False, None, "authentication option twice"
+        option = segment.ao()[2]
+        masters = [master for key_id, master in self.keys if key_id is None or key_id == option[2]]
+        computed, problem = None, "SYN not in the capture: ISNs unknown"
+        if len(option) != 4 + self.mac_len:
+            return False, None, "wrong option length"
+        for sisn, disn, extended, proved_right in self.candidates(segment):
+            problem = "wrong MAC" if masters else "unknown KeyID"
+            for master in masters:
+                computed = self.compute(master, segment, sisn, disn, extended >> 32)
+                if hmac.compare_digest(computed, option[4:]):
+                    proved_right()
+                    return True, computed, ""
+        return False, computed, problem
+
+
+# --- Output -------------------------------------------------------------------------------------------------
+
+
+def flag_letters(flags):
+    letters = "".join(letter for bit, letter in ((FIN, "F"), (SYN, "S"), (RST, "R"), (PSH, "P"), (ACK, "."))
+                      if flags & bit)
+    return letters or "none"
+
+
+def end(address, port):
+    return f"{ipaddress.ip_address(address) if address else '?'} port {port}"
+
+
+def one_line(segment, verdict):
+    option = segment.ao()
+    ids = f"KeyID {option[2][2]} RNextKeyID {option[2][3]} MAC {option[2][4:].hex()}" \
+        if option and len(option[2]) >= 4 else "no option"
+    return (f"{segment.number} {segment.time} {end(*segment.from_end())} > {end(*segment.to_end())} "
+            f"[{flag_letters(segment.flags)}] seq {segment.seq} "
+            f"len {max(0, len(segment.octets) - segment.header_len)} {ids}: {verdict}")
+
+
+def show(segment, computed, verdict):
+    option = segment.ao()
+    rows = [("frame", f"{segment.number}, captured at {segment.time}"),
+            ("from", end(*segment.from_end())), ("to", end(*segment.to_end())),
+            ("seq", segment.seq), ("ack", segment.ack), ("flags", f"[{flag_letters(segment.flags)}]"),
+            ("data", f"{max(0, len(segment.octets) - segment.header_len)} octets")]
+    if option and len(option[2]) >= 4:
+        rows += [("KeyID", option[2][2]), ("RNextKeyID", option[2][3]),
+                 ("MAC on the wire", option[2][4:].hex()),
+                 ("MAC recomputed", computed.hex() if computed else "none")]
+    for name, value in rows + [("verdict", verdict)]:
+        print(f"{name:>16}  {value}")
+
+
+def parse_key(text):
+    key_id, colon, secret = text.rpartition(":")
+    try:
+        octets = bytes.fromhex(secret)
+        if not octets:
+            raise ValueError
+        return (int(key_id) if colon else None), octets
+    except ValueError:
+        raise argparse.ArgumentTypeError("write [ID:]HEX, with the KeyID as a decimal number") from None
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("file", metavar="FILE.pcap")
+    parser.add_argument("--key", action="append", type=parse_key, default=[], metavar="[ID:]HEX",
+                        help="a master key, of segments with this KeyID if there is one; repeatable")
+    parser.add_argument("--password", action="append", default=[], help="a master key as text; repeatable")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="hmac-sha-1-96")
+    parser.add_argument("--port", type=int, default=179, help="TCP port of either end (default 179)")
+    parser.add_argument("--exclude-options", action="store_true", help="other TCP options are not under the MAC")
+    parser.add_argument("--mtu", type=int, help="IP packets longer than this fail")
+    parser.add_argument("--verbose", action="store_true", help="one line a segment")
+    parser.add_argument("--show", type=int, metavar="N", help="decode the Nth segment, from 1")
+    args = parser.parse_args()
+    args.keys = args.key + [(None, text.encode()) for text in args.password]
+    if not args.keys:
+        parser.error("give a key with --key or --password")
+    return args
+
+
+def main():
+    args = arguments()
+    verifier = Verifier(args.keys, args.algorithm, args.exclude_options)
+    count = verified = failed = without = bad = 0
+    with open(args.file, "rb") as file:
+        data = file.read()
+    for segment in segments(data, args.port):
+        count += 1
+        computed, checksum = None, ""
+        if not segment.problem:
+            good = ones_sum(pseudo_header(segment) + segment.octets) == 0xFFFF and segment.ip_checksum_good
+            bad += not good
+            checksum = "" if good else ", bad checksum"
+        too_long = args.mtu is not None and segment.packet_len > args.mtu
+        if segment.problem:
+            verdict = f"failed: {segment.problem}"
+        elif too_long:
+            verdict = f"failed: packet of {segment.packet_len} octets exceeds the MTU"
+        elif segment.ao() is None:
+            verdict = "without option"
+        else:
+            right, computed, problem = verifier.verify(segment)
+            verdict = "verified" if right else f"failed: {problem}"
+        verified += verdict == "verified"
+        without += verdict == "without option"
+        failed += verdict.startswith("failed")
+        if args.verbose:
+            print(one_line(segment, verdict + checksum))
+        if args.show == count:
+            show(segment, computed, verdict + checksum)
+    if args.show is not None and not 1 <= args.show <= count:
+        raise ValueError(f"there is no segment {args.show}, only {count}")
+    print(f"segments {count}, verified {verified}, failed {failed}, without option {without}, bad checksum {bad}")
+    return 0 if count and verified == count and not bad else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:
+        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        sys.exit(2)
