@@ -1,4 +1,239 @@
-//! (being written)
+//! The command `tcpauth`: what an operator types, and what it prints.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+
+use self::{
+    failure::Failure,
+    genkey::GenkeyArgs,
+    neighbor::NeighborCommand,
+    output::{Output, print},
+    session::SessionCommand,
+    table::Colour,
+};
+use crate::{
+    control::{client::Client, protocol::Request},
+    instance::Instance,
+};
 
 pub mod check;
+mod counts;
+mod events;
+mod failure;
+mod genkey;
+mod human;
+mod neighbor;
+mod neighbor_add;
+mod output;
+mod pages;
+#[cfg(test)]
+pub(crate) mod samples;
+mod secret;
+mod session;
+mod status;
+mod table;
 pub mod verify;
+mod watch;
+
+/// Authenticate every TCP segment of BGP sessions: show and steer tcpauthd
+#[derive(clap::Parser)]
+#[command(name = "tcpauth", version, after_help = failure::EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The daemon to talk to, one of several on this host
+    #[arg(long, global = true, value_name = "NAME", default_value_t, help_heading = GLOBAL)]
+    pub instance: Instance,
+    /// Print JSON
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub json: bool,
+    /// The daemon's control socket, if it is not the instance's
+    #[arg(long, global = true, value_name = "PATH", hide = true)]
+    pub socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Show the daemon, its interfaces and neighbors; exit code 4 if a neighbor is failing
+    Status,
+    /// Show, add and remove neighbors
+    #[command(subcommand)]
+    Neighbor(NeighborCommand),
+    /// Show sessions
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Have the daemon read its configuration file again
+    ///
+    /// All or nothing: a file with an error changes nothing. Sessions of neighbors that did not change are not
+    /// touched.
+    Reload,
+    /// Follow what is dropped and why, and what becomes of sessions
+    Events,
+    /// Make a random pre-shared key
+    Genkey(GenkeyArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write all pages into a directory
+    Man {
+        /// Where to write the pages of every command
+        dir: Option<PathBuf>,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Parse the command line and do what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))
+        .and_then(|runtime| runtime.block_on(cli.run()));
+    result.unwrap_or_else(|failure| {
+        if !failure.is_closed_pipe() {
+            eprintln!("tcpauth: {failure}");
+        }
+        failure.exit_code()
+    })
+}
+
+impl Cli {
+    async fn run(self) -> Result<ExitCode, Failure> {
+        let client = Client::new(&self.instance, self.socket.as_deref());
+        let output = Output { json: self.json, colour: Colour::of_stdout() };
+        match self.command {
+            Command::Status => return status::run(&client, output).await,
+            Command::Neighbor(command) => command.run(&client, output).await?,
+            Command::Session(command) => command.run(&client, output).await?,
+            Command::Reload => neighbor::order(&client, Request::Reload, output).await?,
+            Command::Events => events::run(&client, output).await?,
+            Command::Genkey(args) => genkey::run(&args)?,
+            Command::Completions { shell } => pages::completions(Cli::command(), shell)?,
+            Command::Man { dir } => pages::man(&[(Cli::command(), "1")], dir.as_deref())?,
+            Command::Version => print(&format!("tcpauth {}\n", env!("CARGO_PKG_VERSION")))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+const GLOBAL: &str = "Global options";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Cli {
+        Cli::try_parse_from(std::iter::once("tcpauth").chain(line.split_whitespace()))
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    fn refused(line: &str) {
+        let error = Cli::try_parse_from(std::iter::once("tcpauth").chain(line.split_whitespace()))
+            .err()
+            .unwrap_or_else(|| panic!("{line} must be refused"));
+        assert_eq!(error.exit_code(), i32::from(failure::USAGE), "{line}");
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        assert!(matches!(parsed("status").command, Command::Status));
+        assert!(matches!(parsed("reload").command, Command::Reload));
+        assert!(matches!(parsed("events").command, Command::Events));
+        assert!(matches!(parsed("version").command, Command::Version));
+        let Command::Neighbor(NeighborCommand::Show { peer }) = parsed("neighbor show 192.0.2.1").command
+        else {
+            panic!("not neighbor show");
+        };
+        assert_eq!(peer.as_deref(), Some("192.0.2.1"));
+        let Command::Neighbor(NeighborCommand::Remove { peer }) =
+            parsed("neighbor remove 192.0.2.0/24").command
+        else {
+            panic!("not neighbor remove");
+        };
+        assert_eq!(peer, "192.0.2.0/24");
+        let Command::Neighbor(NeighborCommand::Add(add)) =
+            parsed("neighbor add fe80::1%eth0 --password-file - --key-id 7").command
+        else {
+            panic!("not neighbor add");
+        };
+        assert_eq!((add.peer.as_str(), add.key_id), ("fe80::1%eth0", Some(7)));
+        assert_eq!(add.secret.password_file, Some(PathBuf::from("-")));
+        let Command::Session(SessionCommand::Show(show)) = parsed("session show --watch").command else {
+            panic!("not session show");
+        };
+        assert!(show.watch && show.peer.is_none());
+        let Command::Genkey(genkey) = parsed("genkey --format base64 --bits 128").command else {
+            panic!("not genkey");
+        };
+        assert_eq!((genkey.format, genkey.bits), (genkey::KeyFormat::Base64, 16));
+        let Command::Completions { shell } = parsed("completions fish").command else {
+            panic!("not completions");
+        };
+        assert_eq!(shell, clap_complete::Shell::Fish);
+        assert!(matches!(parsed("man").command, Command::Man { dir: None }));
+        assert!(matches!(parsed("man pages").command, Command::Man { dir: Some(_) }));
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let cli = parsed("status --json --instance east --socket /tmp/x.sock");
+        assert!(cli.json);
+        assert_eq!(cli.instance.name(), "east");
+        assert_eq!(cli.socket, Some(PathBuf::from("/tmp/x.sock")));
+        assert_eq!(parsed("--instance west neighbor show").instance.name(), "west");
+        assert_eq!(parsed("status").instance, Instance::default());
+    }
+
+    #[test]
+    fn wrong_lines_are_refused() {
+        for line in [
+            "",
+            "stat",
+            "neighbor",
+            "neighbor add",
+            "neighbor remove",
+            "session",
+            "genkey --bits 100",
+            "genkey --format raw",
+            "completions tcsh",
+            "status --instance a/b",
+            "status extra",
+        ] {
+            refused(line);
+        }
+    }
+
+    /// `ps` shows arguments to everyone.
+    #[test]
+    fn no_argument_takes_a_secret() {
+        for line in [
+            "neighbor add 192.0.2.1 --password secret",
+            "neighbor add 192.0.2.1 --key-hex 00ff",
+            "neighbor add 192.0.2.1 --key-base64 AP8=",
+            "neighbor add 192.0.2.1 secret",
+        ] {
+            refused(line);
+        }
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let secret = ["password", "secret", "hex", "base64"].iter().any(|word| name.contains(word));
+                assert!(!secret || name.ends_with("_file"), "{} {name}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

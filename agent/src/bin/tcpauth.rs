@@ -1,0 +1,7 @@
+//! The command `tcpauth`: see [`tcpauth::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tcpauth::cli::main()
+}

@@ -1,0 +1,67 @@
+//! `tcpauth events`: follow what is dropped and why, and what becomes of sessions.
+
+use std::pin::pin;
+
+use super::{
+    failure::Failure,
+    human,
+    output::Output,
+    status::paint_of,
+    table::{Colour, Paint},
+    watch::interrupted,
+};
+use crate::control::{client::Client, protocol::Event};
+
+/// Follow until Ctrl-C.
+pub async fn run(client: &Client, output: Output) -> Result<(), Failure> {
+    let mut interrupted = pin!(interrupted());
+    let mut events = client.events().await?;
+    loop {
+        tokio::select! {
+            result = &mut interrupted => return Ok(result?),
+            event = events.next() => {
+                let event = event?;
+                output.line(&event, |colour| text(&event, colour))?;
+            }
+        }
+    }
+}
+
+fn text(event: &Event, colour: Colour) -> String {
+    match event {
+        Event::Drop { time, neighbor, reason, direction, segment, flags, seq, key_id, interface } => {
+            let key_id = key_id.map_or_else(|| "no key id".to_owned(), |id| format!("key id {id}"));
+            format!(
+                "{} neighbor {neighbor}: {} {reason}: {direction} on {interface}, {segment}, flags {flags}, \
+                 seq {seq}, {key_id}",
+                human::timestamp(*time),
+                colour.paint(Paint::Bad, "dropped"),
+            )
+        }
+        Event::Session { time, neighbor, session, state } => format!(
+            "{} neighbor {neighbor}: session {session} is {}",
+            human::timestamp(*time),
+            colour.paint(paint_of(state), state),
+        ),
+        Event::Missed { count } => colour
+            .paint(Paint::Warn, &format!("{} not shown: too many at once", human::plural(*count, "event"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn events_read_well() {
+        let lines: Vec<_> = samples::events().iter().map(|event| text(event, Colour::Off)).collect();
+        let expected = [
+            "2024-02-29T23:59:59.250Z neighbor 192.0.2.9: dropped wrong-mac: inbound on eth0, \
+             192.0.2.9:40000 > 192.0.2.2:179, flags S, seq 4294967295, key id 7",
+            "2024-03-01T00:00:00.000Z neighbor 192.0.2.1: session 192.0.2.2:40000 > 192.0.2.1:179 is established",
+            "3 events not shown: too many at once",
+        ];
+        assert_eq!(lines, expected);
+    }
+}

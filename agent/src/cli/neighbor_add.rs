@@ -1,0 +1,230 @@
+//! `tcpauth neighbor add`: its fields, and the secret that never stands on the command line.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use serde::Serialize;
+use tcpauth_common::Algorithm;
+use zeroize::Zeroizing;
+
+use super::{
+    failure::Failure,
+    secret::{self, Secret},
+};
+use crate::control::protocol::Request;
+
+/// A neighbour to add; without a secret from a file, the password is asked for.
+#[derive(clap::Args)]
+pub struct AddArgs {
+    /// An address or prefix: 192.0.2.1, 2001:db8::/64, fe80::1%eth0
+    pub peer: String,
+    /// Where the secret comes from.
+    #[command(flatten)]
+    pub secret: SecretArgs,
+    /// MAC algorithm [default: that of [defaults], or hmac-sha-1-96]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name)))]
+    pub algorithm: Option<String>,
+    /// KeyID in both directions [default: that of [defaults], or 1]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["send_id", "recv_id"])]
+    pub key_id: Option<u8>,
+    /// KeyID of what is sent
+    #[arg(long, value_name = "ID", requires = "recv_id")]
+    pub send_id: Option<u8>,
+    /// KeyID of what is received
+    #[arg(long, value_name = "ID", requires = "send_id")]
+    pub recv_id: Option<u8>,
+    /// TCP port at either end that makes a connection a protected session [default: 179]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The interface that the neighbor is reached by, and by no other
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// GTSM (RFC 5082): the neighbor is at most so many hops away
+    #[arg(long, value_name = "HOPS", value_parser = clap::value_parser!(u8).range(1..=254))]
+    pub ttl_security: Option<u8>,
+    /// Whether the MAC covers TCP options
+    #[arg(long, value_name = "WHETHER", value_parser = PossibleValuesParser::new(["include", "exclude"]))]
+    pub tcp_options: Option<String>,
+}
+
+/// Files that a secret may come from; `-` is standard input.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+pub struct SecretArgs {
+    /// Read the password from FILE, or from standard input if it is `-`
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Read a key in hex, as genkey makes it, from FILE or `-`
+    #[arg(long, value_name = "FILE")]
+    pub key_hex_file: Option<PathBuf>,
+    /// Read a key in base64 from FILE or `-`
+    #[arg(long, value_name = "FILE")]
+    pub key_base64_file: Option<PathBuf>,
+}
+
+impl AddArgs {
+    /// The request, once the secret has been read or asked for.
+    pub fn request(self) -> Result<Request, Failure> {
+        let secret = self.secret.read(&self.peer)?;
+        // The request needs a plain string; the client wipes it once it is on its way.
+        let toml = self.toml(&secret)?.to_string();
+        Ok(Request::NeighborAdd { peer: self.peer, toml })
+    }
+
+    /// The neighbour's table, as the configuration has it.
+    fn toml(&self, secret: &Secret) -> Result<Zeroizing<String>, Failure> {
+        let mut fields = Fields {
+            algorithm: self.algorithm.as_deref(),
+            key_id: self.key_id,
+            send_id: self.send_id,
+            recv_id: self.recv_id,
+            port: self.port,
+            interface: self.interface.as_deref(),
+            ttl_security: self.ttl_security,
+            tcp_options: self.tcp_options.as_deref(),
+            ..Fields::default()
+        };
+        match secret {
+            Secret::Password(password) => fields.password = Some(password),
+            Secret::KeyHex(key) => fields.key_hex = Some(key),
+            Secret::KeyBase64(key) => fields.key_base64 = Some(key),
+        }
+        toml::to_string(&fields)
+            .map(Zeroizing::new)
+            .map_err(|_| Failure::Failed("the neighbor cannot be written as TOML".to_owned()))
+    }
+}
+
+impl SecretArgs {
+    fn read(&self, peer: &str) -> Result<Secret, Failure> {
+        if let Some(path) = &self.password_file {
+            Ok(Secret::Password(secret::password_from(path)?))
+        } else if let Some(path) = &self.key_hex_file {
+            Ok(Secret::KeyHex(secret::key_from(path)?))
+        } else if let Some(path) = &self.key_base64_file {
+            Ok(Secret::KeyBase64(secret::key_from(path)?))
+        } else {
+            secret::ask_twice(peer, |prompt| rpassword::prompt_password(prompt)).map(Secret::Password)
+        }
+    }
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Fields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_hex: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    algorithm: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_id: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recv_id: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_security: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp_options: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        add: AddArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> AddArgs {
+        Alone::try_parse_from([&["add"], arguments].concat()).unwrap().add
+    }
+
+    fn password(text: &str) -> Secret {
+        Secret::Password(Zeroizing::new(text.to_owned()))
+    }
+
+    #[test]
+    fn every_field_goes_into_the_table() {
+        let add = parsed(&[
+            "192.0.2.1",
+            "--algorithm=aes-128-cmac-96",
+            "--send-id=3",
+            "--recv-id=4",
+            "--port=1179",
+            "--interface=eth0",
+            "--ttl-security=2",
+            "--tcp-options=exclude",
+        ]);
+        let expected = "\
+password = \"v61ne0qkel33&\"
+algorithm = \"aes-128-cmac-96\"
+send-id = 3
+recv-id = 4
+port = 1179
+interface = \"eth0\"
+ttl-security = 2
+tcp-options = \"exclude\"
+";
+        assert_eq!(add.toml(&password("v61ne0qkel33&")).unwrap().as_str(), expected);
+    }
+
+    #[test]
+    fn what_is_not_given_is_left_to_the_daemon() {
+        let add = parsed(&["192.0.2.1", "--key-id=9"]);
+        let secret = Secret::KeyHex(Zeroizing::new("00ff".to_owned()));
+        assert_eq!(add.toml(&secret).unwrap().as_str(), "key-hex = \"00ff\"\nkey-id = 9\n");
+        let add = parsed(&["192.0.2.1"]);
+        let secret = Secret::KeyBase64(Zeroizing::new("AP8=".to_owned()));
+        assert_eq!(add.toml(&secret).unwrap().as_str(), "key-base64 = \"AP8=\"\n");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for arguments in [
+            &["192.0.2.1", "--key-id=1", "--send-id=1", "--recv-id=2"][..],
+            &["192.0.2.1", "--send-id=1"],
+            &["192.0.2.1", "--recv-id=1"],
+            &["192.0.2.1", "--key-id=256"],
+            &["192.0.2.1", "--port=0"],
+            &["192.0.2.1", "--ttl-security=0"],
+            &["192.0.2.1", "--ttl-security=255"],
+            &["192.0.2.1", "--algorithm=md5"],
+            &["192.0.2.1", "--tcp-options=some"],
+            &["192.0.2.1", "--password-file=a", "--key-hex-file=b"],
+            &[],
+        ] {
+            assert!(Alone::try_parse_from([&["add"], arguments].concat()).is_err(), "{arguments:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_password_survives_toml(text in any::<String>()) {
+            let toml = parsed(&["192.0.2.1"]).toml(&password(&text)).unwrap();
+            let table: toml::Table = toml.parse().unwrap();
+            prop_assert_eq!(table["password"].as_str(), Some(text.as_str()));
+            prop_assert_eq!(table.len(), 1);
+        }
+
+        #[test]
+        fn any_printable_or_control_mixture_survives_toml(text in "[\"'\\\\\n\r\t\0-\x1f\x7f# =\\[\\]a-z]{1,40}") {
+            let toml = parsed(&["192.0.2.1"]).toml(&password(&text)).unwrap();
+            let table: toml::Table = toml.parse().unwrap();
+            prop_assert_eq!(table["password"].as_str(), Some(text.as_str()));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Answers of a daemon, for tests.
+
+use std::collections::BTreeMap;
+
+use crate::control::protocol::{
+    AgentStatus, Counts, Event, InterfaceStatus, LastDrop, NeighborStatus, SessionStatus, Status,
+};
+
+/// A router with one good, one failing and one idle neighbour.
+pub fn status() -> Status {
+    let interface = |name: &str, index, mtu, attached: &str| InterfaceStatus {
+        name: name.to_owned(),
+        index,
+        mtu,
+        attached: attached.to_owned(),
+    };
+    Status {
+        agent: AgentStatus {
+            version: "0.1.0".to_owned(),
+            instance: "default".to_owned(),
+            pid: 812,
+            uptime_seconds: 11_130,
+            config_file: "/etc/tcpauth/tcpauth.toml".to_owned(),
+            reload_error: None,
+            sessions: 1,
+            held_segments: 4,
+            overload: 0,
+        },
+        interfaces: vec![
+            interface("eth0", 2, 1500, "tcx"),
+            interface("wg0", 7, 1420, "not an Ethernet link"),
+        ],
+        neighbors: vec![
+            NeighborStatus { sessions: 1, counters: counters(), ..neighbor("192.0.2.1", "established") },
+            failing_neighbor(),
+            neighbor("2001:db8:1::/64", "idle"),
+        ],
+    }
+}
+
+/// A neighbour with another password.
+pub fn failing_neighbor() -> NeighborStatus {
+    let dropped = BTreeMap::from([("wrong-mac".to_owned(), 12), ("no-option".to_owned(), 3)]);
+    NeighborStatus {
+        reason: Some("wrong MAC: the password differs at the two ends".to_owned()),
+        ttl_security: Some(1),
+        counters: Counts { dropped, ..Counts::default() },
+        last_drop: Some(LastDrop {
+            reason: "wrong-mac".to_owned(),
+            seconds_ago: 3,
+            segment: "192.0.2.9:40000 > 192.0.2.2:179".to_owned(),
+        }),
+        ..neighbor("192.0.2.9", "failing")
+    }
+}
+
+/// A session that is up.
+pub fn session() -> SessionStatus {
+    SessionStatus {
+        neighbor: "192.0.2.1".to_owned(),
+        local: "192.0.2.2:40000".to_owned(),
+        peer: "192.0.2.1:179".to_owned(),
+        state: "established".to_owned(),
+        key_management: "implicit".to_owned(),
+        algorithm: "hmac-sha-1-96".to_owned(),
+        send_id: 1,
+        recv_id: 2,
+        local_isn: Some(3_735_928_559),
+        peer_isn: None,
+        send_sne: 0,
+        recv_sne: 1,
+        age_seconds: 192,
+        idle_seconds: 4,
+        counters: counters(),
+    }
+}
+
+/// One event of each kind.
+pub fn events() -> Vec<Event> {
+    vec![
+        Event::Drop {
+            time: 1_709_251_199.25,
+            neighbor: "192.0.2.9".to_owned(),
+            reason: "wrong-mac".to_owned(),
+            direction: "inbound".to_owned(),
+            segment: "192.0.2.9:40000 > 192.0.2.2:179".to_owned(),
+            flags: "S".to_owned(),
+            seq: 4_294_967_295,
+            key_id: Some(7),
+            interface: "eth0".to_owned(),
+        },
+        Event::Session {
+            time: 1_709_251_200.0,
+            neighbor: "192.0.2.1".to_owned(),
+            session: "192.0.2.2:40000 > 192.0.2.1:179".to_owned(),
+            state: "established".to_owned(),
+        },
+        Event::Missed { count: 3 },
+    ]
+}
+
+fn counters() -> Counts {
+    Counts {
+        signed_segments: 1204,
+        signed_octets: 98_304,
+        verified_segments: 1199,
+        verified_octets: 1000,
+        dropped: BTreeMap::new(),
+    }
+}
+
+fn neighbor(peer: &str, state: &str) -> NeighborStatus {
+    NeighborStatus {
+        peer: peer.to_owned(),
+        state: state.to_owned(),
+        reason: None,
+        key_management: "implicit".to_owned(),
+        algorithm: "hmac-sha-1-96".to_owned(),
+        send_id: 1,
+        recv_id: 1,
+        tcp_options: "include".to_owned(),
+        port: 179,
+        ttl_security: None,
+        unauthenticated: "drop".to_owned(),
+        sessions: 0,
+        counters: Counts::default(),
+        last_drop: None,
+    }
+}

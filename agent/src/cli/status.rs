@@ -1,0 +1,182 @@
+//! `tcpauth status`: the daemon, its interfaces and neighbours.
+
+use std::process::ExitCode;
+
+use super::{
+    counts,
+    failure::{Failure, NEIGHBOR_FAILING},
+    human,
+    output::Output,
+    table::{Block, Cell, Colour, Paint, Table},
+};
+use crate::control::{
+    client::Client,
+    protocol::{AgentStatus, InterfaceStatus, NeighborStatus, Status},
+};
+
+/// Show the status. The exit code says whether a neighbour is failing.
+pub async fn run(client: &Client, output: Output) -> Result<ExitCode, Failure> {
+    let status = client.status().await?;
+    output.result(&status, |colour| text(&status, colour))?;
+    Ok(exit_code(&status))
+}
+
+/// In which colour a neighbour's or session's state is shown.
+pub fn paint_of(state: &str) -> Paint {
+    match state {
+        "established" => Paint::Good,
+        "failing" => Paint::Bad,
+        "connecting" | "syn-sent" | "syn-received" => Paint::Warn,
+        _ => Paint::Plain,
+    }
+}
+
+fn exit_code(status: &Status) -> ExitCode {
+    if status.neighbors.iter().any(|neighbor| neighbor.state == "failing") {
+        NEIGHBOR_FAILING.into()
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn text(status: &Status, colour: Colour) -> String {
+    [
+        agent(&status.agent).render(colour),
+        if status.interfaces.is_empty() {
+            "no interfaces\n".to_owned()
+        } else {
+            interfaces(&status.interfaces).render(colour)
+        },
+        if status.neighbors.is_empty() {
+            "no neighbors are configured\n".to_owned()
+        } else {
+            neighbors(&status.neighbors).render(colour)
+        },
+    ]
+    .join("\n")
+}
+
+fn agent(agent: &AgentStatus) -> Block {
+    let uptime = human::duration(agent.uptime_seconds);
+    let mut block = Block::new(format!(
+        "tcpauthd {}, instance {}, pid {}, up {uptime}",
+        agent.version, agent.instance, agent.pid
+    ));
+    block.field("config", &agent.config_file);
+    if let Some(error) = &agent.reload_error {
+        block.painted_field("reload refused", Paint::Bad, error);
+    }
+    block.field("sessions", agent.sessions.to_string());
+    block.field("held for keys", human::plural(agent.held_segments, "segment"));
+    if agent.overload > 0 {
+        let lost = format!("{} lost, a ring buffer was full", human::plural(agent.overload, "record"));
+        block.painted_field("overload", Paint::Bad, lost);
+    }
+    block
+}
+
+fn interfaces(interfaces: &[InterfaceStatus]) -> Table {
+    let mut table = Table::new(&["INTERFACE", "INDEX", "MTU", "PROGRAMS"]);
+    for interface in interfaces {
+        let attached = matches!(interface.attached.as_str(), "tcx" | "clsact");
+        let paint = if attached { Paint::Good } else { Paint::Warn };
+        table.row(
+            vec![
+                Cell::text(&interface.name),
+                Cell::quantity(interface.index),
+                Cell::quantity(interface.mtu),
+                Cell::text(&interface.attached).painted(paint),
+            ],
+            vec![],
+        );
+    }
+    table
+}
+
+fn neighbors(neighbors: &[NeighborStatus]) -> Table {
+    let mut table = Table::new(&["NEIGHBOR", "STATE", "SESSIONS", "SIGNED", "VERIFIED", "DROPPED"]);
+    for neighbor in neighbors {
+        let counters = &neighbor.counters;
+        let dropped: u64 = counters.dropped.values().sum();
+        let paint = paint_of(&neighbor.state);
+        table.row(
+            vec![
+                Cell::text(&neighbor.peer),
+                Cell::text(&neighbor.state).painted(paint),
+                Cell::quantity(neighbor.sessions),
+                Cell::quantity(counters.signed_segments),
+                Cell::quantity(counters.verified_segments),
+                Cell::quantity(dropped),
+            ],
+            notes(neighbor, paint),
+        );
+    }
+    table
+}
+
+/// Below a neighbour: why it is not established, and what was dropped.
+fn notes(neighbor: &NeighborStatus, paint: Paint) -> Vec<(Paint, String)> {
+    let reason = neighbor.reason.iter().map(|reason| (paint, reason.clone()));
+    let dropped = counts::dropped(&neighbor.counters).map(|dropped| format!("dropped: {dropped}"));
+    let last = neighbor.last_drop.iter().map(|last| format!("last drop: {}", counts::last_drop(last)));
+    reason.chain(dropped.into_iter().chain(last).map(|line| (Paint::Plain, line))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn status_reads_well() {
+        let expected = "\
+tcpauthd 0.1.0, instance default, pid 812, up 3h5m
+  config:        /etc/tcpauth/tcpauth.toml
+  sessions:      1
+  held for keys: 4 segments
+
+INTERFACE  INDEX   MTU  PROGRAMS
+eth0           2  1500  tcx
+wg0            7  1420  not an Ethernet link
+
+NEIGHBOR         STATE        SESSIONS  SIGNED  VERIFIED  DROPPED
+192.0.2.1        established         1    1204      1199        0
+192.0.2.9        failing             0       0         0       15
+  wrong MAC: the password differs at the two ends
+  dropped: wrong-mac 12, no-option 3
+  last drop: wrong-mac, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179
+2001:db8:1::/64  idle                0       0         0        0
+";
+        assert_eq!(text(&samples::status(), Colour::Off), expected);
+    }
+
+    #[test]
+    fn troubles_of_the_agent_are_shown() {
+        let mut status = samples::status();
+        status.agent.reload_error = Some("tcpauth.toml:3:1: unknown field `pasword`".to_owned());
+        status.agent.overload = 1;
+        status.interfaces.clear();
+        status.neighbors.clear();
+        let expected = "\
+tcpauthd 0.1.0, instance default, pid 812, up 3h5m
+  config:         /etc/tcpauth/tcpauth.toml
+  reload refused: tcpauth.toml:3:1: unknown field `pasword`
+  sessions:       1
+  held for keys:  4 segments
+  overload:       1 record lost, a ring buffer was full
+
+no interfaces
+
+no neighbors are configured
+";
+        assert_eq!(text(&status, Colour::Off), expected);
+    }
+
+    #[test]
+    fn a_failing_neighbor_shows_in_the_exit_code() {
+        let mut status = samples::status();
+        assert_eq!(exit_code(&status), ExitCode::from(4));
+        status.neighbors.retain(|neighbor| neighbor.state != "failing");
+        assert_eq!(exit_code(&status), ExitCode::SUCCESS);
+    }
+}
