@@ -1,14 +1,18 @@
 //! The command `tcpauth`: what an operator types, and what it prints.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser};
 
 use self::{
-    failure::Failure,
+    failure::{Failure, USAGE},
     genkey::GenkeyArgs,
     neighbor::NeighborCommand,
     output::{Output, print},
+    purge::PurgeArgs,
     session::SessionCommand,
     table::Colour,
 };
@@ -18,6 +22,7 @@ use crate::{
 };
 
 pub mod check;
+mod check_json;
 mod counts;
 mod events;
 mod failure;
@@ -27,6 +32,7 @@ mod neighbor;
 mod neighbor_add;
 mod output;
 mod pages;
+mod purge;
 #[cfg(test)]
 pub(crate) mod samples;
 mod secret;
@@ -65,6 +71,11 @@ pub enum Command {
     /// Show sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Tell whether the daemon would take a configuration file; talks to no daemon
+    Check {
+        /// The file [default: the instance's]
+        file: Option<PathBuf>,
+    },
     /// Have the daemon read its configuration file again
     ///
     /// All or nothing: a file with an error changes nothing. Sessions of neighbors that did not change are not
@@ -74,6 +85,10 @@ pub enum Command {
     Events,
     /// Make a random pre-shared key
     Genkey(GenkeyArgs),
+    /// Take everything of an instance out of the kernel: programs, maps, keys, the lane
+    ///
+    /// Sessions will no longer be protected. The daemon must have been stopped.
+    Purge(PurgeArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -112,15 +127,25 @@ impl Cli {
             Command::Status => return status::run(&client, output).await,
             Command::Neighbor(command) => command.run(&client, output).await?,
             Command::Session(command) => command.run(&client, output).await?,
+            Command::Check { file } => {
+                let file = file.unwrap_or_else(|| self.instance.config_file());
+                return if self.json { check_json::run(&file) } else { Ok(checked(&file)) };
+            }
             Command::Reload => neighbor::order(&client, Request::Reload, output).await?,
             Command::Events => events::run(&client, output).await?,
             Command::Genkey(args) => genkey::run(&args)?,
+            Command::Purge(args) => purge::run(&args, &self.instance, &client, output).await?,
             Command::Completions { shell } => pages::completions(Cli::command(), shell)?,
             Command::Man { dir } => pages::man(&[(Cli::command(), "1")], dir.as_deref())?,
             Command::Version => print(&format!("tcpauth {}\n", env!("CARGO_PKG_VERSION")))?,
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// As [`check::check`]; what it refuses is an error in the configuration.
+fn checked(file: &Path) -> ExitCode {
+    if check::check(file) == ExitCode::SUCCESS { ExitCode::SUCCESS } else { USAGE.into() }
 }
 
 const GLOBAL: &str = "Global options";
@@ -178,6 +203,10 @@ mod tests {
             panic!("not genkey");
         };
         assert_eq!((genkey.format, genkey.bits), (genkey::KeyFormat::Base64, 16));
+        assert!(matches!(parsed("check").command, Command::Check { file: None }));
+        assert!(matches!(parsed("check a.toml").command, Command::Check { file: Some(_) }));
+        assert!(matches!(parsed("purge").command, Command::Purge(PurgeArgs { yes: false })));
+        assert!(matches!(parsed("purge --yes").command, Command::Purge(PurgeArgs { yes: true })));
         let Command::Completions { shell } = parsed("completions fish").command else {
             panic!("not completions");
         };

@@ -16,6 +16,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// JSON.
+    pub fn json() -> Self {
+        Self { json: true, colour: Colour::Off }
+    }
+
     /// The protocol's struct as JSON, or what `text` makes for people.
     pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce(Colour) -> String) -> Result<(), Failure> {
         if self.json { print(&(pretty(value)? + "\n")) } else { print(&text(self.colour)) }

@@ -93,6 +93,8 @@ mod tests {
             ("tcpauth-neighbor.1", "add"),
             ("tcpauth-neighbor-add.1", "password"),
             ("tcpauth-session-show.1", "watch"),
+            ("tcpauth-purge.1", "yes"),
+            ("tcpauth-check.1", "configuration"),
             ("tcpauthd.8", "the daemon"),
         ] {
             let text = fs::read_to_string(dir.path().join(page)).unwrap();

@@ -71,6 +71,11 @@ impl Client {
         Ok(Events { lines: self.send(Request::Events).await?.lines() })
     }
 
+    /// The systemd unit of the daemon.
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
     /// Whether a daemon listens on the socket, whatever it would answer.
     pub async fn is_listening(&self) -> bool {
         UnixStream::connect(&self.socket).await.is_ok()
