@@ -11,7 +11,10 @@ use super::{
     failure::Failure,
     secret::{self, Secret},
 };
-use crate::control::protocol::Request;
+use crate::{
+    config::{Peer, PeerError},
+    control::protocol::Request,
+};
 
 /// A neighbour to add; without a secret from a file, the password is asked for.
 #[derive(clap::Args)]
@@ -65,10 +68,20 @@ pub struct SecretArgs {
 impl AddArgs {
     /// The request, once the secret has been read or asked for.
     pub fn request(self) -> Result<Request, Failure> {
+        self.check_peer()?;
         let secret = self.secret.read(&self.peer)?;
         // The request needs a plain string; the client wipes it once it is on its way.
         let toml = self.toml(&secret)?.to_string();
         Ok(Request::NeighborAdd { peer: self.peer, toml })
+    }
+
+    /// An error in the address is told before the password is asked for.
+    fn check_peer(&self) -> Result<(), Failure> {
+        match self.peer.parse::<Peer>() {
+            Ok(_) => Ok(()),
+            Err(PeerError::LinkLocalWithoutInterface(_)) if self.interface.is_some() => Ok(()),
+            Err(error) => Err(Failure::Usage(format!("neighbor {:?}: {error}", self.peer))),
+        }
     }
 
     /// The neighbour's table, as the configuration has it.
@@ -209,6 +222,20 @@ tcp-options = \"exclude\"
         ] {
             assert!(Alone::try_parse_from([&["add"], arguments].concat()).is_err(), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_address_is_refused_before_the_secret_is_read() {
+        let refusal = |arguments: &[&str]| match parsed(arguments).request() {
+            Err(Failure::Usage(text)) => text,
+            _ => panic!("{arguments:?} must be refused"),
+        };
+        let absent = "--password-file=/nonexistent/secret";
+        assert!(refusal(&["router1", absent]).starts_with("neighbor \"router1\": "));
+        assert!(refusal(&["192.0.2.1/24", absent]).contains("192.0.2.0/24"));
+        assert!(refusal(&["fe80::1", absent]).contains("interface"));
+        assert!(refusal(&["fe80::1", "--interface=eth0", absent]).starts_with("cannot read"));
+        assert!(refusal(&["fe80::1%eth0", absent]).starts_with("cannot read"));
     }
 
     proptest! {
