@@ -32,6 +32,7 @@ mod neighbor;
 mod neighbor_add;
 mod output;
 mod pages;
+mod prompt;
 mod purge;
 #[cfg(test)]
 pub(crate) mod samples;

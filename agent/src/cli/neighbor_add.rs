@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     failure::Failure,
+    prompt,
     secret::{self, Secret},
 };
 use crate::{
@@ -117,7 +118,7 @@ impl SecretArgs {
         } else if let Some(path) = &self.key_base64_file {
             Ok(Secret::KeyBase64(secret::key_from(path)?))
         } else {
-            secret::ask_twice(peer, |prompt| rpassword::prompt_password(prompt)).map(Secret::Password)
+            prompt::password(peer).map(Secret::Password)
         }
     }
 }

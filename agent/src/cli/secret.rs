@@ -1,4 +1,4 @@
-//! Secrets from a terminal or a file, never from the command line.
+//! Secrets from a file or standard input, never from the command line.
 
 use std::{
     fs::File,
@@ -37,33 +37,6 @@ pub fn password_from(path: &Path) -> Result<Zeroizing<String>, Failure> {
 /// As [`password_from`].
 pub fn key_from(path: &Path) -> Result<Zeroizing<String>, Failure> {
     not_empty(text_from(path)?.trim(), path)
-}
-
-/// The password typed at a prompt, and typed again. `read` shows the prompt and reads without echo.
-///
-/// # Errors
-/// If there is no terminal, nothing was typed, or the two differ.
-pub fn ask_twice(
-    peer: &str,
-    mut read: impl FnMut(&str) -> io::Result<String>,
-) -> Result<Zeroizing<String>, Failure> {
-    let mut ask = |prompt: &str| {
-        read(prompt).map(Zeroizing::new).map_err(|error| {
-            Failure::Usage(format!(
-                "cannot ask for the password ({error}): use --password-file FILE, or `--password-file -` for \
-                 standard input"
-            ))
-        })
-    };
-    let password = ask(&format!("Password for {peer}: "))?;
-    if password.is_empty() {
-        return Err(Failure::Failed("no password was typed; nothing was changed".to_owned()));
-    }
-    let again = ask("Again: ")?;
-    if password != again {
-        return Err(Failure::Failed("the two passwords differ; nothing was changed".to_owned()));
-    }
-    Ok(password)
 }
 
 fn text_from(path: &Path) -> Result<Zeroizing<String>, Failure> {
@@ -172,21 +145,5 @@ mod tests {
         assert!(said(password_from(&file(&dir, &[b'a'; LONGEST + 1], 0o600))).contains("longer than"));
         assert!(said(password_from(Path::new("/nonexistent/secret"))).starts_with("cannot read"));
         assert_eq!(password_from(&file(&dir, &[b'a'; LONGEST], 0o600)).ok().unwrap().len(), LONGEST);
-    }
-
-    #[test]
-    fn a_password_is_asked_for_twice() {
-        let ask = |typed: &[&str]| {
-            let mut typed = typed.iter();
-            ask_twice("192.0.2.1", |_| {
-                typed.next().map(|text| (*text).to_owned()).ok_or(io::Error::other("end"))
-            })
-        };
-        assert_eq!(ask(&["a b", "a b"]).ok().unwrap().as_str(), "a b");
-        assert!(said(ask(&["a", "b"])).contains("differ"));
-        assert!(said(ask(&["", ""])).contains("no password was typed"));
-        assert!(said(ask(&[])).contains("--password-file"));
-        let refusal = ask(&["hidden1", "hidden2"]);
-        assert!(!said(refusal).contains("hidden"));
     }
 }

@@ -1,0 +1,342 @@
+//! The command `tcpauth` as a process: exit codes, prompts at a terminal, what `ps` would show.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{net::UnixListener, process::CommandExt},
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    pty::openpty,
+    sys::{
+        signal::{Signal, kill},
+        termios::{LocalFlags, tcgetattr},
+    },
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+#[test]
+fn the_exit_code_says_what_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = status(&["established", "failing"]);
+    let fine = status(&["established", "idle"]);
+    let refusal = json!({ "answer": "error", "value": "not now" });
+    for (arguments, answer, code) in [
+        (&["status"][..], Some(&fine), 0),
+        (&["status"], Some(&failing), 4),
+        (&["status", "--json"], Some(&failing), 4),
+        (&["reload"], Some(&refusal), 1),
+        (&["reload"], None, 3),
+        (&["status"], None, 3),
+        (&["stat"], None, 2),
+        (&["genkey"], None, 0),
+        (&["check", "/nonexistent.toml"], None, 2),
+        (&["neighbor", "add", "192.0.2.1", "--password-file=/nonexistent"], None, 2),
+        (&["version"], None, 0),
+        (&["purge"], None, 2),
+    ] {
+        let socket = dir.path().join("daemon.sock");
+        let daemon = answer.map(|answer| daemon(&socket, &[answer]));
+        let output = tcpauth(&socket).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert!(matches!(code, 0 | 4) || !output.stderr.is_empty(), "{arguments:?} fails without a word");
+        drop(daemon);
+        let _ = fs::remove_file(&socket);
+    }
+}
+
+#[test]
+fn json_is_the_protocols_struct() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let answer = status(&["established"]);
+    let _daemon = daemon(&socket, &[&answer]);
+    let output = tcpauth(&socket).args(["status", "--json"]).output().unwrap();
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, answer["value"]);
+}
+
+#[test]
+fn a_password_typed_at_the_terminal_is_neither_echoed_nor_an_argument() {
+    const PASSWORD: &str = "v61ne0qkel33& \"quoted\"";
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let requests = daemon(&socket, &[&json!({ "answer": "done", "value": "added 192.0.2.1" })]);
+    let (mut terminal, mut child) = at_a_terminal(tcpauth(&socket).args(["neighbor", "add", "192.0.2.1"]));
+
+    let mut shown = terminal.until("Password for 192.0.2.1: ");
+    let arguments = fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap();
+    terminal.line(PASSWORD);
+    shown += &terminal.until("Again: ");
+    terminal.line(PASSWORD);
+    shown += &terminal.until("added 192.0.2.1");
+    assert!(child.wait().unwrap().success());
+
+    assert!(!shown.contains("v61ne"), "{shown}");
+    assert!(arguments.contains("neighbor") && !arguments.contains("v61ne"), "{arguments}");
+    let request = requests.recv().unwrap();
+    assert_eq!(request["request"], "neighbor-add");
+    assert_eq!(request["peer"], "192.0.2.1");
+    let table: toml::Table = request["toml"].as_str().unwrap().parse().unwrap();
+    assert_eq!(table["password"].as_str(), Some(PASSWORD));
+}
+
+#[test]
+fn passwords_that_differ_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let (mut terminal, mut child) = at_a_terminal(tcpauth(&socket).args(["neighbor", "add", "192.0.2.1"]));
+    terminal.until("Password for 192.0.2.1: ");
+    terminal.line("one");
+    terminal.until("Again: ");
+    terminal.line("another");
+    terminal.until("the two passwords differ");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// A paste, or `expect`, does not wait for prompts.
+#[test]
+fn what_is_typed_ahead_is_not_echoed() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let _requests = daemon(&socket, &[&json!({ "answer": "done", "value": "added" })]);
+    let (mut terminal, mut child) = at_a_terminal(tcpauth(&socket).args(["neighbor", "add", "192.0.2.1"]));
+    let mut shown = terminal.until("P");
+    terminal.line("early\nearly");
+    shown += &terminal.until("added");
+    assert!(!shown.contains("early"), "{shown}");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_gives_the_terminal_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let (mut terminal, mut child) = at_a_terminal(tcpauth(&socket).args(["neighbor", "add", "192.0.2.1"]));
+    let master = terminal.master.try_clone().unwrap();
+    let flags = || tcgetattr(&master).unwrap().local_flags;
+    terminal.until("Password for 192.0.2.1: ");
+    assert!(!flags().contains(LocalFlags::ECHO));
+    terminal.write_all(b"half\x03").unwrap();
+    terminal.until("interrupted; nothing was changed");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(flags().contains(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG));
+}
+
+#[test]
+fn a_password_comes_from_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let requests = daemon(&socket, &[&json!({ "answer": "done", "value": "added" })]);
+    let mut child = tcpauth(&socket)
+        .args(["neighbor", "add", "192.0.2.1", "--password-file", "-", "--key-id", "7"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"from a pipe\n").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"added\n");
+    let request = requests.recv().unwrap();
+    assert_eq!(request["toml"], "password = \"from a pipe\"\nkey-id = 7\n");
+}
+
+#[test]
+fn watching_redraws_in_place_waits_for_the_daemon_and_ends_with_ctrl_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let none = json!({ "answer": "sessions", "value": [] });
+    let one = json!({ "answer": "sessions", "value": [session()] });
+    let requests = daemon(&socket, &[&none, &one]);
+    let mut command = tcpauth(&socket);
+    let (mut terminal, mut child) = at_a_terminal(command.args(["session", "show", "--watch"]));
+    terminal.until("\x1b[?1049h");
+    terminal.until("\x1b[Hno sessions\x1b[K");
+    terminal.until("\x1b[Hsession 192.0.2.2:40000 > 192.0.2.1:179\x1b[K");
+    drop(requests);
+    terminal.until("\x1b[Htcpauthd is not running");
+    terminal.write_all(b"\x03").unwrap();
+    terminal.until("\x1b[?1049l");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn following_events_ends_with_ctrl_c_and_with_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let missed = json!({ "event": "missed", "count": 3 });
+    let listen = |name: &str| {
+        let socket = dir.path().join(name);
+        let listener = UnixListener::bind(&socket).unwrap();
+        (socket, listener)
+    };
+    for stop_daemon in [false, true] {
+        let (socket, listener) = listen(&format!("{stop_daemon}.sock"));
+        let mut child = tcpauth(&socket).arg("events").stdout(Stdio::piped()).spawn().unwrap();
+        let mut stream = listener.accept().unwrap().0;
+        let mut request = String::new();
+        BufReader::new(&stream).read_line(&mut request).unwrap();
+        assert_eq!(request, "{\"request\":\"events\"}\n");
+        writeln!(stream, "{missed}").unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "3 events not shown: too many at once\n");
+        if stop_daemon {
+            drop(stream);
+            assert_eq!(child.wait().unwrap().code(), Some(3));
+        } else {
+            kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn keys_are_of_the_length_asked_for_and_never_the_same() {
+    let genkey = |arguments: &[&str]| {
+        let output = tcpauth(Path::new("/nonexistent")).arg("genkey").args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let key = genkey(&[]);
+    assert_eq!(hex::decode(key.trim_end()).unwrap().len(), 32);
+    assert_eq!(key.lines().count(), 1);
+    assert_ne!(genkey(&[]), key);
+    assert_eq!(genkey(&["--bits=128", "--format=base64"]).len(), 24 + 1);
+}
+
+/// `tcpauth` that talks to `socket`, without colour of the environment's choice.
+fn tcpauth(socket: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcpauth"));
+    command.env("NO_COLOR", "1").args(["--instance", "cli-test", "--socket"]).arg(socket);
+    command
+}
+
+/// A daemon that gives one answer a connection, then goes and removes its socket. Its requests come on the channel.
+fn daemon(socket: &Path, answers: &[&Value]) -> mpsc::Receiver<Value> {
+    let listener = UnixListener::bind(socket).unwrap();
+    let (requests, received) = mpsc::channel();
+    let answers: Vec<_> = answers.iter().map(|answer| format!("{answer}\n")).collect();
+    let socket = socket.to_owned();
+    thread::spawn(move || {
+        for answer in answers {
+            let mut stream = listener.accept().unwrap().0;
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            // The test may not care for what was asked.
+            let _ = requests.send(serde_json::from_str(&line).unwrap());
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        fs::remove_file(&socket).unwrap();
+    });
+    received
+}
+
+/// The operator's side of a terminal.
+struct Terminal {
+    master: File,
+    seen: mpsc::Receiver<Vec<u8>>,
+    unread: String,
+}
+
+/// Start `command` with a terminal of its own.
+fn at_a_terminal(command: &mut Command) -> (Terminal, Child) {
+    let pty = openpty(None, None).unwrap();
+    let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+    command.stdin(stdio(&pty.slave)).stdout(stdio(&pty.slave)).stderr(stdio(&pty.slave));
+    let slave = pty.slave.as_raw_fd();
+    // SAFETY: both calls are async-signal-safe, and `slave` stays open until the child has been started.
+    unsafe {
+        command.pre_exec(move || {
+            nix::unistd::setsid()?;
+            if libc::ioctl(slave, libc::TIOCSCTTY, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().unwrap();
+    let master = File::from(pty.master);
+    let mut reader = master.try_clone().unwrap();
+    let (sender, seen) = mpsc::channel();
+    thread::spawn(move || {
+        let mut chunk = [0; 1024];
+        while let Ok(count @ 1..) = reader.read(&mut chunk) {
+            if sender.send(chunk[..count].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    (Terminal { master, seen, unread: String::new() }, child)
+}
+
+impl Terminal {
+    /// What is shown until and with `text`, which must come within ten seconds.
+    fn until(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(at) = self.unread.find(text) {
+                let rest = self.unread.split_off(at + text.len());
+                return std::mem::replace(&mut self.unread, rest);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.seen.recv_timeout(left) {
+                Ok(chunk) => self.unread += &String::from_utf8_lossy(&chunk),
+                Err(_) => panic!("{text:?} does not come after {:?}", self.unread),
+            }
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        writeln!(self.master, "{text}").unwrap();
+    }
+
+    fn write_all(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        self.master.write_all(octets)
+    }
+}
+
+fn status(states: &[&str]) -> Value {
+    let neighbors: Vec<_> = states
+        .iter()
+        .enumerate()
+        .map(|(number, state)| {
+            json!({
+                "peer": format!("192.0.2.{number}"), "state": state, "reason": null,
+                "key_management": "implicit", "algorithm": "hmac-sha-1-96", "send_id": 1, "recv_id": 1,
+                "tcp_options": "include", "port": 179, "ttl_security": null, "unauthenticated": "drop",
+                "sessions": 0, "counters": counters(), "last_drop": null
+            })
+        })
+        .collect();
+    json!({ "answer": "status", "value": {
+        "agent": {
+            "version": "0.1.0", "instance": "cli-test", "pid": 1, "uptime_seconds": 1,
+            "config_file": "/etc/tcpauth/cli-test.toml", "reload_error": null, "sessions": 0,
+            "held_segments": 0, "overload": 0
+        },
+        "interfaces": [],
+        "neighbors": neighbors
+    } })
+}
+
+fn session() -> Value {
+    json!({
+        "neighbor": "192.0.2.1", "local": "192.0.2.2:40000", "peer": "192.0.2.1:179",
+        "state": "established", "key_management": "implicit", "algorithm": "hmac-sha-1-96",
+        "send_id": 1, "recv_id": 1, "local_isn": 1, "peer_isn": 2, "send_sne": 0, "recv_sne": 0,
+        "age_seconds": 1, "idle_seconds": 0, "counters": counters()
+    })
+}
+
+fn counters() -> Value {
+    json!({
+        "signed_segments": 0, "signed_octets": 0, "verified_segments": 0, "verified_octets": 0, "dropped": {}
+    })
+}
