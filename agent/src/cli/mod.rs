@@ -15,6 +15,7 @@ use self::{
     purge::PurgeArgs,
     session::SessionCommand,
     table::Colour,
+    verify::VerifyArgs,
 };
 use crate::{
     control::{client::Client, protocol::Request},
@@ -86,6 +87,8 @@ pub enum Command {
     Events,
     /// Make a random pre-shared key
     Genkey(GenkeyArgs),
+    /// Verify a capture offline against the configured keys; exit code 0 only if every segment verified
+    Verify(VerifyArgs),
     /// Take everything of an instance out of the kernel: programs, maps, keys, the lane
     ///
     /// Sessions will no longer be protected. The daemon must have been stopped.
@@ -135,6 +138,7 @@ impl Cli {
             Command::Reload => neighbor::order(&client, Request::Reload, output).await?,
             Command::Events => events::run(&client, output).await?,
             Command::Genkey(args) => genkey::run(&args)?,
+            Command::Verify(args) => return Ok(verify::run(&args, &self.instance, self.json)),
             Command::Purge(args) => purge::run(&args, &self.instance, &client, output).await?,
             Command::Completions { shell } => pages::completions(Cli::command(), shell)?,
             Command::Man { dir } => pages::man(&[(Cli::command(), "1")], dir.as_deref())?,
@@ -206,6 +210,10 @@ mod tests {
         assert_eq!((genkey.format, genkey.bits), (genkey::KeyFormat::Base64, 16));
         assert!(matches!(parsed("check").command, Command::Check { file: None }));
         assert!(matches!(parsed("check a.toml").command, Command::Check { file: Some(_) }));
+        let Command::Verify(verify) = parsed("verify bgp.pcap --config b.toml --verbose").command else {
+            panic!("not verify");
+        };
+        assert!(verify.verbose && verify.config == Some(PathBuf::from("b.toml")));
         assert!(matches!(parsed("purge").command, Command::Purge(PurgeArgs { yes: false })));
         assert!(matches!(parsed("purge --yes").command, Command::Purge(PurgeArgs { yes: true })));
         let Command::Completions { shell } = parsed("completions fish").command else {

@@ -94,6 +94,7 @@ mod tests {
             ("tcpauth-neighbor-add.1", "password"),
             ("tcpauth-session-show.1", "watch"),
             ("tcpauth-purge.1", "yes"),
+            ("tcpauth-verify.1", "capture"),
             ("tcpauth-check.1", "configuration"),
             ("tcpauthd.8", "the daemon"),
         ] {
