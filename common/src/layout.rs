@@ -126,18 +126,26 @@ pub struct Counters {
     pub dropped: [u64; DropReason::COUNT],
 }
 
-/// Token bucket of one neighbour for held segments and for drop events.
+/// A token bucket, filled with time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// When it was last filled, nanoseconds of CLOCK_MONOTONIC.
+    pub filled: u64,
+    /// Tokens left.
+    pub left: u64,
+}
+
+/// Token buckets of one neighbour; written by the programs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// When the hold tokens were last filled, nanoseconds of CLOCK_MONOTONIC.
-    pub hold_filled: u64,
-    /// Hold tokens left.
-    pub hold_tokens: u64,
-    /// When the event tokens were last filled, nanoseconds of CLOCK_MONOTONIC.
-    pub event_filled: u64,
-    /// Event tokens left.
-    pub event_tokens: u64,
+    /// For segments held on arrival: forged SYNs end here.
+    pub inbound: Tokens,
+    /// For segments held on their way out: apart, so that forged ones cannot starve them.
+    pub outbound: Tokens,
+    /// For records in [`maps::DROPPED`].
+    pub events: Tokens,
 }
 
 /// The two ends of a connection, seen from this host.

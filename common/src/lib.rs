@@ -6,6 +6,7 @@
 //!
 //! - [`ids`]: the small numbers of the field as types ([`KeyId`], [`SeqNumber`], [`Isn`]).
 //! - [`sequence`]: sequence number extension (SNE) and the window check.
+//! - [`key_choice`]: which of a session's keys a segment is for.
 //! - [`option`]: the walk over a segment's TCP options.
 //! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
 //! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
@@ -17,7 +18,11 @@
 pub mod algorithm;
 pub mod drop_reason;
 pub mod ids;
+pub mod key_choice;
 pub mod layout;
+pub mod mac;
+pub mod option;
+pub mod sequence;
 
 pub use algorithm::{Algorithm, Kdf};
 pub use drop_reason::DropReason;

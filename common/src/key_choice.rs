@@ -1,0 +1,179 @@
+//! Which of a session's keys a segment is for, or that it has to be held until the daemon has one.
+
+use crate::{DropReason, SeqNumber, layout::Session};
+
+/// TCP flags, the octet at offset 13 of the header.
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgment field counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// What a segment needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyChoice {
+    /// The SYN key: the other end's ISN counts as 0, and the SNE is 0.
+    Syn,
+    /// The traffic key of both ISNs.
+    Traffic,
+    /// A key that only the daemon can derive.
+    Hold,
+    /// No key can exist.
+    Refuse(DropReason),
+}
+
+/// The key of a segment that arrives, with these TCP flags and this sequence number.
+#[inline(always)]
+pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber) -> KeyChoice {
+    let Some(session) = session else {
+        return if is_first_syn(flags) { KeyChoice::Hold } else { KeyChoice::Refuse(DropReason::NoSession) };
+    };
+    if is_first_syn(flags) {
+        let known = session.flags & Session::SYN_RECV != 0 && session.syn_recv_isn.0 == seq.0;
+        return if known { KeyChoice::Syn } else { KeyChoice::Hold };
+    }
+    if session.flags & Session::LOCAL_ISN == 0 {
+        return KeyChoice::Refuse(DropReason::NoSession);
+    }
+    if session.flags & Session::PEER_ISN == 0 {
+        // Our SYN is under way: its answer brings the peer's ISN, a refusal has its own number for one.
+        return if flags & (flag::SYN | flag::RST) != 0 {
+            KeyChoice::Hold
+        } else {
+            KeyChoice::Refuse(DropReason::NoSession)
+        };
+    }
+    KeyChoice::Traffic
+}
+
+/// The key of a segment that leaves, with these TCP flags, sequence and acknowledgment numbers.
+#[inline(always)]
+pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: SeqNumber) -> KeyChoice {
+    let Some(session) = session else {
+        return if is_first_syn(flags) { KeyChoice::Hold } else { KeyChoice::Refuse(DropReason::NoSession) };
+    };
+    let local_known = session.flags & Session::LOCAL_ISN != 0;
+    let peer_known = session.flags & Session::PEER_ISN != 0;
+    if is_first_syn(flags) {
+        return if local_known && session.local_isn.0 == seq.0 { KeyChoice::Syn } else { KeyChoice::Hold };
+    }
+    // A SYN of the peer that waits for its answer: a SYN-ACK, or an RST if nobody listens.
+    let answers_new_syn =
+        session.flags & Session::SYN_RECV != 0 && ack.0 == session.syn_recv_isn.0.wrapping_add(1);
+    let is_of_this_connection =
+        local_known && peer_known && (!answers_new_syn || session.peer_isn.0 == session.syn_recv_isn.0);
+    if flags & flag::SYN != 0 {
+        return if is_of_this_connection && session.local_isn.0 == seq.0 {
+            KeyChoice::Traffic
+        } else if answers_new_syn {
+            KeyChoice::Hold
+        } else {
+            KeyChoice::Refuse(DropReason::NoSession)
+        };
+    }
+    if is_of_this_connection {
+        KeyChoice::Traffic
+    } else if flags & flag::RST != 0 && answers_new_syn {
+        KeyChoice::Hold
+    } else {
+        KeyChoice::Refuse(DropReason::NoSession)
+    }
+}
+
+/// Whether the segment opens a connection: SYN without ACK.
+#[inline(always)]
+pub const fn is_first_syn(flags: u8) -> bool {
+    flags & (flag::SYN | flag::ACK) == flag::SYN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isn;
+
+    const SYN_ACK: u8 = flag::SYN | flag::ACK;
+    const NO_SESSION: KeyChoice = KeyChoice::Refuse(DropReason::NoSession);
+
+    fn session(flags: u32) -> Session {
+        Session {
+            flags,
+            local_isn: Isn(1000),
+            peer_isn: Isn(2000),
+            syn_recv_isn: Isn(2000),
+            ..Session::default()
+        }
+    }
+
+    fn outbound_choice(session: &Session, flags: u8, seq: u32, ack: u32) -> KeyChoice {
+        outbound(Some(session), flags, SeqNumber(seq), SeqNumber(ack))
+    }
+
+    fn inbound_choice(session: &Session, flags: u8, seq: u32) -> KeyChoice {
+        inbound(Some(session), flags, SeqNumber(seq))
+    }
+
+    #[test]
+    fn only_a_syn_can_be_without_a_session() {
+        for flags in 0..=255 {
+            let wanted = if flags & SYN_ACK == flag::SYN { KeyChoice::Hold } else { NO_SESSION };
+            assert_eq!(inbound(None, flags, SeqNumber(1)), wanted);
+            assert_eq!(outbound(None, flags, SeqNumber(1), SeqNumber(1)), wanted);
+        }
+    }
+
+    #[test]
+    fn client_from_syn_to_data() {
+        let mut client = session(Session::LOCAL_ISN);
+        assert_eq!(outbound_choice(&client, flag::SYN, 1000, 0), KeyChoice::Syn);
+        assert_eq!(outbound_choice(&client, flag::SYN, 1001, 0), KeyChoice::Hold, "a new connection");
+        assert_eq!(inbound_choice(&client, SYN_ACK, 7), KeyChoice::Hold);
+        assert_eq!(inbound_choice(&client, flag::RST | flag::ACK, 0), KeyChoice::Hold, "refused");
+        assert_eq!(inbound_choice(&client, flag::ACK, 7), NO_SESSION);
+        client.flags |= Session::PEER_ISN;
+        assert_eq!(outbound_choice(&client, flag::ACK, 1001, 2001), KeyChoice::Traffic);
+        assert_eq!(inbound_choice(&client, SYN_ACK, 2000), KeyChoice::Traffic, "retransmitted");
+    }
+
+    #[test]
+    fn server_from_syn_to_data() {
+        let mut server = session(Session::PEER_ISN | Session::SYN_RECV);
+        assert_eq!(inbound_choice(&server, flag::SYN, 2000), KeyChoice::Syn, "retransmitted");
+        assert_eq!(inbound_choice(&server, flag::SYN, 2001), KeyChoice::Hold, "another");
+        assert_eq!(inbound_choice(&server, flag::ACK, 2001), NO_SESSION);
+        assert_eq!(outbound_choice(&server, SYN_ACK, 1000, 2001), KeyChoice::Hold);
+        assert_eq!(
+            outbound_choice(&server, flag::RST | flag::ACK, 0, 2001),
+            KeyChoice::Hold,
+            "nobody listens"
+        );
+        server.flags |= Session::LOCAL_ISN;
+        assert_eq!(outbound_choice(&server, SYN_ACK, 1000, 2001), KeyChoice::Traffic);
+        assert_eq!(outbound_choice(&server, SYN_ACK, 1001, 2001), KeyChoice::Hold, "SYN cookie, another ISN");
+        assert_eq!(inbound_choice(&server, flag::ACK, 2001), KeyChoice::Traffic);
+    }
+
+    #[test]
+    fn new_syn_on_the_quartet_of_a_live_session() {
+        let mut old = session(Session::LOCAL_ISN | Session::PEER_ISN | Session::SYN_RECV);
+        assert_eq!(inbound_choice(&old, flag::SYN, 9000), KeyChoice::Hold);
+        old.syn_recv_isn = Isn(9000);
+        assert_eq!(inbound_choice(&old, flag::SYN, 9000), KeyChoice::Syn);
+        assert_eq!(outbound_choice(&old, flag::ACK, 1500, 2500), KeyChoice::Traffic, "challenge ACK");
+        assert_eq!(outbound_choice(&old, SYN_ACK, 5, 9001), KeyChoice::Hold, "the new connection");
+        assert_eq!(outbound_choice(&old, flag::RST | flag::ACK, 0, 9001), KeyChoice::Hold, "refused");
+    }
+
+    #[test]
+    fn simultaneous_open() {
+        let mut end = session(Session::LOCAL_ISN);
+        assert_eq!(inbound_choice(&end, flag::SYN, 2000), KeyChoice::Hold);
+        end.flags |= Session::PEER_ISN | Session::SYN_RECV;
+        assert_eq!(outbound_choice(&end, SYN_ACK, 1000, 2001), KeyChoice::Traffic);
+        assert_eq!(inbound_choice(&end, SYN_ACK, 2000), KeyChoice::Traffic);
+    }
+}

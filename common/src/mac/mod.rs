@@ -1,0 +1,152 @@
+//! The MAC algorithms, in one source for the eBPF programs and the host.
+//!
+//! A MAC is computed in steps, so that the programs can run them in `bpf_loop`, where the verifier
+//! follows one step only: [`start`], then [`step`] for each index below what `start` returned, then
+//! [`finish`]. Everything lives in a [`Workspace`] (a per-CPU map value: the BPF stack is too small).
+//! [`mac`] is the same on the host.
+//!
+//! | algorithm | a step | words of [`KeyMaterial`] |
+//! |---|---|---|
+//! | HMAC-SHA-1, HMAC-SHA-256 | one block of 64 octets | hash states after the inner pad (0 to 7) and the outer pad (8 to 15) |
+//! | AES-128-CMAC | four blocks of 16 octets | key (0 to 3), K1 (4 to 7), big-endian values |
+
+use crate::{Algorithm, layout::KeyMaterial};
+
+mod aes;
+mod cmac;
+mod hmac;
+pub(crate) mod oneshot;
+mod sha1;
+mod sha256;
+
+/// Words of [`Workspace::input`].
+pub const INPUT_WORDS: usize = 4096;
+
+/// The longest input of a MAC, in octets: room for the padding stays behind it.
+pub const MAX_INPUT: u32 = (INPUT_WORDS * 4 - 128) as u32;
+
+/// Where a MAC is computed. Holds secrets: no `Debug`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Workspace {
+    /// The octets to authenticate, as they lie in memory. Padding is written behind them.
+    pub input: [u32; INPUT_WORDS],
+    /// SHA: message schedule. AES: round keys.
+    pub schedule: [u32; 80],
+    /// SHA: hash state. AES-CMAC: the chaining value (4 words).
+    pub state: [u32; 8],
+    /// The MAC after [`finish`], its first 16 octets as they lie in memory.
+    pub mac: [u32; 4],
+    /// The key, put here before [`start`].
+    pub key: KeyMaterial,
+    /// Blocks that [`step`] has to work through.
+    pub blocks: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self {
+            input: [0; INPUT_WORDS],
+            schedule: [0; 80],
+            state: [0; 8],
+            mac: [0; 4],
+            key: KeyMaterial { words: [0; 16] },
+            blocks: 0,
+            reserved: 0,
+        }
+    }
+}
+
+impl Workspace {
+    /// Puts the concatenation of `parts` into `input` and returns its length in octets, or `None` if it is
+    /// longer than [`MAX_INPUT`]. For the host.
+    pub fn load(&mut self, parts: &[&[u8]]) -> Option<u32> {
+        let mut len = 0;
+        for &octet in parts.iter().copied().flatten() {
+            if len >= MAX_INPUT {
+                return None;
+            }
+            let word = self.input.get_mut(len as usize / 4)?;
+            let mut octets = word.to_ne_bytes();
+            octets[len as usize % 4] = octet;
+            *word = u32::from_ne_bytes(octets);
+            len += 1;
+        }
+        Some(len)
+    }
+
+    /// The MAC that [`finish`] left, 16 octets, not yet cut to the algorithm's length.
+    pub fn mac_octets(&self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        for (to, word) in octets.chunks_exact_mut(4).zip(self.mac) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        octets
+    }
+}
+
+/// The key material of a traffic key, computed once per key. An AES key is cut or zero-padded to 16
+/// octets; an HMAC key may have any length.
+pub fn prepare(algorithm: Algorithm, traffic_key: &[u8]) -> KeyMaterial {
+    match algorithm {
+        Algorithm::HmacSha1_96 => oneshot::hmac_key(oneshot::Hash::Sha1, traffic_key),
+        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
+            oneshot::hmac_key(oneshot::Hash::Sha256, traffic_key)
+        }
+        Algorithm::Aes128Cmac96 => cmac::prepare(traffic_key),
+    }
+}
+
+/// Begins a MAC over the first `len` octets of `ws.input` (at most [`MAX_INPUT`]) with `ws.key`, and returns
+/// the number of steps. Writes padding behind the input.
+#[inline(always)]
+pub fn start(ws: &mut Workspace, algorithm: Algorithm, len: u32) -> u32 {
+    match algorithm {
+        Algorithm::HmacSha1_96 | Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::start(ws, len),
+        Algorithm::Aes128Cmac96 => cmac::start(ws, len),
+    }
+}
+
+/// Does step number `index`. Steps are done once each, in order.
+#[inline(always)]
+pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
+    match algorithm {
+        Algorithm::HmacSha1_96 => hmac::step_sha1(ws, index),
+        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::step_sha256(ws, index),
+        Algorithm::Aes128Cmac96 => cmac::step(ws, index),
+    }
+}
+
+/// Ends the MAC begun with the same `len`: its first 16 octets are then in `ws.mac`.
+#[inline(always)]
+pub fn finish(ws: &mut Workspace, algorithm: Algorithm, len: u32) {
+    match algorithm {
+        Algorithm::HmacSha1_96 => hmac::finish_sha1(ws),
+        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::finish_sha256(ws),
+        Algorithm::Aes128Cmac96 => cmac::finish(ws, len),
+    }
+}
+
+/// A whole MAC over the first `len` octets of `ws.input`, left in `ws.mac`. For the host.
+pub fn mac(ws: &mut Workspace, key: &KeyMaterial, algorithm: Algorithm, len: u32) {
+    ws.key = *key;
+    for index in 0..start(ws, algorithm, len) {
+        step(ws, algorithm, index);
+    }
+    finish(ws, algorithm, len);
+}
+
+/// Writes 0x80 at octet `at` of the input and zeros to the end of its word; returns the index of the next.
+#[inline(always)]
+fn mark_end(ws: &mut Workspace, at: u32) -> u32 {
+    let word = (at >> 2) & (INPUT_WORDS as u32 - 1);
+    let shift = (at & 3) * 8;
+    let kept = u32::from_be(ws.input[word as usize]) & !(u32::MAX >> shift);
+    ws.input[word as usize] = (kept | (0x8000_0000 >> shift)).to_be();
+    word + 1
+}
+
+#[cfg(test)]
+mod tests;
