@@ -18,6 +18,7 @@
 pub mod algorithm;
 pub mod drop_reason;
 pub mod ids;
+pub mod kdf;
 pub mod key_choice;
 pub mod layout;
 pub mod mac;

@@ -3,7 +3,11 @@
 pub use master_key::MasterKey;
 use tcpauth_common::{Algorithm, Kdf, KeyId};
 
+mod derive;
 mod master_key;
+pub mod segment;
+#[cfg(test)]
+mod tests;
 
 /// Whether TCP options other than TCP-AO are under the MAC (RFC 5925, 3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -50,7 +50,7 @@ pub(super) fn start(ws: &mut Workspace, len: u32) -> u32 {
     }
     // The last block is for `finish`.
     ws.blocks = last_block(len);
-    (ws.blocks + BLOCKS_PER_STEP - 1) / BLOCKS_PER_STEP
+    ws.blocks.div_ceil(BLOCKS_PER_STEP)
 }
 
 #[inline(always)]

@@ -1,9 +1,9 @@
 //! The MACs against published vectors and against RustCrypto.
 
+use ::aes::Aes128;
 use ::cmac::Cmac;
 use ::hmac::{Hmac, KeyInit, Mac};
 use ::sha1::Sha1;
-use ::aes::Aes128;
 use proptest::prelude::*;
 use sha2::Sha256;
 
