@@ -14,7 +14,7 @@ pub use clock::Monotonic;
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use held::{HOLD_LIMIT, on_held};
 pub use rekey::rekey;
-pub use segment::Segment;
+pub use segment::{Segment, address};
 
 mod clock;
 mod expiry;
@@ -22,7 +22,9 @@ mod held;
 mod rekey;
 mod segment;
 #[cfg(test)]
-mod testing;
+mod tests;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// What becomes of a held segment. Holds keys: no `Debug`.
 pub enum Outcome {

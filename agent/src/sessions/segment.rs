@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use tcpauth_common::{
-    Algorithm, DropReason, Isn, KeyId,
+    DropReason, Isn, KeyId,
     layout::{Direction, Held, KeyMaterial, Quartet},
     option::{Header, OptionWalk},
 };
 
 use crate::keys::{
-    Mkt, TcpOptions,
-    segment::segment_mac,
+    Mkt,
+    segment::{SegmentError, is_same_mac, segment_mac},
 };
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -122,13 +122,13 @@ impl<'a> Segment<'a> {
     /// # Errors
     /// [`DropReason::WrongMac`].
     pub fn check_mac(&self, mkt: &Mkt, quartet: &Quartet, key: &KeyMaterial) -> Result<(), DropReason> {
-        let mac_len = mkt.algorithm.mac_len();
         let at = self.options.ao_at as usize + 4;
-        let found = self.octets.get(at..at + mac_len).ok_or(DropReason::WrongLength)?;
-        let wanted = self.expected_mac(mkt, quartet, key)?;
-        // Constant time: what differs, and where, is not told.
-        let difference = found.iter().zip(&wanted[..mac_len]).fold(0, |sum, (a, b)| sum | (a ^ b));
-        if std::hint::black_box(difference) == 0 { Ok(()) } else { Err(DropReason::WrongMac) }
+        let found = self.octets.get(at..at + mkt.algorithm.mac_len()).ok_or(DropReason::WrongLength)?;
+        let (source, destination) = (address(quartet.peer), address(quartet.local));
+        let exclude = mkt.excludes_options();
+        let computed = segment_mac(key, mkt.algorithm, exclude, 0, source, destination, self.octets)
+            .map_err(SegmentError::drop_reason)?;
+        if is_same_mac(mkt.algorithm, &computed, found) { Ok(()) } else { Err(DropReason::WrongMac) }
     }
 
     /// The option's KeyID, if there is an option.
@@ -137,21 +137,13 @@ impl<'a> Segment<'a> {
             .then(|| KeyId(self.header.octet(self.options.ao_at + 2)))
     }
 
-    fn expected_mac(&self, mkt: &Mkt, quartet: &Quartet, key: &KeyMaterial) -> Result<[u8; 16], DropReason> {
-        let algorithm: Algorithm = mkt.algorithm;
-        let exclude = mkt.tcp_options == TcpOptions::Exclude;
-        let (source, destination) = (address(quartet.peer), address(quartet.local));
-        segment_mac(key, algorithm, exclude, 0, source, destination, self.octets)
-            .map_err(|_| DropReason::Malformed)
-    }
-
     fn number32(&self, at: u32) -> u32 {
         (u32::from(self.header.number16(at)) << 16) | u32::from(self.header.number16(at + 2))
     }
 }
 
 /// An address of a map's key: IPv4-mapped is IPv4.
-pub(crate) fn address(octets: [u8; 16]) -> IpAddr {
+pub fn address(octets: [u8; 16]) -> IpAddr {
     let address = Ipv6Addr::from(octets);
     address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
 }
