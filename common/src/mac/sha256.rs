@@ -20,19 +20,16 @@ static K: [u32; 64] = [
 /// Mixes the block in the first 16 words of `schedule` into `state`.
 #[inline(always)]
 pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
-    let mut v = *state;
-    // Eight rounds bring each variable back to its place: no moves.
-    let mut t = 0;
-    while t < 16 {
-        v = eight_rounds(v, schedule, t);
-        t += 8;
-    }
+    // The schedule first: between the rounds it would only push their variables to the stack.
+    let mut t = 16;
     while t < 64 {
-        let mut i = t;
-        while i < t + 8 {
-            expand(schedule, i);
-            i += 1;
-        }
+        expand(schedule, t);
+        expand(schedule, t + 1);
+        t += 2;
+    }
+    let mut v = *state;
+    let mut t = 0;
+    while t < 64 {
         v = eight_rounds(v, schedule, t);
         t += 8;
     }
@@ -43,6 +40,7 @@ pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
     }
 }
 
+/// Eight rounds bring each variable back to its place: no moves.
 #[inline(always)]
 fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], schedule: &[u32; 80], t: usize) -> [u32; 8] {
     let (d, h) = round(a, b, c, d, e, f, g, h, schedule, t);

@@ -1,0 +1,192 @@
+//! The MAC of a segment (RFC 5925, 5.1).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::bpf_loop, programs::TcContext};
+use tcpauth_common::{
+    Algorithm, DropReason,
+    layout::{KeyMaterial, KeySlot},
+    mac,
+    option::{BASE_HEADER, MAX_HEADER},
+};
+
+use crate::{
+    barrier::opaque,
+    maps::{Scratch, scratch},
+    segment::{ETHERTYPE_IPV6, load_raw},
+};
+
+/// Octets of data that fit in the workspace beside the rest.
+pub const MAX_DATA: u32 = 16_000;
+
+/// What the MAC is taken of. The TCP header, MAC and checksum zeroed, is in `scratch.rewritten`.
+pub struct Covered {
+    /// Length of that header, octets.
+    pub header_len: u32,
+    /// Offset of the TCP-AO option in it.
+    pub option_at: u32,
+    /// Where the data is in the frame, octets.
+    pub data_at: u32,
+    /// Length of the data, octets.
+    pub data_len: u32,
+    /// Sequence number extension.
+    pub sne: u32,
+    /// Number of the algorithm.
+    pub algorithm: u8,
+    /// Flags of the key slot.
+    pub flags: u8,
+}
+
+/// Leaves the MAC in `scratch.workspace.mac`.
+#[inline(always)]
+pub fn compute(ctx: &TcContext, covered: &Covered, key: *const KeyMaterial) -> Result<(), DropReason> {
+    let Some(algorithm) = Algorithm::from_number(covered.algorithm) else {
+        return Err(DropReason::UnknownKeyId);
+    };
+    let len = assemble(ctx, covered).ok_or(DropReason::Malformed)?;
+    let scratch = scratch().ok_or(DropReason::Malformed)?;
+    // SAFETY: the slot is in a session, which lives while the program runs.
+    let key = unsafe { &*key };
+    let mut i = 0;
+    while i < 16 {
+        scratch.workspace.key.words[i] = key.words[i];
+        i += 1;
+    }
+    scratch.mac_len = len;
+    // In `bpf_loop` (Linux 5.17) the verifier follows one stage, whatever the segment's length.
+    // SAFETY: the callbacks have the signature that the kernel calls.
+    unsafe {
+        match algorithm {
+            Algorithm::HmacSha1_96 => {
+                bpf_loop(MAX_STAGES, hmac_sha1 as *mut c_void, core::ptr::null_mut(), 0)
+            }
+            Algorithm::Aes128Cmac96 => {
+                bpf_loop(MAX_STAGES, aes_cmac as *mut c_void, core::ptr::null_mut(), 0)
+            }
+            Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
+                bpf_loop(MAX_STAGES, hmac_sha256 as *mut c_void, core::ptr::null_mut(), 0)
+            }
+        }
+    };
+    Ok(())
+}
+
+/// Whether the MAC in the workspace is the one at `at` in `scratch.header`, `len` octets (at most 16), told in
+/// constant time.
+#[inline(always)]
+pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
+    let mut difference = 0u32;
+    let mut i = 0;
+    while i < 16 {
+        if i < len {
+            let computed = u32::from_le(scratch.workspace.mac[(i >> 2) as usize & 3]) >> ((i & 3) * 8);
+            difference |= u32::from(scratch.header.octet(at + i) ^ computed as u8);
+        }
+        i += 1;
+    }
+    opaque(difference) == 0
+}
+
+/// Puts SNE, pseudo-header, TCP header and data into the workspace; their length, octets.
+#[inline(always)]
+fn assemble(ctx: &TcContext, covered: &Covered) -> Option<u32> {
+    let scratch = scratch()?;
+    let segment = &scratch.segment;
+    let input = &mut scratch.workspace.input;
+    // The pseudo-header counts what is on the wire, excluded options too.
+    let wire_len = covered.header_len + covered.data_len;
+    input[0] = covered.sne.to_be();
+    let at = if segment.ethertype == ETHERTYPE_IPV6 {
+        let mut i = 0;
+        while i < 4 {
+            input[1 + i] = word_of(&segment.source, i);
+            input[5 + i] = word_of(&segment.destination, i);
+            i += 1;
+        }
+        input[9] = wire_len.to_be();
+        input[10] = 6u32.to_be();
+        11
+    } else {
+        input[1] = word_of(&segment.source, 3);
+        input[2] = word_of(&segment.destination, 3);
+        input[3] = (6 << 16 | wire_len).to_be();
+        4
+    };
+    let header = &scratch.rewritten;
+    let mut i = 0;
+    while i < 15 {
+        input[at + i] = header.words[i];
+        i += 1;
+    }
+    let mut header_len = covered.header_len;
+    if covered.flags & KeySlot::EXCLUDE_OPTIONS != 0 {
+        // The other options are left out; TCP-AO follows the fixed header at once.
+        let mut i = 0;
+        while i < 5 {
+            let from = covered.option_at + 4 * i;
+            input[at + 5 + i as usize] = u32::from_ne_bytes([
+                header.octet(from),
+                header.octet(from + 1),
+                header.octet(from + 2),
+                header.octet(from + 3),
+            ]);
+            i += 1;
+        }
+        header_len = BASE_HEADER + u32::from(header.octet(covered.option_at + 1));
+    }
+    let header_len = opaque(header_len);
+    if header_len > MAX_HEADER {
+        return None;
+    }
+    let data_len = opaque(covered.data_len);
+    if data_len > MAX_DATA {
+        return None;
+    }
+    let before = at as u32 * 4 + header_len;
+    if data_len > 0 {
+        // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
+        let to = unsafe { input.as_mut_ptr().cast::<u8>().add(before as usize) };
+        if !load_raw(ctx.skb.skb, covered.data_at, to, data_len) {
+            return None;
+        }
+    }
+    Some(before + data_len)
+}
+
+#[inline(always)]
+fn word_of(address: &[u8; 16], index: usize) -> u32 {
+    let at = index * 4;
+    u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]])
+}
+
+/// Most calls of a stage function: the start, a step for each 64 octets, and the end.
+const MAX_STAGES: u32 = mac::INPUT_WORDS as u32 / 16 + 2;
+
+extern "C" fn hmac_sha1(index: u64, _: *mut c_void) -> i64 {
+    stage(Algorithm::HmacSha1_96, index as u32)
+}
+
+extern "C" fn hmac_sha256(index: u64, _: *mut c_void) -> i64 {
+    stage(Algorithm::HmacSha256_128, index as u32)
+}
+
+extern "C" fn aes_cmac(index: u64, _: *mut c_void) -> i64 {
+    stage(Algorithm::Aes128Cmac96, index as u32)
+}
+
+/// The start, a step, or the end of a MAC over `scratch.mac_len` octets; 1 when it is done.
+#[inline(always)]
+fn stage(algorithm: Algorithm, index: u32) -> i64 {
+    let Some(scratch) = scratch() else { return 1 };
+    let ws = &mut scratch.workspace;
+    if index == 0 {
+        scratch.mac_steps = mac::start(ws, algorithm, scratch.mac_len);
+        0
+    } else if index <= scratch.mac_steps {
+        mac::step(ws, algorithm, index - 1);
+        0
+    } else {
+        mac::finish(ws, algorithm, scratch.mac_len);
+        1
+    }
+}

@@ -1,0 +1,9 @@
+//! What keeps the compiler from outsmarting the verifier.
+
+/// `value`, of which the compiler knows nothing any more: a bound checked afterwards stays in the program,
+/// where the verifier needs to see it, even if the compiler could prove it.
+#[inline(always)]
+pub fn opaque(value: u32) -> u32 {
+    // SAFETY: reads a local variable.
+    unsafe { core::ptr::read_volatile(&raw const value) }
+}

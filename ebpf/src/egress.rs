@@ -1,0 +1,41 @@
+//! Egress of a protected interface: segments to a neighbour go into the lane, all else passes.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_redirect,
+    programs::TcContext,
+};
+
+use crate::{
+    maps::{SETTINGS, SLOTS, scratch},
+    neighbor::{self, PeerEnd},
+    segment::{self, Content},
+};
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> i32 {
+    // SAFETY: the kernel hands a valid context to the program.
+    let skb = unsafe { &mut *ctx.skb.skb };
+    let Some(settings) = SETTINGS.get(0) else { return TC_ACT_SHOT };
+    if skb.ingress_ifindex == settings.lane1 {
+        // Sealed already.
+        return TC_ACT_UNSPEC;
+    }
+    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
+    let neighbor = match segment::locate(ctx, scratch) {
+        Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Destination, skb.ifindex),
+        Content::TcpWithoutPorts => {
+            neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Destination, skb.ifindex)
+        }
+        Content::Icmp | Content::Other => None,
+    };
+    if neighbor.is_none() {
+        return TC_ACT_UNSPEC;
+    }
+    let ifindex = skb.ifindex;
+    let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };
+    // SAFETY: the map value lives while the program runs.
+    skb.tc_index = u32::from(unsafe { *slot });
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(settings.lane0, 0) as i32 }
+}

@@ -1,0 +1,128 @@
+//! Whose segment it is.
+
+use tcpauth_common::layout::{PeerRule, Policy, Quartet};
+
+use crate::{
+    maps::{LOCALS, PEERS, POLICIES, PORTS, VLANS},
+    segment::{LATER_FRAGMENT, Segment},
+};
+
+/// A protected segment's neighbour.
+#[derive(Clone, Copy)]
+pub struct Neighbor {
+    /// Its number.
+    pub number: u32,
+    /// Interface index it is bound to, else 0.
+    pub scope: u32,
+    /// The segment is on another interface than the one the neighbour is bound to.
+    pub wrong_interface: bool,
+    /// What holds for its segments.
+    pub policy: Policy,
+}
+
+/// Which end of the segment is the neighbour's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PeerEnd {
+    Source,
+    Destination,
+}
+
+/// The neighbour whose session a TCP segment on interface `ifindex` belongs to; `None` if it belongs to none
+/// and is nobody's business.
+#[inline(always)]
+pub fn of_tcp(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
+    if !is_protected_port(segment.source_port) && !is_protected_port(segment.destination_port) {
+        return None;
+    }
+    let neighbor = of_addresses(segment, peer_end, ifindex)?;
+    let port = neighbor.policy.port;
+    (segment.source_port == port || segment.destination_port == port).then_some(neighbor)
+}
+
+/// The neighbour of a fragment or packet whose ports nobody can read. A later fragment is left alone: it comes
+/// to nothing without the first.
+#[inline(always)]
+pub fn of_tcp_without_ports(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
+    if segment.fragment == LATER_FRAGMENT { None } else { of_addresses(segment, peer_end, ifindex) }
+}
+
+/// The ends of the segment's connection.
+#[inline(always)]
+pub fn quartet(segment: &Segment, peer_end: PeerEnd, scope: u32) -> Quartet {
+    match peer_end {
+        PeerEnd::Source => Quartet {
+            local: segment.destination,
+            peer: segment.source,
+            local_port: segment.destination_port,
+            peer_port: segment.source_port,
+            scope,
+        },
+        PeerEnd::Destination => Quartet {
+            local: segment.source,
+            peer: segment.destination,
+            local_port: segment.source_port,
+            peer_port: segment.destination_port,
+            scope,
+        },
+    }
+}
+
+/// Whether the frame is tagged for a VLAN interface of this host, which has programs of its own.
+#[inline(always)]
+pub fn is_for_vlan_interface(segment: &Segment, ifindex: u32) -> bool {
+    let tag = tcpauth_common::layout::VlanTag { lower: ifindex, vid: u32::from(segment.vlan) };
+    segment.vlan != 0 && VLANS.get_ptr(tag).is_some()
+}
+
+/// Whether some neighbour's sessions may have this port.
+#[inline(always)]
+pub fn is_protected_port(port: u16) -> bool {
+    PORTS.get(u32::from(port)).is_some_and(|protected| *protected != 0)
+}
+
+/// The neighbour that `address` on `ifindex` is configured as.
+#[inline(always)]
+pub fn rule_of(address: &[u8; 16], ifindex: u32) -> Option<&'static PeerRule> {
+    // Built in place: the key needs no second copy on the small stack.
+    let mut key = aya_ebpf::maps::lpm_trie::Key::new(160, [0u8; 20]);
+    key.data[..4].copy_from_slice(&ifindex.to_be_bytes());
+    let mut i = 0;
+    while i < 16 {
+        key.data[4 + i] = address[i];
+        i += 1;
+    }
+    if let Some(rule) = PEERS.get(&key) {
+        return Some(rule);
+    }
+    key.data[..4].copy_from_slice(&[0; 4]);
+    PEERS.get(&key)
+}
+
+#[inline(always)]
+fn of_addresses(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
+    let (peer, other) = match peer_end {
+        PeerEnd::Source => (&segment.source, &segment.destination),
+        PeerEnd::Destination => (&segment.destination, &segment.source),
+    };
+    let rule = rule_of(peer, ifindex)?;
+    if rule.flags & PeerRule::HOST != 0 && is_transit(peer, other) {
+        return None;
+    }
+    // SAFETY: entries are replaced whole by the daemon, never freed while the program runs.
+    let policy = unsafe { &*POLICIES.get_ptr(rule.neighbor)? };
+    Some(Neighbor {
+        number: rule.neighbor,
+        scope: rule.scope,
+        wrong_interface: rule.flags & PeerRule::WRONG_INTERFACE != 0,
+        policy: *policy,
+    })
+}
+
+/// Whether a session between two neighbours only passes through this host, as in a full mesh of iBGP: it is
+/// theirs to protect. Only told of single addresses: within a prefix it cannot be known who is behind us.
+#[inline(always)]
+fn is_transit(peer: &[u8; 16], other: &[u8; 16]) -> bool {
+    rule_of(other, 0).is_some_and(|rule| rule.flags & PeerRule::HOST != 0)
+        && LOCALS.get_ptr(other).is_none()
+        && LOCALS.get_ptr(peer).is_none()
+}

@@ -1,0 +1,39 @@
+//! The walk over a segment's TCP options and their rewriting, in `bpf_loop`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_loop;
+use tcpauth_common::option::{OptionRewrite, OptionWalk};
+
+use crate::maps::scratch;
+
+/// Walks over the options of `scratch.header`, `header_len` octets long, into `scratch.walk`.
+#[inline(always)]
+pub fn walk(header_len: u32) -> Option<()> {
+    scratch()?.walk = OptionWalk::over(header_len);
+    // SAFETY: the callback has the signature that the kernel calls.
+    unsafe { bpf_loop(OptionWalk::MAX_STEPS, walk_step as *mut c_void, core::ptr::null_mut(), 0) };
+    Some(())
+}
+
+/// Rewrites the options of `scratch.header`, after a walk, into `scratch.rewritten` so that `room` octets are
+/// left; the new header's length, octets.
+#[inline(always)]
+pub fn rewrite(room: u32) -> Option<u32> {
+    let before = scratch()?;
+    before.rewrite = OptionRewrite::after(&before.walk, room);
+    // SAFETY: the callback has the signature that the kernel calls.
+    unsafe { bpf_loop(OptionRewrite::MAX_STEPS, rewrite_step as *mut c_void, core::ptr::null_mut(), 0) };
+    let after = scratch()?;
+    Some(after.rewrite.pad(&mut after.rewritten))
+}
+
+extern "C" fn walk_step(_: u64, _: *mut c_void) -> i64 {
+    let Some(scratch) = scratch() else { return 1 };
+    if scratch.walk.step(&scratch.header) { 0 } else { 1 }
+}
+
+extern "C" fn rewrite_step(_: u64, _: *mut c_void) -> i64 {
+    let Some(scratch) = scratch() else { return 1 };
+    if scratch.rewrite.step(&scratch.header, &mut scratch.rewritten) { 0 } else { 1 }
+}

@@ -1,0 +1,268 @@
+//! Where the TCP segment lies in a frame.
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use tcpauth_common::{
+    DropReason, SeqNumber,
+    option::{BASE_HEADER, Header, MAX_HEADER},
+};
+
+use crate::{barrier::opaque, maps::Scratch};
+
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub const IPV4_HEADER: u32 = 20;
+pub const IPV6_HEADER: u32 = 40;
+pub const PROTOCOL_ICMP: u8 = 1;
+pub const PROTOCOL_TCP: u8 = 6;
+pub const PROTOCOL_ICMPV6: u8 = 58;
+
+const ETHERNET_HEADER: u32 = 14;
+const VLAN_HEADER: u32 = 4;
+const IPV6_HOP_BY_HOP: u8 = 0;
+const IPV6_ROUTING: u8 = 43;
+const IPV6_FRAGMENT: u8 = 44;
+const IPV6_DESTINATION: u8 = 60;
+/// Extension headers followed before TCP. More is nothing that a BGP speaker sends.
+const MAX_EXTENSIONS: u32 = 6;
+
+/// A TCP segment, or the head of another IP packet. Offsets in octets from the start of the frame.
+#[repr(C)]
+pub struct Segment {
+    /// Source and destination, IPv4-mapped for IPv4.
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    /// The IP header.
+    pub ip: [u8; 40],
+    /// Offset of the IP header.
+    pub l3: u32,
+    /// Offset of what follows the IP header and its extensions.
+    pub l4: u32,
+    /// Offset of the first octet behind the IP packet.
+    pub end: u32,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// Of the network layer, without VLAN tags.
+    pub ethertype: u16,
+    /// VLAN identifier if the frame is tagged, else 0.
+    pub vlan: u16,
+    pub protocol: u8,
+    pub hop_limit: u8,
+    /// [`FIRST_FRAGMENT`], [`LATER_FRAGMENT`], [`UNFOLLOWED`], or 0 for a whole packet.
+    pub fragment: u8,
+    pub reserved: u8,
+    /// Two fragments' worth of bytes read while following extension headers.
+    pub extension: [u8; 8],
+}
+
+/// A fragment with an offset of 0.
+pub const FIRST_FRAGMENT: u8 = 1;
+/// A fragment with another offset: it has no ports, and is nothing without the first.
+pub const LATER_FRAGMENT: u8 = 2;
+/// More extension headers than are followed: what comes after them may be TCP.
+pub const UNFOLLOWED: u8 = 3;
+
+/// What a frame holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A TCP segment: ports are read.
+    Tcp,
+    /// A fragment of a TCP segment too short for the ports, or one that is not the first, or extension headers
+    /// that nobody follows.
+    TcpWithoutPorts,
+    /// An ICMP or ICMPv6 message.
+    Icmp,
+    /// Anything else.
+    Other,
+}
+
+impl Segment {
+    /// Octets of TCP header and data.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.end.wrapping_sub(self.l4)
+    }
+}
+
+/// Reads the frame's headers up to the ports into `scratch.segment`.
+#[inline(always)]
+pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
+    let segment = &mut scratch.segment;
+    // SAFETY: the kernel hands a valid context to the program.
+    let skb = unsafe { &*ctx.skb.skb };
+    let mut ethertype = u16::from_be(skb.protocol as u16);
+    segment.vlan = if skb.vlan_present != 0 { (skb.vlan_tci & 0xfff) as u16 } else { 0 };
+    segment.l3 = ETHERNET_HEADER;
+    if ethertype == 0x8100 || ethertype == 0x88a8 {
+        let mut tag = [0u8; VLAN_HEADER as usize];
+        if !load(ctx.skb.skb, ETHERNET_HEADER, &mut tag) {
+            return Content::Other;
+        }
+        segment.vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        segment.l3 += VLAN_HEADER;
+    }
+    segment.ethertype = ethertype;
+    segment.fragment = 0;
+    let known = match ethertype {
+        ETHERTYPE_IPV4 => locate_ipv4(ctx.skb.skb, segment),
+        ETHERTYPE_IPV6 => locate_ipv6(ctx.skb.skb, segment),
+        _ => false,
+    };
+    if !known {
+        return Content::Other;
+    }
+    match segment.protocol {
+        PROTOCOL_TCP => {
+            let mut ports = [0u8; 4];
+            if segment.fragment >= LATER_FRAGMENT || !load(ctx.skb.skb, segment.l4, &mut ports) {
+                return Content::TcpWithoutPorts;
+            }
+            segment.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+            segment.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+            Content::Tcp
+        }
+        PROTOCOL_ICMP | PROTOCOL_ICMPV6 => Content::Icmp,
+        _ => Content::Other,
+    }
+}
+
+/// Reads the TCP header into `scratch.header`; its length, octets.
+#[inline(always)]
+pub fn read_header(ctx: &TcContext, scratch: &mut Scratch) -> Result<u32, DropReason> {
+    // SAFETY: the kernel hands a valid context to the program.
+    let available = unsafe { (*ctx.skb.skb).len };
+    let len = scratch.segment.len();
+    if scratch.segment.end > available || len < BASE_HEADER || len > 0xffff {
+        return Err(DropReason::Malformed);
+    }
+    let header: *mut Header = &raw mut scratch.header;
+    if !load_raw(ctx.skb.skb, scratch.segment.l4, header.cast(), BASE_HEADER) {
+        return Err(DropReason::Malformed);
+    }
+    let header_len = opaque(scratch.header.len_by_offset());
+    if header_len < BASE_HEADER || header_len > MAX_HEADER || header_len > len {
+        return Err(DropReason::Malformed);
+    }
+    if !load_raw(ctx.skb.skb, scratch.segment.l4, header.cast(), header_len) {
+        return Err(DropReason::Malformed);
+    }
+    Ok(header_len)
+}
+
+/// Sequence number in a TCP header.
+#[inline(always)]
+pub fn seq(header: &Header) -> SeqNumber {
+    SeqNumber(u32::from_be(header.words[1]))
+}
+
+/// Acknowledgment number in a TCP header.
+#[inline(always)]
+pub fn ack(header: &Header) -> SeqNumber {
+    SeqNumber(u32::from_be(header.words[2]))
+}
+
+/// The flags octet of a TCP header.
+#[inline(always)]
+pub fn flags(header: &Header) -> u8 {
+    header.octet(13)
+}
+
+/// Copies `N` octets of the frame at `offset`; false if it has not so many.
+#[inline(always)]
+pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u8; N]) -> bool {
+    load_raw(skb, offset, to.as_mut_ptr(), N as u32)
+}
+
+/// Copies `len` octets of the frame at `offset` to `to`, which has room; false if it has not so many.
+#[inline(always)]
+pub fn load_raw(skb: *mut __sk_buff, offset: u32, to: *mut u8, len: u32) -> bool {
+    // SAFETY: the verifier refuses the program if `len` can exceed what `to` points to.
+    unsafe { aya_ebpf::helpers::bpf_skb_load_bytes(skb.cast(), offset, to.cast(), len) == 0 }
+}
+
+#[inline(always)]
+fn locate_ipv4(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
+    if !load_raw(skb, segment.l3, segment.ip.as_mut_ptr(), IPV4_HEADER) {
+        return false;
+    }
+    let ip = &segment.ip;
+    let header_len = u32::from(ip[0] & 0x0f) * 4;
+    if ip[0] >> 4 != 4 || header_len < IPV4_HEADER {
+        return false;
+    }
+    segment.protocol = ip[9];
+    segment.hop_limit = ip[8];
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+    if fragment & 0x1fff != 0 {
+        segment.fragment = LATER_FRAGMENT;
+    } else if fragment & 0x2000 != 0 {
+        segment.fragment = FIRST_FRAGMENT;
+    }
+    segment.l4 = segment.l3 + header_len;
+    segment.end = segment.l3 + u32::from(u16::from_be_bytes([ip[2], ip[3]]));
+    segment.source = mapped([ip[12], ip[13], ip[14], ip[15]]);
+    segment.destination = mapped([ip[16], ip[17], ip[18], ip[19]]);
+    true
+}
+
+#[inline(always)]
+fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
+    if !load_raw(skb, segment.l3, segment.ip.as_mut_ptr(), IPV6_HEADER) {
+        return false;
+    }
+    let ip = &segment.ip;
+    if ip[0] >> 4 != 6 {
+        return false;
+    }
+    segment.hop_limit = ip[7];
+    segment.end = segment.l3 + IPV6_HEADER + u32::from(u16::from_be_bytes([ip[4], ip[5]]));
+    let mut i = 0;
+    while i < 16 {
+        segment.source[i] = ip[8 + i];
+        segment.destination[i] = ip[24 + i];
+        i += 1;
+    }
+    let mut next = ip[6];
+    let mut at = segment.l3 + IPV6_HEADER;
+    let mut i = 0;
+    while i < MAX_EXTENSIONS {
+        if next == IPV6_FRAGMENT {
+            if !load(skb, at, &mut segment.extension) {
+                return false;
+            }
+            next = segment.extension[0];
+            at += 8;
+            let fragment = u16::from_be_bytes([segment.extension[2], segment.extension[3]]);
+            if fragment & 0xfff8 != 0 {
+                segment.fragment = LATER_FRAGMENT;
+                break;
+            } else if fragment & 1 != 0 {
+                segment.fragment = FIRST_FRAGMENT;
+            }
+        } else if next == IPV6_HOP_BY_HOP || next == IPV6_DESTINATION || next == IPV6_ROUTING {
+            if !load(skb, at, &mut segment.extension) {
+                break;
+            }
+            next = segment.extension[0];
+            at += (u32::from(segment.extension[1]) + 1) * 8;
+        } else {
+            break;
+        }
+        i += 1;
+    }
+    if next == IPV6_HOP_BY_HOP || next == IPV6_DESTINATION || next == IPV6_ROUTING || next == IPV6_FRAGMENT {
+        if segment.fragment != LATER_FRAGMENT {
+            segment.fragment = UNFOLLOWED;
+        }
+        next = PROTOCOL_TCP;
+    }
+    segment.protocol = next;
+    segment.l4 = at;
+    true
+}
+
+/// ::ffff:a.b.c.d
+#[inline(always)]
+pub fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
