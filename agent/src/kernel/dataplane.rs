@@ -10,11 +10,12 @@ use tcpauth_common::layout::{
 
 use super::{
     DroppedRing, HeldRing, Hook, KernelError, Link, LinkKind, PurgeReport,
+    detach::detach_pinned,
     hook::{detach_clsact, interface_name},
     lane::{self, Lane},
     maps::{Maps, pinned_settings},
     netlink::Netlink,
-    pins::{self, Pins},
+    pins::Pins,
     programs::{EGRESS, INGRESS, Programs, RELEASE, SEAL},
     purge,
     release::{Releaser, lane_for},
@@ -131,7 +132,7 @@ impl Dataplane {
     pub fn forget(&mut self, ifindex: u32) -> Result<(), KernelError> {
         self.forget_tags(ifindex, None)?;
         for name in [EGRESS, INGRESS] {
-            pins::unpin(&self.pins.link(&format!("{ifindex}-{name}")))?;
+            detach_pinned(&self.pins.link(&format!("{ifindex}-{name}")))?;
         }
         if let (Hook::Clsact, Ok(interface)) = (self.hook, interface_name(ifindex)) {
             for at in [TcAttachType::Egress, TcAttachType::Ingress] {

@@ -1,6 +1,6 @@
 //! How programs are attached to an interface, so that none is ever without them during a restart.
 
-use std::{ffi::CString, io, path::Path};
+use std::{io, path::Path};
 
 use aya::{
     programs::{
@@ -61,9 +61,13 @@ pub(super) fn detach_clsact(interface: &str, at: TcAttachType) -> bool {
 
 /// Name of the interface with an index, now.
 pub(super) fn interface_name(ifindex: u32) -> Result<String, KernelError> {
-    nix::net::if_::if_indextoname(ifindex)
-        .map(|name: CString| name.to_string_lossy().into_owned())
-        .map_err(|error| KernelError::Attach { interface: ifindex.to_string(), reason: error.to_string() })
+    let gone = |reason| KernelError::Attach { interface: format!("with index {ifindex}"), reason };
+    let name = nix::net::if_::if_indextoname(ifindex).map_err(|error| gone(error.to_string()))?;
+    // nix takes the null pointer that says "no such interface" for success.
+    if name.is_empty() {
+        return Err(gone("it is gone".to_owned()));
+    }
+    Ok(name.to_string_lossy().into_owned())
 }
 
 /// The outer error is of the pins, the inner one of the attachment.

@@ -100,3 +100,67 @@ fn vlan_id(info: &[LinkInfo]) -> Option<u16> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(name: &str, info: Vec<LinkInfo>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = 5;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(1500),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkInfo(info),
+        ];
+        message
+    }
+
+    fn vlan(protocol: VlanProtocol) -> Vec<LinkInfo> {
+        let data = vec![InfoVlan::Protocol(protocol), InfoVlan::Id(7)];
+        vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(data))]
+    }
+
+    #[test]
+    fn a_vlan_is_known_by_its_lower_interface_and_identifier() {
+        let link = Link::parse(&message("eth0.7", vlan(VlanProtocol::Ieee8021Q))).unwrap();
+        let kind = LinkKind::Vlan { lower: 2, vid: 7 };
+        assert_eq!(link, Link { index: 5, name: "eth0.7".to_owned(), mtu: 1500, kind });
+    }
+
+    #[test]
+    fn a_vlan_with_another_tag_or_in_another_namespace_is_an_interface_like_any_other() {
+        let mut moved = message("eth0.7", vlan(VlanProtocol::Ieee8021Q));
+        moved.attributes.push(LinkAttribute::LinkNetNsId(0));
+        for message in [message("eth0.7", vlan(VlanProtocol::Ieee8021Ad)), moved] {
+            assert_eq!(Link::parse(&message).unwrap().kind, LinkKind::Ethernet);
+        }
+    }
+
+    #[test]
+    fn ports_and_masters_through_which_frames_pass_twice_are_left_out() {
+        for port in [InfoPortKind::Bridge, InfoPortKind::Bond, InfoPortKind::Team] {
+            assert_eq!(Link::parse(&message("eth0", vec![LinkInfo::PortKind(port)])), None);
+        }
+        assert_eq!(Link::parse(&message("red", vec![LinkInfo::Kind(InfoKind::Vrf)])), None);
+        assert_eq!(Link::parse(&message(LANE1, vec![LinkInfo::Kind(InfoKind::Veth)])), None);
+        let mut loopback = message("lo", Vec::new());
+        loopback.header.flags = LinkFlags::Loopback;
+        assert_eq!(Link::parse(&loopback), None);
+    }
+
+    #[test]
+    fn a_member_of_a_vrf_is_attached_to() {
+        let member = message("eth0", vec![LinkInfo::PortKind(InfoPortKind::Vrf)]);
+        assert_eq!(Link::parse(&member).unwrap().kind, LinkKind::Ethernet);
+    }
+
+    #[test]
+    fn a_link_without_ethernet_frames_is_told_as_unprotected() {
+        let mut tun = message("tun0", Vec::new());
+        tun.header.link_layer_type = LinkLayerType::None;
+        assert!(matches!(Link::parse(&tun).unwrap().kind, LinkKind::Unprotected(_)));
+    }
+}

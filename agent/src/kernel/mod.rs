@@ -8,6 +8,7 @@
 //! system call takes; only the rings and the watch are asynchronous.
 
 mod dataplane;
+mod detach;
 mod error;
 mod ethtool;
 mod hook;

@@ -8,10 +8,11 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use super::{
     KernelError,
     dataplane::{netns_inode, read_pinned},
+    detach::detach_pinned,
     hook::{detach_clsact, interface_name},
     lane,
     netlink::Netlink,
-    pins::{self, Pins},
+    pins::Pins,
 };
 use crate::instance::Instance;
 
@@ -62,7 +63,7 @@ pub(super) fn purge(instance: &Instance) -> Result<PurgeReport, KernelError> {
             let name = if elsewhere { Err(()) } else { interface_name(index).map_err(|_| ()) };
             report.interfaces.push(name.unwrap_or_else(|()| index.to_string()));
             for direction in ["egress", "ingress"] {
-                report.pins += usize::from(pins::unpin(&pins.link(&format!("{index}-{direction}")))?);
+                report.pins += usize::from(detach_pinned(&pins.link(&format!("{index}-{direction}")))?);
             }
         }
     }

@@ -72,8 +72,9 @@ impl AsRawFd for Source {
 
 impl Ring {
     fn new(name: &'static str, ring: RingBuf<MapData>) -> Result<Self, KernelError> {
-        let ring = AsyncFd::with_interest(Source(ring), tokio::io::Interest::READABLE)
-            .map_err(|source| KernelError::System { action: "poll a ring buffer", source })?;
+        // SAFETY: the map owns its descriptor, which is neither closed nor replaced while registered.
+        let ring = unsafe { AsyncFd::register_with_interest(Source(ring), tokio::io::Interest::READABLE) }
+            .map_err(|error| KernelError::System { action: "poll a ring buffer", source: error.into() })?;
         Ok(Self { name, ring })
     }
 

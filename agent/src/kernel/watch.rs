@@ -127,7 +127,8 @@ fn subscribe() -> io::Result<AsyncFd<Socket>> {
     socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
     socket.bind(&SocketAddr::new(0, mask))?;
     socket.set_non_blocking(true)?;
-    AsyncFd::with_interest(socket, tokio::io::Interest::READABLE)
+    // SAFETY: the socket owns its descriptor, which is neither closed nor replaced while registered.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, tokio::io::Interest::READABLE) }?)
 }
 
 /// What is known of the network namespace.
