@@ -1,1 +1,35 @@
-//! (being written)
+//! Everything of the daemon that touches the kernel.
+//!
+//! - [`Dataplane`]: the eBPF programs and maps of one instance, pinned below bpffs, and where they are attached.
+//! - [`LinkWatch`]: interfaces and addresses of the network namespace as they come and go.
+//! - [`HeldRing`], [`DroppedRing`]: what the programs report.
+//!
+//! All calls are for the network namespace of the calling thread and block for no longer than a
+//! system call takes; only the rings and the watch are asynchronous.
+
+mod dataplane;
+mod detach;
+mod error;
+mod ethtool;
+mod hook;
+mod lane;
+mod links;
+mod maps;
+mod netlink;
+mod pins;
+mod pod;
+mod programs;
+mod purge;
+mod release;
+mod rings;
+mod watch;
+
+pub use dataplane::{Attachment, Dataplane};
+pub use error::KernelError;
+pub use hook::Hook;
+pub use lane::{LANE0, LANE1};
+pub use links::{Link, LinkKind};
+pub use maps::mapped;
+pub use purge::PurgeReport;
+pub use rings::{DroppedRing, HeldRing};
+pub use watch::{LinkEvent, LinkWatch};

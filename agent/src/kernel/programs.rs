@@ -1,0 +1,103 @@
+//! The TC programs: loaded, and pinned for those who look.
+
+use std::path::Path;
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+
+use super::{
+    KernelError,
+    maps::{Maps, PINNED, chain},
+    pins::{self, Pins},
+};
+
+/// On every interface, for what leaves.
+pub(super) const EGRESS: &str = "egress";
+/// On every interface, for what arrives.
+pub(super) const INGRESS: &str = "ingress";
+/// At the lane's far end.
+pub(super) const SEAL: &str = "seal";
+/// At the lane's near end.
+pub(super) const RELEASE: &str = "release";
+
+const ALL: [&str; 4] = [EGRESS, INGRESS, SEAL, RELEASE];
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"));
+
+/// The programs of this daemon, in the kernel.
+pub(super) struct Programs(Ebpf);
+
+impl Programs {
+    /// Loads them, on the maps that are pinned; maps that are not are made and pinned.
+    pub(super) fn load(pins: &Pins) -> Result<(Self, Maps), KernelError> {
+        lift_memory_limit();
+        let mut loader = EbpfLoader::new();
+        // The programs use no type of the kernel's own: its BTF, megabytes, need not be read.
+        loader.btf(None);
+        for name in PINNED {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
+        let maps = Maps::take(&mut ebpf)?;
+        let mut programs = Self(ebpf);
+        for name in ALL {
+            let program = programs.get(name)?;
+            program.load().map_err(|error| program_error(name, &error))?;
+            pin(program, &pins.programs(), name)?;
+        }
+        Ok((programs, maps))
+    }
+
+    pub(super) fn get(&mut self, name: &str) -> Result<&mut SchedClassifier, KernelError> {
+        self.0
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| KernelError::Object { kind: "program", name: name.to_owned() })
+    }
+}
+
+fn pin(program: &mut SchedClassifier, folder: &Path, name: &str) -> Result<(), KernelError> {
+    let new = folder.join(format!("{name}_new"));
+    pins::unpin(&new)?;
+    program.pin(&new).map_err(|error| KernelError::Pin {
+        action: "pin a program at",
+        path: new.clone(),
+        source: std::io::Error::other(chain(&error)),
+    })?;
+    pins::replace(&new, &folder.join(name))
+}
+
+fn load_error(error: &EbpfError) -> KernelError {
+    let reason = chain(error);
+    match reason.contains("os error 1)") {
+        true => KernelError::NotRoot { action: "load eBPF maps".to_owned() },
+        false => KernelError::Load { reason },
+    }
+}
+
+fn program_error(name: &str, error: &ProgramError) -> KernelError {
+    match error {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            KernelError::NotRoot { action: "load eBPF programs".to_owned() }
+        }
+        other => KernelError::Load { reason: format!("{name}: {}", last_lines(&chain(other))) },
+    }
+}
+
+/// The verifier's log is long; the reason stands at its end.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len() {
+        0..=12 => text.to_owned(),
+        len => format!("{}\n…\n{}", lines[0], lines[len - 10..].join("\n")),
+    }
+}
+
+/// Before Linux 5.11 maps count against RLIMIT_MEMLOCK.
+fn lift_memory_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the struct outlives the call. Where it is refused, loading says so.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}

@@ -1,0 +1,279 @@
+//! Setting up, taking over and removing an instance's data plane. Needs root.
+
+#[path = "kernel/namespace.rs"]
+mod namespace;
+
+use aya::{
+    maps::{Array, HashMap, Map, MapData},
+    programs::{
+        TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::SchedClassifier,
+    },
+};
+use namespace::{Namespace, index, run};
+use tcpauth::kernel::{Attachment, Dataplane, Hook, KernelError, LANE0, LANE1, Link, LinkKind, mapped};
+use tcpauth_common::layout::{LAYOUT_VERSION, PeerPrefix, PeerRule, Policy, Quartet, Session};
+
+fn ethernet(name: &str) -> Link {
+    Link { index: index(name), name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet }
+}
+
+fn quartet() -> Quartet {
+    Quartet {
+        local: mapped("192.0.2.1".parse().unwrap()),
+        peer: mapped("192.0.2.2".parse().unwrap()),
+        local_port: 179,
+        peer_port: 40000,
+        scope: 0,
+    }
+}
+
+/// Ids of the programs on an interface, in order.
+fn programs(interface: &str, at: TcAttachType) -> Vec<u32> {
+    let (_, programs) = SchedClassifier::query_tcx(interface, at).unwrap();
+    programs.iter().map(aya::programs::ProgramInfo::id).collect()
+}
+
+/// Id of a pinned link.
+fn link_id(namespace: &Namespace, pin: &str) -> String {
+    let pinned = PinnedLink::from_pin(namespace.instance.pin_dir().join("links").join(pin)).unwrap();
+    let link = FdLink::from(pinned);
+    let fdinfo = format!("/proc/self/fdinfo/{}", fd_of(&link));
+    std::fs::read_to_string(fdinfo)
+        .unwrap()
+        .lines()
+        .find(|line| line.starts_with("link_id:"))
+        .unwrap()
+        .to_owned()
+}
+
+/// aya shows a link's descriptor in its debug form only.
+fn fd_of(link: &FdLink) -> String {
+    let text = format!("{link:?}");
+    text.chars().filter(char::is_ascii_digit).collect()
+}
+
+#[test]
+fn the_lane_is_made_as_the_programs_need_it() {
+    let namespace = Namespace::new();
+    Dataplane::open(&namespace.instance).unwrap();
+    let features = run(&format!("ethtool -k {LANE0}"));
+    for feature in [
+        "tx-checksumming",
+        "scatter-gather",
+        "tx-tcp-segmentation",
+        "tx-tcp6-segmentation",
+        "generic-segmentation-offload",
+    ] {
+        assert!(features.contains(&format!("{feature}: off")), "{features}");
+    }
+    for name in [LANE0, LANE1] {
+        let link = run(&format!("ip -d link show dev {name}"));
+        assert!(link.contains("mtu 65535"), "{link}");
+        assert!(link.contains("NOARP") && link.contains("UP,LOWER_UP"), "{link}");
+        assert!(link.contains(&format!("alias tcpauth lane of instance {}", namespace.instance)), "{link}");
+        assert_eq!(run(&format!("ip addr show dev {name}")).matches("inet").count(), 0);
+        assert_eq!(programs(name, TcAttachType::Ingress).len(), 1);
+        assert!(programs(name, TcAttachType::Egress).is_empty());
+    }
+}
+
+#[test]
+fn a_second_daemon_takes_over_maps_and_links() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    let mut first = Dataplane::open(&namespace.instance).unwrap();
+    assert_eq!(first.attach(&ethernet("tk0")).unwrap(), Attachment::Protected(Hook::Tcx));
+    let prefix =
+        PeerPrefix { prefix_len: 160, scope: [0; 4], address: mapped("2001:db8::2".parse().unwrap()) };
+    let rule = PeerRule { neighbor: 3, scope: 0, flags: PeerRule::HOST };
+    let policy = Policy { port: 179, recv_id: 1, option_len: 16, ..Policy::default() };
+    first.set_peer(&prefix, &rule).unwrap();
+    first.set_policy(3, &policy).unwrap();
+    first.set_port(179, true).unwrap();
+    first.add_local("192.0.2.1".parse().unwrap()).unwrap();
+    first.put_session(&quartet(), &Session { neighbor: 3, send_seq: 7 << 32, ..Session::default() }).unwrap();
+    let lane = [index(LANE0), index(LANE1)];
+    let pins = namespace.pins("links");
+    let ids: Vec<String> = pins.iter().map(|pin| link_id(&namespace, pin)).collect();
+    let old = programs("tk0", TcAttachType::Ingress);
+    drop(first);
+    assert_eq!(programs("tk0", TcAttachType::Ingress), old, "a daemon that goes leaves its programs");
+
+    let mut second = Dataplane::open(&namespace.instance).unwrap();
+    assert_eq!(programs("tk0", TcAttachType::Ingress), old, "programs stay until they are replaced");
+    second.attach(&ethernet("tk0")).unwrap();
+    let new = programs("tk0", TcAttachType::Ingress);
+    assert_eq!(new.len(), 1);
+    assert_ne!(new, old);
+    assert_eq!(programs("tk0", TcAttachType::Egress).len(), 1);
+    assert_eq!(namespace.pins("links"), pins);
+    assert_eq!(pins.iter().map(|pin| link_id(&namespace, pin)).collect::<Vec<_>>(), ids, "updated in place");
+    assert_eq!([index(LANE0), index(LANE1)], lane);
+    assert_eq!(second.peers().unwrap(), [(prefix, rule)]);
+    assert_eq!(second.policies().unwrap(), [(3, policy)]);
+    assert_eq!(second.ports().unwrap(), [179]);
+    assert_eq!(second.locals().unwrap(), ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(second.session(&quartet()).unwrap().unwrap().send_seq, 7 << 32);
+    assert_eq!(second.attached().unwrap(), [index("tk0")]);
+}
+
+#[test]
+fn policies_bring_their_counters_and_take_them_along() {
+    let namespace = Namespace::new();
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    assert!(dataplane.counters(5).unwrap().is_none());
+    dataplane.set_policy(5, &Policy::default()).unwrap();
+    assert_eq!(dataplane.counters(5).unwrap().unwrap(), Default::default());
+    dataplane.set_policy(5, &Policy { port: 1790, ..Policy::default() }).unwrap();
+    assert_eq!(dataplane.policies().unwrap()[0].1.port, 1790);
+    dataplane.remove_policy(5).unwrap();
+    dataplane.remove_policy(5).unwrap();
+    assert!(dataplane.counters(5).unwrap().is_none());
+    assert!(dataplane.session(&quartet()).unwrap().is_none());
+    dataplane.remove_session(&quartet()).unwrap();
+    dataplane.put_session(&quartet(), &Session::default()).unwrap();
+    assert_eq!(dataplane.sessions().map(|entry| entry.unwrap().0).collect::<Vec<_>>(), [quartet()]);
+}
+
+#[test]
+fn an_interface_that_went_is_forgotten_at_the_next_start() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    let mut first = Dataplane::open(&namespace.instance).unwrap();
+    first.attach(&ethernet("tk0")).unwrap();
+    drop(first);
+    run("ip link del tk0");
+    let second = Dataplane::open(&namespace.instance).unwrap();
+    assert_eq!(namespace.pins("links"), ["lane0", "lane1"]);
+    assert!(second.attached().unwrap().is_empty());
+}
+
+#[test]
+fn forgetting_takes_the_programs_off() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    // To the data plane, a VLAN interface is whatever is said to be one.
+    let kind = LinkKind::Vlan { lower: index("tk0"), vid: 7 };
+    let vlan = Link { kind, ..ethernet("tk1") };
+    let map = MapData::from_pin(namespace.instance.pin_dir().join("maps/VLANS")).unwrap();
+    let vlans: HashMap<_, [u32; 2], u32> = Map::from_map_data(map).unwrap().try_into().unwrap();
+    for link in [ethernet("tk0"), vlan.clone()] {
+        dataplane.attach(&link).unwrap();
+        assert_eq!(programs(&link.name, TcAttachType::Egress).len(), 1);
+        let tagged = vlans.get(&[index("tk0"), 7], 0).ok();
+        assert_eq!(tagged, (link == vlan).then_some(index("tk1")));
+        dataplane.forget(link.index).unwrap();
+        dataplane.forget(link.index).unwrap();
+        assert!(programs(&link.name, TcAttachType::Egress).is_empty());
+        assert!(programs(&link.name, TcAttachType::Ingress).is_empty());
+    }
+    assert_eq!(vlans.keys().count(), 0);
+    assert!(dataplane.attached().unwrap().is_empty());
+}
+
+#[test]
+fn purge_leaves_nothing() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    dataplane.attach(&ethernet("tk0")).unwrap();
+    drop(dataplane);
+    let report = Dataplane::purge(&namespace.instance).unwrap();
+    assert_eq!(report.interfaces, ["tk0"]);
+    assert!(report.lane);
+    assert!(report.pins >= 13 + 4 + 4, "{report}");
+    assert!(!namespace.instance.pin_dir().exists());
+    assert!(programs("tk0", TcAttachType::Ingress).is_empty());
+    assert!(!run("ip link").contains(LANE0));
+    let again = Dataplane::purge(&namespace.instance).unwrap();
+    assert_eq!(again.to_string(), "nothing to remove");
+}
+
+#[test]
+fn clsact_filters_are_replaced_and_purged() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    let shown = || run("tc filter show dev tk0 ingress") + &run("tc filter show dev tk0 egress");
+    for _ in 0..2 {
+        let mut dataplane = Dataplane::open_with(&namespace.instance, Hook::Clsact).unwrap();
+        assert_eq!(dataplane.attach(&ethernet("tk0")).unwrap().to_string(), "clsact");
+        drop(dataplane);
+        let filters = shown();
+        assert_eq!(filters.matches("direct-action").count(), 2, "{filters}");
+    }
+    let mut dataplane = Dataplane::open_with(&namespace.instance, Hook::Clsact).unwrap();
+    dataplane.forget(index("tk0")).unwrap();
+    assert_eq!(shown().matches("direct-action").count(), 0);
+    dataplane.attach(&ethernet("tk0")).unwrap();
+    drop(dataplane);
+    assert_eq!(Dataplane::purge(&namespace.instance).unwrap().interfaces, ["tk0"]);
+    assert!(!run("tc qdisc show dev tk0").contains("clsact"));
+    assert!(!namespace.instance.pin_dir().exists());
+}
+
+#[test]
+fn a_set_up_that_was_cut_short_is_completed() {
+    let namespace = Namespace::new();
+    // Only the near end's name is there, as if the far end had been renamed or the pair half deleted.
+    run(&format!("ip link add {LANE0} type veth peer name other"));
+    drop(Dataplane::open(&namespace.instance).unwrap());
+    // A lane of ours that was not finished, under maps and links that refer to another one.
+    run(&format!("ip link del {LANE0}"));
+    run(&format!("ip link add {LANE1} type veth peer name {LANE0}"));
+    for pin in ["maps/SETTINGS", "links/lane0", "progs/seal"] {
+        std::fs::remove_file(namespace.instance.pin_dir().join(pin)).unwrap();
+    }
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    assert_eq!(programs(LANE1, TcAttachType::Ingress).len(), 1);
+    assert_eq!(programs(LANE0, TcAttachType::Ingress).len(), 1);
+    assert!(run(&format!("ethtool -k {LANE0}")).contains("tx-tcp-segmentation: off"));
+    assert_eq!(namespace.pins("maps").len(), 13);
+    dataplane.set_port(179, true).unwrap();
+}
+
+#[test]
+fn maps_of_another_layout_or_namespace_are_refused() {
+    let namespace = Namespace::new();
+    drop(Dataplane::open(&namespace.instance).unwrap());
+    let map = MapData::from_pin(namespace.instance.pin_dir().join("maps/SETTINGS")).unwrap();
+    let mut settings: Array<_, [u32; 4]> = Map::from_map_data(map).unwrap().try_into().unwrap();
+    let good = settings.get(&0, 0).unwrap();
+    assert_eq!(good, [LAYOUT_VERSION, index(LANE0), index(LANE1), good[3]]);
+
+    settings.set(0, [LAYOUT_VERSION + 1, good[1], good[2], good[3]], 0).unwrap();
+    let error = Dataplane::open(&namespace.instance).err().unwrap();
+    assert!(matches!(error, KernelError::Layout { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("tcpauth purge --instance {}", namespace.instance)));
+
+    settings.set(0, [good[0], good[1], good[2], good[3] ^ 1], 0).unwrap();
+    let error = Dataplane::open(&namespace.instance).err().unwrap();
+    assert!(matches!(error, KernelError::OtherNamespace { .. }), "{error}");
+    settings.set(0, good, 0).unwrap();
+    Dataplane::open(&namespace.instance).unwrap();
+}
+
+#[test]
+fn one_namespace_has_one_instance() {
+    let namespace = Namespace::new();
+    drop(Dataplane::open(&namespace.instance).unwrap());
+    let other = format!("{}-b", namespace.instance).parse().unwrap();
+    let error = Dataplane::open(&other).err().unwrap();
+    assert!(matches!(error, KernelError::OtherInstance { .. }), "{error}");
+    assert!(error.to_string().contains(namespace.instance.name()));
+    assert!(!other.pin_dir().exists());
+    assert_eq!(Dataplane::purge(&other).unwrap().to_string(), "nothing to remove");
+    Dataplane::open(&namespace.instance).unwrap();
+}
+
+#[test]
+fn an_interface_with_the_lanes_name_is_not_touched() {
+    let namespace = Namespace::new();
+    run(&format!("ip link add {LANE1} type bridge"));
+    let error = Dataplane::open(&namespace.instance).err().unwrap();
+    assert!(matches!(error, KernelError::LaneName { name } if name == LANE1), "{error}");
+    Dataplane::purge(&namespace.instance).unwrap();
+    assert!(run("ip link").contains(LANE1));
+}

@@ -1,0 +1,123 @@
+//! Following interfaces and addresses. Needs root.
+
+#[path = "kernel/namespace.rs"]
+mod namespace;
+
+use std::time::Duration;
+
+use namespace::{Namespace, index, run};
+use tcpauth::kernel::{Dataplane, LinkEvent, LinkKind, LinkWatch};
+use tokio::time::timeout;
+
+fn in_runtime<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Events until none comes for a while.
+async fn events(watch: &mut LinkWatch) -> Vec<LinkEvent> {
+    let mut events = Vec::new();
+    while let Ok(event) = timeout(Duration::from_millis(200), watch.next()).await {
+        events.push(event.unwrap());
+    }
+    events
+}
+
+fn up(events: &[LinkEvent], name: &str) -> Option<LinkKind> {
+    events.iter().find_map(|event| match event {
+        LinkEvent::Up(link) if link.name == name => Some(link.kind.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_is_there_comes_first_and_kinds_are_told_apart() {
+    let namespace = Namespace::new();
+    run("ip link set lo up");
+    run("ip link add tk0 type veth peer name tk1");
+    run("ip link add tkbr type bridge");
+    run("ip link set tk1 master tkbr");
+    run("ip tuntap add tktun mode tun");
+    run("ip addr add 192.0.2.1/24 dev tk0");
+    run("ip addr add 192.0.2.9 peer 192.0.2.10 dev tk0");
+    run("ip addr add 2001:db8::1/64 dev tk0");
+    Dataplane::open(&namespace.instance).unwrap();
+    in_runtime(async {
+        let mut watch = LinkWatch::new().unwrap();
+        let events = events(&mut watch).await;
+        assert_eq!(up(&events, "tk0"), Some(LinkKind::Ethernet));
+        assert_eq!(up(&events, "tkbr"), Some(LinkKind::Ethernet));
+        assert!(matches!(up(&events, "tktun"), Some(LinkKind::Unprotected(_))));
+        for none in ["lo", "tk1", "tcpauth-lane0", "tcpauth-lane1"] {
+            assert_eq!(up(&events, none), None);
+            assert!(events.contains(&LinkEvent::Gone(index(none))), "{none}");
+        }
+        for address in ["192.0.2.1", "192.0.2.9", "2001:db8::1", "127.0.0.1", "::1"] {
+            let added = LinkEvent::AddressAdded(address.parse().unwrap());
+            assert!(events.contains(&added), "{address}: {events:?}");
+        }
+        assert!(!events.contains(&LinkEvent::AddressAdded("192.0.2.10".parse().unwrap())));
+    });
+}
+
+#[test]
+fn an_interface_comes_changes_and_goes() {
+    let namespace = Namespace::new();
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    in_runtime(async {
+        let mut watch = LinkWatch::new().unwrap();
+        events(&mut watch).await;
+        run("ip link add tk0 type veth peer name tk1");
+        let seen = events(&mut watch).await;
+        let LinkEvent::Up(link) =
+            seen.iter().find(|event| matches!(event, LinkEvent::Up(link) if link.name == "tk0")).unwrap()
+        else {
+            unreachable!("found as Up")
+        };
+        dataplane.attach(link).unwrap();
+        assert_eq!(namespace.pins("links").len(), 4);
+
+        run("ip addr add 192.0.2.1/24 dev tk0");
+        run("ip link set tk0 mtu 9000");
+        let seen = events(&mut watch).await;
+        assert!(seen.contains(&LinkEvent::AddressAdded("192.0.2.1".parse().unwrap())));
+        assert!(seen.iter().any(|event| matches!(event, LinkEvent::Up(link) if link.mtu == 9000)));
+
+        run("ip link add tkbr type bridge");
+        run("ip link set tk1 master tkbr");
+        let port = index("tk1");
+        assert!(events(&mut watch).await.contains(&LinkEvent::Gone(port)));
+        run("ip link set tk1 nomaster");
+        assert_eq!(up(&events(&mut watch).await, "tk1"), Some(LinkKind::Ethernet));
+
+        let gone = index("tk0");
+        run("ip link del tk0");
+        let seen = events(&mut watch).await;
+        assert!(seen.contains(&LinkEvent::Gone(gone)));
+        assert!(seen.contains(&LinkEvent::AddressRemoved("192.0.2.1".parse().unwrap())));
+        dataplane.forget(gone).unwrap();
+        assert_eq!(namespace.pins("links"), ["lane0", "lane1"]);
+    });
+}
+
+#[test]
+fn an_overrun_loses_nothing() {
+    let _namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    in_runtime(async {
+        let mut watch = LinkWatch::new().unwrap();
+        events(&mut watch).await;
+        // More messages than the socket takes while nobody reads.
+        let toggle = "link set tk0 mtu 1400\nlink set tk0 mtu 1500\n".repeat(3000);
+        let batch = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(batch.path(), toggle + "link set tk0 mtu 1300\nlink del tk1\n").unwrap();
+        let gone = [index("tk0"), index("tk1")];
+        run(&format!("ip -batch {}", batch.path().display()));
+        run("ip link add tk2 type bridge");
+        let seen = events(&mut watch).await;
+        assert!(up(&seen, "tk2").is_some());
+        for index in gone {
+            assert!(seen.contains(&LinkEvent::Gone(index)));
+        }
+        assert!(seen.len() < 6000, "no overrun happened: {} events", seen.len());
+    });
+}
