@@ -197,7 +197,9 @@ fn read_fields(table: &DeTable<'_>, subject: &Subject, folder: &Path, report: &m
             "key-id" => key_id = cell.number("key-id", 0, 255).map(|id| (KeyId(id), key.span())),
             "send-id" => fields.send_id = cell.number("send-id", 0, 255).map(KeyId),
             "recv-id" => fields.recv_id = cell.number("recv-id", 0, 255).map(KeyId),
-            "algorithm" => fields.algorithm = cell.choice("algorithm", &Algorithm::ALL.map(|a| (a.name(), a))),
+            "algorithm" => {
+                fields.algorithm = cell.choice("algorithm", &Algorithm::ALL.map(|a| (a.name(), a)))
+            }
             "kdf" => fields.kdf = cell.choice("kdf", &[(Kdf::Rfc5926.name(), Kdf::Rfc5926)]),
             "tcp-options" => fields.tcp_options = cell.choice("tcp-options", &TCP_OPTIONS),
             "port" => fields.port = cell.number("port", 1, u16::MAX),
@@ -268,7 +270,12 @@ impl<'c> Cell<'c, '_, '_> {
     }
 
     /// A whole number in `min..=max`.
-    fn number<N: Copy + Into<u64> + TryFrom<u64>>(&mut self, field: &'static str, min: N, max: N) -> Option<N> {
+    fn number<N: Copy + Into<u64> + TryFrom<u64>>(
+        &mut self,
+        field: &'static str,
+        min: N,
+        max: N,
+    ) -> Option<N> {
         let range: std::ops::RangeInclusive<u64> = min.into()..=max.into();
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let Some(integer) = self.value.get_ref().as_integer() else {
@@ -276,7 +283,8 @@ impl<'c> Cell<'c, '_, '_> {
             return None;
         };
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let number = number.filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
+        let number =
+            number.filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
         if number.is_none() {
             self.wrong(Problem::OutOfRange { field, expected });
         }

@@ -93,9 +93,13 @@ pub enum Problem {
     SameNeighbor { other: String },
     #[error("the same neighbour is configured already; remove it first")]
     NeighborExists,
-    #[error("{other} has the same address without or on another interface; bind an address to one interface, or to none")]
+    #[error(
+        "{other} has the same address without or on another interface; bind an address to one interface, or to none"
+    )]
     SameOnOtherInterface { other: String },
-    #[error("{other} is bound to an interface and contains this one, which is not; bind this one to its interface too")]
+    #[error(
+        "{other} is bound to an interface and contains this one, which is not; bind this one to its interface too"
+    )]
     InsideBoundPrefix { other: String },
 
     #[error("no secret; give password, password-file, key-hex or key-base64 here or under [defaults]")]
@@ -193,10 +197,7 @@ impl Position {
     pub(super) fn of(text: &str, offset: usize) -> Self {
         let before = &text[..text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
     }
 }
 

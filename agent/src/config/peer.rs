@@ -18,7 +18,9 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // The messages say what each is.
 pub enum PeerError {
-    #[error("not an IP address or prefix; write it as 192.0.2.1, 192.0.2.0/24 or 2001:db8::1 (names are not looked up)")]
+    #[error(
+        "not an IP address or prefix; write it as 192.0.2.1, 192.0.2.0/24 or 2001:db8::1 (names are not looked up)"
+    )]
     NotAddress,
     #[error("the prefix length is wrong; write a number from 0 to {0} after the slash")]
     PrefixLength(u8),
@@ -32,7 +34,9 @@ pub enum PeerError {
     Broadcast,
     #[error("the unspecified address is nobody's; write the neighbour's address, or \"{0}/0\" for all")]
     Unspecified(IpAddr),
-    #[error("a loopback address is this host's own, whose segments never leave it; write the neighbour's address")]
+    #[error(
+        "a loopback address is this host's own, whose segments never leave it; write the neighbour's address"
+    )]
     Loopback,
     #[error("a link-local address needs its interface; write it as \"{0}%eth0\" or add interface = \"eth0\"")]
     LinkLocalWithoutInterface(Box<Peer>),
@@ -50,7 +54,8 @@ impl Peer {
 
     /// Whether it is on one link only, and so means something only together with an interface.
     pub fn is_link_local(&self) -> bool {
-        matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local()) && self.prefix_len >= 10
+        matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local())
+            && self.prefix_len >= 10
     }
 
     /// Whether every address of `other` is one of this prefix too, whatever the interfaces.
@@ -241,7 +246,10 @@ mod tests {
             ("224.0.0.0/4", "a multicast address"),
             ("ff02::1%eth0", "a multicast address"),
             ("255.255.255.255", "the broadcast address"),
-            ("0.0.0.0", "the unspecified address is nobody's; write the neighbour's address, or \"0.0.0.0/0\""),
+            (
+                "0.0.0.0",
+                "the unspecified address is nobody's; write the neighbour's address, or \"0.0.0.0/0\"",
+            ),
             ("::", "the unspecified address is nobody's; write the neighbour's address, or \"::/0\""),
             ("127.0.0.1", "a loopback address"),
             ("127.0.0.0/8", "a loopback address"),

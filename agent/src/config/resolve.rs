@@ -42,7 +42,8 @@ pub(super) fn resolve(document: &Document<'_>, folder: &Path, report: &mut Repor
         let subject = Subject::Neighbor(entry.peer.to_owned());
         let (peer, mkt) = resolve_entry(&entry, &defaults.fields, &subject, report);
         inline_secrets.extend(entry.table.inline_secret.clone().map(|span| (subject.clone(), span)));
-        neighbors.extend(peer.clone().zip(mkt).map(|(peer, mkt)| neighbor(peer, mkt, &entry, &defaults.fields)));
+        neighbors
+            .extend(peer.clone().zip(mkt).map(|(peer, mkt)| neighbor(peer, mkt, &entry, &defaults.fields)));
         places.extend(peer.map(|peer| (peer, entry.span, subject)));
     }
 
@@ -190,7 +191,9 @@ fn clashes(places: &[(Peer, Range<usize>, Subject)]) -> Vec<(usize, usize, Clash
         if prefix.interface.is_none() || prefix.is_host() {
             continue;
         }
-        for (index, (peer, ..)) in places.iter().enumerate().filter(|(_, (peer, ..))| peer.interface.is_none()) {
+        for (index, (peer, ..)) in
+            places.iter().enumerate().filter(|(_, (peer, ..))| peer.interface.is_none())
+        {
             if (peer.address, peer.prefix_len) == (prefix.address, prefix.prefix_len) {
                 continue;
             }

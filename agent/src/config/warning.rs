@@ -30,7 +30,10 @@ impl fmt::Display for Warning {
 /// The warnings about `config`, in the order of its neighbours.
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     if config.neighbors.is_empty() {
-        return vec![Warning { peer: None, message: "no neighbour: nothing is protected; add neighbor.\"ADDRESS\"" }];
+        return vec![Warning {
+            peer: None,
+            message: "no neighbour: nothing is protected; add neighbor.\"ADDRESS\"",
+        }];
     }
     let about = |neighbor: &super::Neighbor| {
         let peer = neighbor.peer.clone();

@@ -1,3 +1,4 @@
 //! The Unix socket between `tcpauthd` and `tcpauth`: one JSON object a line, each way.
 
 pub mod protocol;
+pub mod server;

@@ -49,14 +49,17 @@ impl Daemon {
     /// What is wrong, for the operator; then everything is as it was.
     pub(super) fn add_neighbor(&mut self, peer: &str, toml: &str) -> Result<String, String> {
         let folder = self.config_file.parent().unwrap_or(std::path::Path::new("/"));
-        let neighbor =
-            Neighbor::parse_table(peer, toml, &self.config.defaults, folder).map_err(|errors| errors.to_string())?;
+        let neighbor = Neighbor::parse_table(peer, toml, &self.config.defaults, folder)
+            .map_err(|errors| errors.to_string())?;
         let name = neighbor.peer.to_string();
         let mut config = self.config.clone();
         config.insert(neighbor).map_err(|errors| errors.to_string())?;
         self.apply(config)?;
         tracing::info!(neighbor = name, "neighbour added to the running configuration");
-        Ok(format!("{name} is added until tcpauthd reloads or restarts; {}", self.file_hint("to keep it, add it to")))
+        Ok(format!(
+            "{name} is added until tcpauthd reloads or restarts; {}",
+            self.file_hint("to keep it, add it to")
+        ))
     }
 
     /// Removes a neighbour from the running configuration.
@@ -126,7 +129,11 @@ impl Daemon {
         rules::drop_policies(&mut self.dataplane, &self.rules, &new)?;
         self.rules = new;
         if reconciled != Reconciled::default() {
-            tracing::info!(rekeyed = reconciled.rekeyed, removed = reconciled.removed, "sessions brought up to date");
+            tracing::info!(
+                rekeyed = reconciled.rekeyed,
+                removed = reconciled.removed,
+                "sessions brought up to date"
+            );
         }
         Ok(reconciled)
     }

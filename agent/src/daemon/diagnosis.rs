@@ -65,9 +65,9 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
         .any(|session| matches!(progress(session), Progress::Established | Progress::Closing));
     let trouble = evidence.trouble();
     if established {
-        let lasting = evidence
-            .last_drop
-            .is_some_and(|drop| drop.time.since(drop.since) > LASTING && evidence.now.since(drop.time) < LASTING);
+        let lasting = evidence.last_drop.is_some_and(|drop| {
+            drop.time.since(drop.since) > LASTING && evidence.now.since(drop.time) < LASTING
+        });
         return match trouble {
             Some(reason) if lasting => Diagnosis { state: "failing", reason: Some(reason) },
             Some(reason) => {
@@ -169,7 +169,8 @@ impl Evidence<'_> {
 
     fn newest_attempt(&self) -> Diagnosis {
         let Some(session) = self.sessions.iter().max_by_key(|session| session.created) else {
-            let reason = "no connection attempt seen: does a BGP daemon run, here or there, with this neighbour?";
+            let reason =
+                "no connection attempt seen: does a BGP daemon run, here or there, with this neighbour?";
             return Diagnosis { state: "idle", reason: Some(reason.to_owned()) };
         };
         let age = self.now.since(Monotonic(session.created)).as_secs();
@@ -206,7 +207,9 @@ impl Evidence<'_> {
             ),
             _ => (
                 "idle",
-                format!("the connection was closed {idle} s ago (the keys agree): look at the BGP daemons' logs"),
+                format!(
+                    "the connection was closed {idle} s ago (the keys agree): look at the BGP daemons' logs"
+                ),
             ),
         };
         Diagnosis { state, reason: Some(reason) }
@@ -240,7 +243,11 @@ mod tests {
         }
     }
 
-    fn diagnosed(sessions: &[Session], last_drop: Option<&DropSeen>, verified: u64) -> (&'static str, String) {
+    fn diagnosed(
+        sessions: &[Session],
+        last_drop: Option<&DropSeen>,
+        verified: u64,
+    ) -> (&'static str, String) {
         let diagnosis = diagnose(&Evidence {
             sessions,
             last_drop,
@@ -259,14 +266,19 @@ mod tests {
         let (state, reason) =
             diagnosed(&[session(Session::LOCAL_ISN, 0, 12)], Some(&seen(DropReason::WrongMac, 9, 1)), 5);
         assert_eq!(state, "failing");
-        assert!(reason.starts_with("segments arrive with a wrong MAC (12, last 1 s ago): the password differs"));
+        assert!(
+            reason.starts_with("segments arrive with a wrong MAC (12, last 1 s ago): the password differs")
+        );
     }
 
     #[test]
     fn an_unknown_key_id_is_told_with_both_numbers() {
         let (state, reason) = diagnosed(&[], Some(&seen(DropReason::UnknownKeyId, 9, 2)), 5);
         assert_eq!(state, "failing");
-        assert!(reason.starts_with("unknown KeyID 7 (12, last 2 s ago): the peer's send-id is not our recv-id (1)"));
+        assert!(
+            reason
+                .starts_with("unknown KeyID 7 (12, last 2 s ago): the peer's send-id is not our recv-id (1)")
+        );
     }
 
     #[test]
@@ -283,7 +295,10 @@ mod tests {
         assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 2, 1)), 5).0, "established");
         assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 5).0, "failing");
         // Something verified after the drop.
-        assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 6), ("established", String::new()));
+        assert_eq!(
+            diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 6),
+            ("established", String::new())
+        );
     }
 
     #[test]
@@ -295,7 +310,9 @@ mod tests {
     #[test]
     fn a_refused_connection_is_told_from_a_closed_one() {
         let both = Session::LOCAL_ISN | Session::PEER_ISN;
-        assert!(diagnosed(&[session(both, Session::RST_RECEIVED, 3)], None, 0).1.contains("the peer refused"));
+        assert!(
+            diagnosed(&[session(both, Session::RST_RECEIVED, 3)], None, 0).1.contains("the peer refused")
+        );
         assert!(diagnosed(&[session(both, Session::RST_SENT, 3)], None, 0).1.contains("our end refused"));
         assert!(diagnosed(&[session(both, 3, 3)], None, 0).1.contains("closed 3 s ago"));
     }

@@ -104,7 +104,6 @@ impl Drop {
     /// A held segment that the daemon refuses.
     pub fn of_held(held: &Held, frame: &[u8], reason: DropReason) -> Self {
         let segment = Segment::parse(held, frame).ok();
-        let of_segment = |read: fn(&Segment<'_>) -> u32| segment.as_ref().map_or(0, read);
         Self {
             neighbor: held.neighbor,
             time: Monotonic::now(),
@@ -112,7 +111,7 @@ impl Drop {
             outbound: held.direction == Direction::Outbound as u8,
             quartet: held.quartet,
             tcp_flags: segment.as_ref().map_or(0, Segment::flags),
-            seq: of_segment(Segment::seq),
+            seq: segment.as_ref().map_or(0, Segment::seq),
             key_id: segment.as_ref().and_then(Segment::key_id).map(|id| id.0),
             ifindex: held.ifindex,
         }
@@ -266,7 +265,10 @@ mod tests {
             let Event::Drop { neighbor, reason, segment, flags, .. } = follower.try_recv().unwrap() else {
                 panic!("not a drop");
             };
-            assert_eq!((neighbor.as_str(), reason.as_str(), flags.as_str()), ("192.0.2.1", "wrong-mac", "SA"));
+            assert_eq!(
+                (neighbor.as_str(), reason.as_str(), flags.as_str()),
+                ("192.0.2.1", "wrong-mac", "SA")
+            );
             assert_eq!(segment, "[::]:40000 > [::]:179");
         }
         let neighbor = drops.neighbors.get_mut(&3).unwrap();

@@ -38,7 +38,11 @@ impl Interfaces {
                 attached
             }
             Err(error) => {
-                tracing::error!(interface = link.name, index = link.index, "interface is not protected: {error}");
+                tracing::error!(
+                    interface = link.name,
+                    index = link.index,
+                    "interface is not protected: {error}"
+                );
                 Attachment::Unprotected(error.to_string())
             }
         };
@@ -106,13 +110,16 @@ impl Interfaces {
     pub fn problem(&self, interface: Option<&str>) -> Option<String> {
         let Some(name) = interface else {
             let any = self.links.values().any(|known| matches!(known.attached, Attachment::Protected(_)));
-            return (!any).then(|| "no interface carries tcpauth's programs: see the interfaces' status".to_owned());
+            return (!any)
+                .then(|| "no interface carries tcpauth's programs: see the interfaces' status".to_owned());
         };
         match self.links.values().find(|known| known.link.name == name) {
             None => Some(format!("interface {name} does not exist: segments pass once it does")),
             Some(known) => match &known.attached {
                 Attachment::Protected(_) => None,
-                Attachment::Unprotected(reason) => Some(format!("interface {name} is not protected: {reason}")),
+                Attachment::Unprotected(reason) => {
+                    Some(format!("interface {name} is not protected: {reason}"))
+                }
             },
         }
     }

@@ -1,7 +1,10 @@
 //! The running configuration: neighbours with the numbers that the data plane knows them by, and what
 //! the maps have to say of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use tcpauth_common::layout::{PeerPrefix, PeerRule, Policy, Quartet};
 
@@ -77,9 +80,12 @@ impl Neighbors {
         self.by_number.iter().map(|(number, neighbor)| (*number, neighbor))
     }
 
-    /// The neighbour configured as `peer`, and its number.
-    pub fn configured_as(&self, peer: &str) -> Option<(u32, &Neighbor)> {
-        self.iter().find(|(_, neighbor)| neighbor.peer.to_string() == peer)
+    /// The neighbour whose prefix is the longest to have `address`.
+    pub fn covering(&self, address: IpAddr) -> Option<(u32, &Neighbor)> {
+        let address = mapped(address);
+        self.iter()
+            .filter(|(_, neighbor)| covers(&neighbor.peer, &address))
+            .max_by_key(|(_, neighbor)| neighbor.peer.prefix_len)
     }
 
     /// The neighbour whose rules hold for a connection: the longest prefix among those of its scope, and
@@ -112,7 +118,7 @@ impl Neighbors {
             if let Some(scope) = scope {
                 rules.peers.insert(prefix(peer, scope), PeerRule { neighbor: number, scope, flags: host });
             }
-            if !is_link_local(peer) {
+            if !peer.is_link_local() {
                 let flags = host | PeerRule::WRONG_INTERFACE;
                 let rule = PeerRule { neighbor: number, scope: scope.unwrap_or(0), flags };
                 elsewhere.push((prefix(peer, 0), rule));
@@ -170,13 +176,6 @@ fn policy(neighbor: &Neighbor) -> Policy {
     }
 }
 
-fn is_link_local(peer: &Peer) -> bool {
-    match peer.address {
-        std::net::IpAddr::V4(_) => false,
-        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +194,7 @@ mod tests {
     }
 
     fn number_of(neighbors: &Neighbors, peer: &str) -> u32 {
-        neighbors.configured_as(peer).unwrap().0
+        neighbors.iter().find(|(_, neighbor)| neighbor.peer.to_string() == peer).unwrap().0
     }
 
     #[test]
@@ -247,8 +246,13 @@ mod tests {
     fn the_longest_prefix_owns_a_connection() {
         let neighbors = numbered(&["192.0.2.0/24", "192.0.2.7", "0.0.0.0/0", "192.0.2.9%eth0"]);
         let owner = |peer: [u8; 4], scope, peer_port| {
-            let quartet =
-                Quartet { peer: mapped(peer.into()), peer_port, local_port: 40000, scope, ..Quartet::default() };
+            let quartet = Quartet {
+                peer: mapped(peer.into()),
+                peer_port,
+                local_port: 40000,
+                scope,
+                ..Quartet::default()
+            };
             neighbors.owner(&quartet, &index_of).map(|owner| owner.number)
         };
         assert_eq!(owner([192, 0, 2, 7], 0, 179), Some(2));

@@ -1,11 +1,11 @@
 //! Brings the maps to what the running configuration says.
 
+use super::neighbors::Neighbors;
 use super::neighbors::Rules;
 use crate::{
     kernel::{Dataplane, KernelError},
     sessions::rekey,
 };
-use super::neighbors::Neighbors;
 use tcpauth_common::layout::{KeySlot, Session};
 
 /// What became of the sessions in the map.

@@ -40,7 +40,10 @@ impl Daemon {
                 reload_error: self.reload_error.clone(),
                 sessions: sessions.values().map(|sessions| sessions.len() as u64).sum(),
                 held_segments: self.held_segments,
-                overload: neighbors.iter().filter_map(|neighbor| neighbor.counters.dropped.get(overload)).sum(),
+                overload: neighbors
+                    .iter()
+                    .filter_map(|neighbor| neighbor.counters.dropped.get(overload))
+                    .sum(),
             },
             interfaces: self.interfaces.status(),
             neighbors,

@@ -22,9 +22,9 @@ mod held;
 mod rekey;
 mod segment;
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 /// What becomes of a held segment. Holds keys: no `Debug`.
 pub enum Outcome {

@@ -165,7 +165,8 @@ impl Draft {
         segment[12] = (segment.len() as u8 / 4) << 4;
         let exclude = mkt.excludes_options();
         // One that cannot be signed has a MAC of zeros.
-        let mac = segment_mac(key, mkt.algorithm, exclude, 0, source, destination, &segment).unwrap_or_default();
+        let mac =
+            segment_mac(key, mkt.algorithm, exclude, 0, source, destination, &segment).unwrap_or_default();
         segment[at..].copy_from_slice(&mac[..mkt.algorithm.mac_len()]);
         segment
     }

@@ -100,7 +100,10 @@ fn step_1_our_syn_begins_a_session() {
 fn step_2_the_peers_syn_begins_a_session_once_it_verified() {
     let session = syn_received();
     assert_eq!(session.flags, Session::PEER_ISN | Session::SYN_RECV);
-    assert_eq!((session.peer_isn, session.syn_recv_isn, session.recv_seq), (Isn(THEIRS), Isn(THEIRS), 77_000));
+    assert_eq!(
+        (session.peer_isn, session.syn_recv_isn, session.recv_seq),
+        (Isn(THEIRS), Isn(THEIRS), 77_000)
+    );
     assert_eq!((session.local_ack, session.traffic.algorithm), (THEIRS, 0));
     assert!(is_released(&decide(&peer_syn(THEIRS), Some(&session))), "the same SYN again");
 }
@@ -307,10 +310,21 @@ fn any_entry() -> impl Strategy<Value = Option<Entry>> {
 fn any_held() -> impl Strategy<Value = Held> {
     let offsets = (prop_oneof![Just(14u16), any::<u16>()], prop_oneof![Just(34u16), Just(54), any::<u16>()]);
     let ethertype = prop_oneof![Just(0x0800u16), Just(0x86dd), any::<u16>()];
-    (offsets, ethertype, any::<bool>(), 0u8..3).prop_map(|((l3_offset, l4_offset), ethertype, ipv6, direction)| {
-        let quartet = quartet(ipv6);
-        Held { time: HELD_AT.0, quartet, neighbor: 1, direction, l3_offset, l4_offset, ethertype, ..Held::default() }
-    })
+    (offsets, ethertype, any::<bool>(), 0u8..3).prop_map(
+        |((l3_offset, l4_offset), ethertype, ipv6, direction)| {
+            let quartet = quartet(ipv6);
+            Held {
+                time: HELD_AT.0,
+                quartet,
+                neighbor: 1,
+                direction,
+                l3_offset,
+                l4_offset,
+                ethertype,
+                ..Held::default()
+            }
+        },
+    )
 }
 
 proptest! {
