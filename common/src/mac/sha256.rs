@@ -1,5 +1,7 @@
 //! The compression function of SHA-256 (FIPS 180-4, 6.2.2).
 
+use super::doubled;
+
 /// Initial hash value.
 pub(super) const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
@@ -27,8 +29,12 @@ pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
         expand(schedule, t + 1);
         t += 2;
     }
+    while t < 80 {
+        add_constant(schedule, t - 16);
+        t += 1;
+    }
     let mut v = *state;
-    let mut t = 0;
+    t = 0;
     while t < 64 {
         v = eight_rounds(v, schedule, t);
         t += 8;
@@ -54,13 +60,20 @@ fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], schedule: &[u32; 80], t: usi
     [a, b, c, d, e, f, g, h]
 }
 
-/// Word `t` of the message schedule, 16 to 63.
+/// Word `t` of the message schedule, 16 to 63. Word `t - 16`, not needed any more, gets its round constant.
 #[inline(always)]
 fn expand(schedule: &mut [u32; 80], t: usize) {
     let (w2, w15) = (schedule[t - 2], schedule[t - 15]);
-    let s0 = w15.rotate_right(7) ^ w15.rotate_right(18) ^ (w15 >> 3);
-    let s1 = w2.rotate_right(17) ^ w2.rotate_right(19) ^ (w2 >> 10);
+    let (d2, d15) = (doubled(w2), doubled(w15));
+    let s0 = ((d15 >> 7) ^ (d15 >> 18)) as u32 ^ (w15 >> 3);
+    let s1 = ((d2 >> 17) ^ (d2 >> 19)) as u32 ^ (w2 >> 10);
     schedule[t] = schedule[t - 16].wrapping_add(s0).wrapping_add(schedule[t - 7]).wrapping_add(s1);
+    add_constant(schedule, t - 16);
+}
+
+#[inline(always)]
+fn add_constant(schedule: &mut [u32; 80], t: usize) {
+    schedule[t] = schedule[t].wrapping_add(K[t]);
 }
 
 /// Round `t`: the new `d` (which the next round calls `e`) and the new `h` (which it calls `a`).
@@ -78,10 +91,12 @@ fn round(
     schedule: &[u32; 80],
     t: usize,
 ) -> (u32, u32) {
-    let sum1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
+    let ee = doubled(e);
+    let sum1 = ((ee >> 6) ^ (ee >> 11) ^ (ee >> 25)) as u32;
     let choice = g ^ (e & (f ^ g));
-    let t1 = h.wrapping_add(sum1).wrapping_add(choice).wrapping_add(K[t]).wrapping_add(schedule[t]);
-    let sum0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
+    let t1 = h.wrapping_add(sum1).wrapping_add(choice).wrapping_add(schedule[t]);
+    let aa = doubled(a);
+    let sum0 = ((aa >> 2) ^ (aa >> 13) ^ (aa >> 22)) as u32;
     let majority = (a & b) | (c & (a | b));
     (d.wrapping_add(t1), t1.wrapping_add(sum0).wrapping_add(majority))
 }
