@@ -33,6 +33,7 @@ impl Daemon {
         match &result {
             Ok(done) => {
                 tracing::info!(file = %self.config_file.display(), "configuration loaded: {done}");
+                self.log_warnings();
                 self.reload_error = None;
             }
             Err(error) => {
@@ -114,9 +115,6 @@ impl Daemon {
                 return Err(format!("{error}; the configuration before stays"));
             }
         }
-        for warning in config.warnings() {
-            tracing::warn!("configuration: {warning}");
-        }
         self.config = config;
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
         Ok(change)
@@ -136,6 +134,13 @@ impl Daemon {
             );
         }
         Ok(reconciled)
+    }
+
+    /// Logs what is legal in the running configuration but probably not meant.
+    pub(super) fn log_warnings(&self) {
+        for warning in self.config.warnings() {
+            tracing::warn!("configuration: {warning}");
+        }
     }
 
     fn file_hint(&self, what: &str) -> String {

@@ -9,10 +9,10 @@
 //!
 //! Stopping it, in any way, leaves maps, programs and lane at work.
 
-use std::{collections::HashMap, path::PathBuf, time::Instant};
+use std::{collections::HashMap, io, path::PathBuf, time::Instant};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc},
     time::{MissedTickBehavior, interval},
 };
@@ -70,6 +70,8 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<(), DaemonError> {
     let config = Config::load(&options.config_file)?;
     let _lock = InstanceLock::take(&options.instance)?;
+    // Early: a reload asked for while starting must not end the daemon.
+    let mut signals = Signals::receive().map_err(DaemonError::Signals)?;
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
     let mut daemon = Daemon::start(options, config, events.clone())?;
     let mut sources = Sources {
@@ -84,7 +86,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let (commands, requests) = mpsc::channel(COMMAND_BACKLOG);
     let socket = server::Listener::bind(&daemon.instance.socket(), lock::control_group())?;
     let server = tokio::spawn(socket.serve(commands, events));
-    let result = daemon.serve(&mut sources, requests).await;
+    let result = daemon.serve(&mut sources, &mut signals, requests).await;
     notify::stopping();
     server.abort();
     // The socket's file goes with the listener: its task has ended before the lock is given up.
@@ -118,6 +120,23 @@ struct Sources {
     links: LinkWatch,
 }
 
+/// What operators and systemd tell.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn receive() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 impl Daemon {
     /// Opens the data plane and brings its maps to the configuration.
     fn start(
@@ -144,9 +163,7 @@ impl Daemon {
             logged_states: HashMap::new(),
             config,
         };
-        for warning in daemon.config.warnings() {
-            tracing::warn!("configuration: {warning}");
-        }
+        daemon.log_warnings();
         daemon.write_rules(daemon.neighbors.rules(&interfaces::index_of))?;
         Ok(daemon)
     }
@@ -154,11 +171,9 @@ impl Daemon {
     async fn serve(
         &mut self,
         sources: &mut Sources,
+        signals: &mut Signals,
         mut requests: mpsc::Receiver<Command>,
     ) -> Result<(), DaemonError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
         let mut upkeep = interval(upkeep::INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watchdog = notify::Watchdog::new();
@@ -171,9 +186,9 @@ impl Daemon {
         notify::ready();
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hangup.recv() => {
                     notify::reloading();
                     // Logged, and shown in the status.
                     let _ = self.reload();
