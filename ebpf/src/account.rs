@@ -8,6 +8,7 @@ use tcpauth_common::{
 };
 
 use crate::{
+    barrier::skb_field,
     maps::{BUCKETS, COUNTERS, DROPPED, scratch},
     neighbor::{Neighbor, PeerEnd, quartet},
     segment,
@@ -149,8 +150,7 @@ fn tell(ctx: &TcContext, refusal: &Refusal, direction: Direction) {
         time: unsafe { bpf_ktime_get_ns() },
         quartet,
         neighbor: refusal.neighbor,
-        // SAFETY: the kernel hands a valid context to the program.
-        ifindex: unsafe { (*ctx.skb.skb).ifindex },
+        ifindex: skb_field!(ctx, ifindex),
         seq: segment::seq(header).0,
         segment_len: scratch.segment.len(),
         reason: refusal.reason as u8,

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    barrier::skb_field,
     maps::{SETTINGS, SLOTS, scratch},
     neighbor::{self, PeerEnd},
     segment::{self, Content},
@@ -14,28 +15,26 @@ use crate::{
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    // SAFETY: the kernel hands a valid context to the program.
-    let skb = unsafe { &mut *ctx.skb.skb };
     let Some(settings) = SETTINGS.get(0) else { return TC_ACT_SHOT };
-    if skb.ingress_ifindex == settings.lane1 {
+    if skb_field!(ctx, ingress_ifindex) == settings.lane1 {
         // Sealed already.
         return TC_ACT_UNSPEC;
     }
+    let ifindex = skb_field!(ctx, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
     let neighbor = match segment::locate(ctx, scratch) {
-        Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Destination, skb.ifindex),
+        Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Destination, ifindex),
         Content::TcpWithoutPorts => {
-            neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Destination, skb.ifindex)
+            neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Destination, ifindex)
         }
         Content::Icmp | Content::Other => None,
     };
     if neighbor.is_none() {
         return TC_ACT_UNSPEC;
     }
-    let ifindex = skb.ifindex;
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };
-    // SAFETY: the map value lives while the program runs.
-    skb.tc_index = u32::from(unsafe { *slot });
+    // SAFETY: the map value lives while the program runs, and the context is the kernel's.
+    unsafe { (&raw mut (*ctx.skb.skb).tc_index).write_volatile(u32::from(*slot)) };
     // SAFETY: no pointers.
     unsafe { bpf_redirect(settings.lane0, 0) as i32 }
 }

@@ -8,7 +8,7 @@ use tcpauth_common::{
 
 use crate::{
     account::take_token,
-    barrier::opaque,
+    barrier::{opaque, skb_field},
     maps::{BUCKETS, HELD, scratch},
     neighbor::Neighbor,
     segment::load_raw,
@@ -38,9 +38,7 @@ pub fn hold(
     if !take_token(tokens, HELD_PER_SECOND) {
         return Err(DropReason::RateLimited);
     }
-    // SAFETY: the kernel hands a valid context to the program.
-    let skb = unsafe { &*ctx.skb.skb };
-    let len = opaque(skb.len);
+    let len = opaque(skb_field!(ctx, len));
     if len == 0 || len > MAX_HELD as u32 {
         return Err(DropReason::Malformed);
     }
@@ -52,8 +50,8 @@ pub fn hold(
         neighbor: neighbor.number,
         ifindex,
         frame_len: len,
-        vlan_tci: skb.vlan_tci as u16,
-        vlan_present: (skb.vlan_present != 0) as u8,
+        vlan_tci: skb_field!(ctx, vlan_tci) as u16,
+        vlan_present: (skb_field!(ctx, vlan_present) != 0) as u8,
         direction: direction as u8,
         l3_offset: scratch.segment.l3 as u16,
         l4_offset: scratch.segment.l4 as u16,

@@ -16,7 +16,7 @@ use tcpauth_common::{
 use crate::{
     account::{self, Refusal, refuse},
     authenticate::{self, Covered, MAX_DATA},
-    barrier::opaque,
+    barrier::{opaque, skb_field},
     hold::hold,
     icmp,
     maps::{SESSIONS, Scratch, scratch},
@@ -30,8 +30,7 @@ const TCP_CHECKSUM: u32 = 16;
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    // SAFETY: the kernel hands a valid context to the program.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let ifindex = skb_field!(ctx, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
     let content = segment::locate(ctx, scratch);
     let neighbor = match content {
@@ -58,8 +57,6 @@ pub fn run(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn verify(ctx: &TcContext, neighbor: &Neighbor, content: Content, ifindex: u32) -> Result<i32, Refusal> {
     let because = |reason| Refusal::of(neighbor, reason);
-    // SAFETY: the kernel hands a valid context to the program.
-    let skb = unsafe { &*ctx.skb.skb };
     let scratch = scratch().ok_or(because(DropReason::Malformed))?;
     if neighbor.wrong_interface {
         return Err(because(DropReason::WrongInterface));
@@ -67,7 +64,7 @@ fn verify(ctx: &TcContext, neighbor: &Neighbor, content: Content, ifindex: u32) 
     if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
         return Err(because(DropReason::Fragment));
     }
-    if skb.gso_size != 0 {
+    if skb_field!(ctx, gso_size) != 0 {
         return Err(because(DropReason::Merged));
     }
     let header_len = segment::read_header(ctx, scratch).map_err(because)?;

@@ -3,8 +3,12 @@
 
 use aya_ebpf::{bindings::BPF_F_INGRESS, helpers::bpf_redirect, programs::TcContext};
 
+use crate::barrier::skb_field;
+
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    // SAFETY: the kernel hands a valid context to the program; the daemon marks the frame with the interface.
-    unsafe { bpf_redirect((*ctx.skb.skb).mark, u64::from(BPF_F_INGRESS)) as i32 }
+    // The daemon marks the frame with its interface.
+    let ifindex = skb_field!(ctx, mark);
+    // SAFETY: no pointers.
+    unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
 }

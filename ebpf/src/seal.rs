@@ -19,7 +19,7 @@ use tcpauth_common::{
 use crate::{
     account::{self, Refusal, refuse},
     authenticate::{self, Covered, MAX_DATA},
-    barrier::opaque,
+    barrier::{opaque, skb_field},
     hold::hold,
     maps::{INTERFACES, SESSIONS, scratch},
     neighbor::{self, Neighbor, PeerEnd},
@@ -32,11 +32,10 @@ const TCP_CHECKSUM: u32 = 16;
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    // SAFETY: the kernel hands a valid context to the program.
-    let skb = unsafe { &*ctx.skb.skb };
-    let ifindex = match skb.tc_index {
+    let (slot, mark) = (skb_field!(ctx, tc_index), skb_field!(ctx, mark));
+    let ifindex = match slot {
         // Let go by the daemon.
-        0 => skb.mark,
+        0 => mark,
         slot => match INTERFACES.get(slot) {
             Some(ifindex) => *ifindex,
             None => return TC_ACT_SHOT,
@@ -63,8 +62,6 @@ pub fn run(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn seal(ctx: &TcContext, neighbor: &Neighbor, content: Content, ifindex: u32) -> Result<i32, Refusal> {
     let because = |reason| Refusal::of(neighbor, reason);
-    // SAFETY: the kernel hands a valid context to the program.
-    let skb = unsafe { &*ctx.skb.skb };
     let scratch = scratch().ok_or(because(DropReason::Malformed))?;
     if neighbor.wrong_interface {
         return Err(because(DropReason::WrongInterface));
@@ -72,7 +69,7 @@ fn seal(ctx: &TcContext, neighbor: &Neighbor, content: Content, ifindex: u32) ->
     if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
         return Err(because(DropReason::Fragment));
     }
-    if skb.gso_size != 0 {
+    if skb_field!(ctx, gso_size) != 0 {
         return Err(because(DropReason::Merged));
     }
     let header_len = segment::read_header(ctx, scratch).map_err(because)?;

@@ -6,7 +6,7 @@ use tcpauth_common::{
     option::{BASE_HEADER, Header, MAX_HEADER},
 };
 
-use crate::{barrier::opaque, maps::Scratch};
+use crate::{barrier::{opaque, skb_field}, maps::Scratch};
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -87,10 +87,8 @@ impl Segment {
 #[inline(always)]
 pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
     let segment = &mut scratch.segment;
-    // SAFETY: the kernel hands a valid context to the program.
-    let skb = unsafe { &*ctx.skb.skb };
-    let mut ethertype = u16::from_be(skb.protocol as u16);
-    segment.vlan = if skb.vlan_present != 0 { (skb.vlan_tci & 0xfff) as u16 } else { 0 };
+    let mut ethertype = u16::from_be(skb_field!(ctx, protocol) as u16);
+    segment.vlan = if skb_field!(ctx, vlan_present) != 0 { (skb_field!(ctx, vlan_tci) & 0xfff) as u16 } else { 0 };
     segment.l3 = ETHERNET_HEADER;
     if ethertype == 0x8100 || ethertype == 0x88a8 {
         let mut tag = [0u8; VLAN_HEADER as usize];
@@ -129,8 +127,7 @@ pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
 /// Reads the TCP header into `scratch.header`; its length, octets.
 #[inline(always)]
 pub fn read_header(ctx: &TcContext, scratch: &mut Scratch) -> Result<u32, DropReason> {
-    // SAFETY: the kernel hands a valid context to the program.
-    let available = unsafe { (*ctx.skb.skb).len };
+    let available = skb_field!(ctx, len);
     let len = scratch.segment.len();
     if scratch.segment.end > available || len < BASE_HEADER || len > 0xffff {
         return Err(DropReason::Malformed);
