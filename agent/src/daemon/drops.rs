@@ -83,9 +83,14 @@ impl Drop {
     /// A drop that a program reports; `None` if its reason is not one.
     pub fn by_program(dropped: &Dropped) -> Option<Self> {
         let reason = DropReason::from_number(dropped.reason)?;
-        let has_option = !matches!(
+        // For these reasons the option was read; else 0 may stand for none.
+        let has_option = matches!(
             reason,
-            DropReason::NoOption | DropReason::Icmp | DropReason::Fragment | DropReason::Malformed
+            DropReason::UnknownKeyId
+                | DropReason::WrongMac
+                | DropReason::WrongHopLimit
+                | DropReason::OutsideWindow
+                | DropReason::NoSession
         );
         let outbound = dropped.direction == Direction::Outbound as u8;
         Some(Self {
@@ -96,7 +101,7 @@ impl Drop {
             quartet: dropped.quartet,
             tcp_flags: dropped.tcp_flags,
             seq: dropped.seq,
-            key_id: (has_option && !outbound && dropped.key_id != 0).then_some(dropped.key_id),
+            key_id: (!outbound && (has_option || dropped.key_id != 0)).then_some(dropped.key_id),
             ifindex: dropped.ifindex,
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tcpauth_common::{
     DropReason, Isn,
+    key_choice::flag::{ACK, FIN, RST, SYN},
     layout::{Direction, Held, Quartet, Session},
 };
 
@@ -12,11 +13,6 @@ use crate::config::Neighbor;
 
 /// A segment held longer than this is dropped: TCP has long sent it again.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(3);
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
 
 /// Decides what becomes of a held segment of `neighbor`, whose connection has the entry `existing` in
 /// the map, if any. Segments of our own end are believed; those of the peer have to verify.
@@ -109,9 +105,7 @@ impl Decision<'_> {
     fn rst_out(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let session = existing.filter(|session| knows_peer(session)).ok_or(DropReason::NoSession)?;
         let acknowledged = Isn(self.segment.ack().wrapping_sub(1));
-        let has_ack = self.segment.flags() & ACK != 0;
-        let to_new_syn = has_ack
-            && session.flags & Session::SYN_RECV != 0
+        let to_new_syn = session.flags & Session::SYN_RECV != 0
             && acknowledged == session.syn_recv_isn
             && acknowledged != session.peer_isn;
         if to_new_syn {

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use tcpauth_common::{
-    Algorithm, DropReason, Isn,
+    Algorithm, DropReason, Isn, SeqNumber,
+    key_choice::{self, KeyChoice},
     layout::{Counters, Direction, Held, KeyMaterial, KeySlot, Session},
 };
 
@@ -375,9 +376,51 @@ proptest! {
             prop_assert!(session.flags & Session::LOCAL_ISN != 0);
             prop_assert_eq!((session.local_isn, session.neighbor), (Isn(seq), 1));
             prop_assert!(existing.is_some() || flags == SYN);
-            // Released, it is not held again: the same decision comes to release.
+            // Held twice, it is released twice.
             let again = on_held(&held, &frame, &us(), Some(&session), HELD_AT);
             prop_assert!(is_released(&again));
         }
+    }
+
+    /// What is released must not be held again: that would never end.
+    #[test]
+    fn what_is_released_has_its_key(
+        outbound: bool,
+        flags in prop_oneof![Just(SYN), Just(SYN_ACK), Just(RST), Just(RST_ACK)],
+        existing in any_entry(),
+        seq in prop_oneof![Just(0u32), any::<u32>()],
+        ack in prop_oneof![Just(0u32), any::<u32>()],
+        repeat in 0usize..4,
+        answer in 0usize..4,
+    ) {
+        let existing = existing.map(Entry::session);
+        // Often enough, numbers that the session knows.
+        let known = existing.map_or([0; 3], |session| {
+            [session.local_isn.0, session.peer_isn.0, session.syn_recv_isn.0]
+        });
+        let seq = known.get(repeat).copied().unwrap_or(seq);
+        let ack = known.get(answer).map_or(ack, |isn| isn.wrapping_add(1));
+        let us = us();
+        let draft = if outbound {
+            Draft::new(OUT, flags, seq, ack)
+        } else if flags == SYN {
+            peer_syn(seq)
+        } else {
+            let local_isn = Isn(known[0]);
+            let key = us.mkt.traffic_slot(&quartet(false), local_isn, Isn(seq)).recv;
+            Draft::new(IN, flags, seq, ack).signed(&mirrored(&us.mkt), key)
+        };
+        let (held, frame) = draft.hold();
+        let session = match on_held(&held, &frame, &us, existing.as_ref(), HELD_AT) {
+            Outcome::Install(session) => *session,
+            Outcome::Release => existing.unwrap(),
+            Outcome::Refuse(_) => return Ok(()),
+        };
+        let choice = if outbound {
+            key_choice::outbound(Some(&session), flags, SeqNumber(seq), SeqNumber(ack))
+        } else {
+            key_choice::inbound(Some(&session), flags, SeqNumber(seq))
+        };
+        prop_assert_ne!(choice, KeyChoice::Hold);
     }
 }
