@@ -1,66 +1,53 @@
 //! Counting, and telling the daemon of drops.
 
-use aya_ebpf::{bindings::TC_ACT_SHOT, helpers::bpf_ktime_get_ns, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT},
+    helpers::bpf_ktime_get_ns,
+};
 use tcpauth_common::{
     DropReason,
-    layout::{Counters, Direction, Dropped, Quartet, Session, Tokens},
-    option::Header,
+    layout::{Counters, Direction, Dropped, Session, Tokens},
 };
 
 use crate::{
     barrier::skb_field,
     maps::{BUCKETS, COUNTERS, DROPPED, scratch},
-    neighbor::{Neighbor, PeerEnd, quartet},
     segment,
 };
 
-/// Why and whose segment is refused.
-#[derive(Clone, Copy)]
-pub struct Refusal {
-    pub reason: DropReason,
-    pub neighbor: u32,
-    pub scope: u32,
-    /// Null if there is none.
-    pub session: *mut Session,
-}
+/// Drop events of a neighbour in a second; the counters count all.
+const EVENTS_PER_SECOND: u64 = 20;
 
-impl Refusal {
-    /// A segment of no session.
-    #[inline(always)]
-    pub fn of(neighbor: &Neighbor, reason: DropReason) -> Self {
-        Self { reason, neighbor: neighbor.number, scope: neighbor.scope, session: core::ptr::null_mut() }
-    }
-
-    /// The same, counted to `session` too.
-    #[inline(always)]
-    pub fn in_session(self, session: Option<*mut Session>) -> Self {
-        Self { session: session.unwrap_or(core::ptr::null_mut()), ..self }
-    }
-}
-
-/// Counts a refusal, tells of it if its rate allows, and drops the segment.
+/// Counts a refusal to `scratch.neighbor` and to the session (which may be null), tells of it if the rate
+/// allows, and drops the segment.
 #[inline(always)]
-pub fn refuse(ctx: &TcContext, refusal: &Refusal, direction: Direction) -> i32 {
-    count_quietly(refusal);
-    tell(ctx, refusal, direction);
+pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, direction: Direction) -> i32 {
+    if let Some(scratch) = scratch() {
+        count_refused(scratch.neighbor.number, session, reason);
+    }
+    tell(skb, reason as u32, direction as u32);
     TC_ACT_SHOT
 }
 
-/// Counts a refusal without a record for the daemon.
+/// Counts a refusal to a neighbour and to the session, which may be null.
 #[inline(always)]
-pub fn count_quietly(refusal: &Refusal) {
-    let reason = refusal.reason as usize & (DropReason::COUNT - 1);
-    count(refusal.neighbor, refusal.reason);
-    if !refusal.session.is_null() {
-        // SAFETY: map values live while the program runs; counters are only added to atomically.
-        unsafe { add(&raw mut (*refusal.session).counters.dropped[reason], 1) };
+pub fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) {
+    let reason = reason as usize & (DropReason::COUNT - 1);
+    // SAFETY: map values live while the program runs; counters are only added to atomically.
+    unsafe {
+        if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
+            add(&raw mut (*counters).dropped[reason], 1);
+        }
+        if !session.is_null() {
+            add(&raw mut (*session).counters.dropped[reason], 1);
+        }
     }
 }
 
 /// Counts a segment of `octets` that was sealed.
 #[inline(always)]
 pub fn count_signed(neighbor: u32, session: *mut Session, octets: u32) {
-    // SAFETY: as in `count_quietly`.
+    // SAFETY: as in `count_refused`.
     unsafe {
         add(&raw mut (*session).counters.signed_segments, 1);
         add(&raw mut (*session).counters.signed_octets, u64::from(octets));
@@ -74,24 +61,13 @@ pub fn count_signed(neighbor: u32, session: *mut Session, octets: u32) {
 /// Counts a segment of `octets` that verified.
 #[inline(always)]
 pub fn count_verified(neighbor: u32, session: *mut Session, octets: u32) {
-    // SAFETY: as in `count_quietly`.
+    // SAFETY: as in `count_refused`.
     unsafe {
         add(&raw mut (*session).counters.verified_segments, 1);
         add(&raw mut (*session).counters.verified_octets, u64::from(octets));
         if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
             add(&raw mut (*counters).verified_segments, 1);
             add(&raw mut (*counters).verified_octets, u64::from(octets));
-        }
-    }
-}
-
-/// Counts something that befell a neighbour, without dropping.
-#[inline(always)]
-pub fn count(neighbor: u32, reason: DropReason) {
-    // SAFETY: as in `count_quietly`.
-    unsafe {
-        if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
-            add(&raw mut (*counters).dropped[reason as usize & (DropReason::COUNT - 1)], 1);
         }
     }
 }
@@ -123,43 +99,40 @@ pub fn take_token(tokens: &mut Tokens, rate: u64) -> bool {
     true
 }
 
-/// Drop events of a neighbour in a second; the counters count all.
-const EVENTS_PER_SECOND: u64 = 20;
-
-#[inline(always)]
-fn tell(ctx: &TcContext, refusal: &Refusal, direction: Direction) {
-    let Some(bucket) = BUCKETS.get_ptr_mut(refusal.neighbor) else { return };
-    // SAFETY: as in `count_quietly`; races only make the rate inexact.
+/// Puts a record of a drop into the ring buffer, if the neighbour's rate allows.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell(skb: *mut __sk_buff, reason: u32, direction: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(bucket) = BUCKETS.get_ptr_mut(scratch.neighbor.number) else { return 0 };
+    // SAFETY: as in `count_refused`; races only make the rate inexact.
     if !take_token(unsafe { &mut (*bucket).events }, EVENTS_PER_SECOND) {
-        return;
+        return 0;
     }
-    let Some(scratch) = scratch() else { return };
     let Some(mut record) = DROPPED.reserve::<Dropped>(0) else {
-        count(refusal.neighbor, DropReason::Overload);
-        return;
+        count_refused(scratch.neighbor.number, core::ptr::null_mut(), DropReason::Overload);
+        return 0;
     };
-    let peer_end = match direction {
-        Direction::Inbound => PeerEnd::Source,
-        Direction::Outbound => PeerEnd::Destination,
-    };
-    let quartet: Quartet = quartet(&scratch.segment, peer_end, refusal.scope);
-    let header: &Header = &scratch.header;
+    let header = &scratch.header;
     let key_id = if scratch.walk.ao_at != 0 { header.octet(scratch.walk.ao_at + 2) } else { 0 };
     record.write(Dropped {
         // SAFETY: no arguments.
         time: unsafe { bpf_ktime_get_ns() },
-        quartet,
-        neighbor: refusal.neighbor,
-        ifindex: skb_field!(ctx, ifindex),
+        quartet: scratch.quartet,
+        neighbor: scratch.neighbor.number,
+        ifindex: skb_field!(skb, ifindex),
         seq: segment::seq(header).0,
         segment_len: scratch.segment.len(),
-        reason: refusal.reason as u8,
+        reason: reason as u8,
         direction: direction as u8,
         tcp_flags: segment::flags(header),
         key_id,
         reserved: 0,
     });
     record.submit(0);
+    1
 }
 
 /// Adds to a counter that other CPUs add to as well.

@@ -2,9 +2,9 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{helpers::bpf_loop, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use tcpauth_common::{
-    Algorithm, DropReason,
+    Algorithm,
     layout::{KeyMaterial, KeySlot},
     mac,
     option::{BASE_HEADER, MAX_HEADER},
@@ -20,6 +20,8 @@ use crate::{
 pub const MAX_DATA: u32 = 16_000;
 
 /// What the MAC is taken of. The TCP header, MAC and checksum zeroed, is in `scratch.rewritten`.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Covered {
     /// Length of that header, octets.
     pub header_len: u32,
@@ -32,27 +34,30 @@ pub struct Covered {
     /// Sequence number extension.
     pub sne: u32,
     /// Number of the algorithm.
-    pub algorithm: u8,
+    pub algorithm: u32,
     /// Flags of the key slot.
-    pub flags: u8,
+    pub flags: u32,
 }
 
-/// Leaves the MAC in `scratch.workspace.mac`.
-#[inline(always)]
-pub fn compute(ctx: &TcContext, covered: &Covered, key: *const KeyMaterial) -> Result<(), DropReason> {
-    let Some(algorithm) = Algorithm::from_number(covered.algorithm) else {
-        return Err(DropReason::UnknownKeyId);
-    };
-    let len = assemble(ctx, covered).ok_or(DropReason::Malformed)?;
-    let scratch = scratch().ok_or(DropReason::Malformed)?;
-    // SAFETY: the slot is in a session, which lives while the program runs.
-    let key = unsafe { &*key };
+/// Takes the MAC of what `scratch.covered` says, with `key`, into `scratch.workspace.mac`; 0 if it cannot.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> u32 {
+    let Some(len) = assemble(skb) else { return 0 };
+    let Some(scratch) = scratch() else { return 0 };
+    if key.is_null() {
+        return 0;
+    }
     let mut i = 0;
     while i < 16 {
-        scratch.workspace.key.words[i] = key.words[i];
+        // SAFETY: not null; the slot is in a session, which lives while the program runs.
+        scratch.workspace.key.words[i] = unsafe { (*key).words[i] };
         i += 1;
     }
     scratch.mac_len = len;
+    let Some(algorithm) = Algorithm::from_number(scratch.covered.algorithm as u8) else { return 0 };
     // In `bpf_loop` (Linux 5.17) the verifier follows one stage, whatever the segment's length.
     // SAFETY: the callbacks have the signature that the kernel calls.
     unsafe {
@@ -68,7 +73,7 @@ pub fn compute(ctx: &TcContext, covered: &Covered, key: *const KeyMaterial) -> R
             }
         }
     };
-    Ok(())
+    1
 }
 
 /// Whether the MAC in the workspace is the one at `at` in `scratch.header`, `len` octets (at most 16), told in
@@ -78,10 +83,10 @@ pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
     let mut difference = 0u32;
     let mut i = 0;
     while i < 16 {
-        if i < len {
-            let computed = u32::from_le(scratch.workspace.mac[(i >> 2) as usize & 3]) >> ((i & 3) * 8);
-            difference |= u32::from(scratch.header.octet(at + i) ^ computed as u8);
-        }
+        let computed = u32::from_le(scratch.workspace.mac[(i >> 2) as usize & 3]) >> ((i & 3) * 8);
+        // All ones where i < len: no branch, so that the verifier has one way to follow.
+        let counts = ((i.wrapping_sub(len) as i32) >> 31) as u32;
+        difference |= u32::from(scratch.header.octet(at + i) ^ computed as u8) & counts;
         i += 1;
     }
     opaque(difference) == 0
@@ -89,8 +94,9 @@ pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
 
 /// Puts SNE, pseudo-header, TCP header and data into the workspace; their length, octets.
 #[inline(always)]
-fn assemble(ctx: &TcContext, covered: &Covered) -> Option<u32> {
+fn assemble(skb: *mut __sk_buff) -> Option<u32> {
     let scratch = scratch()?;
+    let covered = &scratch.covered;
     let segment = &scratch.segment;
     let input = &mut scratch.workspace.input;
     // The pseudo-header counts what is on the wire, excluded options too.
@@ -119,7 +125,7 @@ fn assemble(ctx: &TcContext, covered: &Covered) -> Option<u32> {
         i += 1;
     }
     let mut header_len = covered.header_len;
-    if covered.flags & KeySlot::EXCLUDE_OPTIONS != 0 {
+    if covered.flags & u32::from(KeySlot::EXCLUDE_OPTIONS) != 0 {
         // The other options are left out; TCP-AO follows the fixed header at once.
         let mut i = 0;
         while i < 5 {
@@ -146,7 +152,7 @@ fn assemble(ctx: &TcContext, covered: &Covered) -> Option<u32> {
     if data_len > 0 {
         // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
         let to = unsafe { input.as_mut_ptr().cast::<u8>().add(before as usize) };
-        if !load_raw(ctx.skb.skb, covered.data_at, to, data_len) {
+        if !load_raw(skb, covered.data_at, to, data_len) {
             return None;
         }
     }

@@ -11,9 +11,9 @@ pub fn opaque(value: u32) -> u32 {
 /// A field of the context. The kernel rewrites each access, so the compiler must not compute with the field's
 /// address instead.
 macro_rules! skb_field {
-    ($ctx:expr, $field:ident) => {
+    ($skb:expr, $field:ident) => {
         // SAFETY: the kernel hands a valid context to the program.
-        unsafe { core::ptr::read_volatile(&raw const (*$ctx.skb.skb).$field) }
+        unsafe { core::ptr::read_volatile(&raw const (*$skb).$field) }
     };
 }
 pub(crate) use skb_field;

@@ -1,9 +1,8 @@
 //! Egress of a protected interface: segments to a neighbour go into the lane, all else passes.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::bpf_redirect,
-    programs::TcContext,
 };
 
 use crate::{
@@ -14,15 +13,15 @@ use crate::{
 };
 
 #[inline(always)]
-pub fn run(ctx: &TcContext) -> i32 {
+pub fn run(skb: *mut __sk_buff) -> i32 {
     let Some(settings) = SETTINGS.get(0) else { return TC_ACT_SHOT };
-    if skb_field!(ctx, ingress_ifindex) == settings.lane1 {
+    if skb_field!(skb, ingress_ifindex) == settings.lane1 {
         // Sealed already.
         return TC_ACT_UNSPEC;
     }
-    let ifindex = skb_field!(ctx, ifindex);
+    let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
-    let neighbor = match segment::locate(ctx, scratch) {
+    let neighbor = match segment::locate(skb, scratch) {
         Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Destination, ifindex),
         Content::TcpWithoutPorts => {
             neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Destination, ifindex)
@@ -34,7 +33,7 @@ pub fn run(ctx: &TcContext) -> i32 {
     }
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };
     // SAFETY: the map value lives while the program runs, and the context is the kernel's.
-    unsafe { (&raw mut (*ctx.skb.skb).tc_index).write_volatile(u32::from(*slot)) };
+    unsafe { (&raw mut (*skb).tc_index).write_volatile(u32::from(*slot)) };
     // SAFETY: no pointers.
     unsafe { bpf_redirect(settings.lane0, 0) as i32 }
 }

@@ -1,9 +1,8 @@
 //! ICMP about protected connections (RFC 5925, 7.8): hard errors would let a stranger end them.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_l4_csum_replace, bpf_skb_store_bytes},
-    programs::TcContext,
 };
 use tcpauth_common::{
     Algorithm, DropReason,
@@ -11,7 +10,7 @@ use tcpauth_common::{
 };
 
 use crate::{
-    account::{self, Refusal},
+    account,
     maps::{POLICIES, SESSIONS, scratch},
     neighbor,
     segment::{self, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP},
@@ -24,13 +23,13 @@ const ICMPV6_PACKET_TOO_BIG: u8 = 2;
 const IPV6_LEAST_MTU: u32 = 1280;
 
 #[inline(always)]
-pub fn run(ctx: &TcContext, ifindex: u32) -> i32 {
+pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
     let segment = &scratch.segment;
     let is_ipv4 = segment.ethertype == ETHERTYPE_IPV4;
     let l4 = segment.l4;
     let mut icmp = [0u8; ICMP_HEADER as usize];
-    if segment.fragment != 0 || !segment::load(ctx.skb.skb, l4, &mut icmp) {
+    if segment.fragment != 0 || !segment::load(skb, l4, &mut icmp) {
         return TC_ACT_UNSPEC;
     }
     let (is_hard, is_too_big) = match (segment.protocol, icmp[0], icmp[1]) {
@@ -41,20 +40,19 @@ pub fn run(ctx: &TcContext, ifindex: u32) -> i32 {
         (PROTOCOL_ICMPV6, ICMPV6_PACKET_TOO_BIG, _) => (false, true),
         _ => return TC_ACT_UNSPEC,
     };
-    let Some(quoted) = quoted_connection(ctx, l4 + ICMP_HEADER, is_ipv4, ifindex) else {
+    let Some(quoted) = quoted_connection(skb, l4 + ICMP_HEADER, is_ipv4, ifindex) else {
         return TC_ACT_UNSPEC;
     };
     let (rule, session) = quoted;
     // SAFETY: map values live while the program runs.
     let (known, algorithm) = unsafe { ((*session).flags, (*session).traffic.algorithm) };
     if is_hard && known & Session::LOCAL_ISN != 0 && known & Session::PEER_ISN != 0 {
-        let refusal = Refusal { reason: DropReason::Icmp, neighbor: rule.neighbor, scope: rule.scope, session };
-        account::count_quietly(&refusal);
+        account::count_refused(rule.neighbor, session, DropReason::Icmp);
         return TC_ACT_SHOT;
     }
     if is_too_big {
         let room = Algorithm::from_number(algorithm).map_or(0, |algorithm| algorithm.option_len() as u32);
-        lower_mtu(ctx, l4, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]), room);
+        lower_mtu(skb, l4, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]), room);
     }
     TC_ACT_UNSPEC
 }
@@ -62,7 +60,7 @@ pub fn run(ctx: &TcContext, ifindex: u32) -> i32 {
 /// The session of the TCP segment quoted at `at`, which our end sent, if it is a neighbour's.
 #[inline(always)]
 fn quoted_connection(
-    ctx: &TcContext,
+    skb: *mut __sk_buff,
     at: u32,
     is_ipv4: bool,
     ifindex: u32,
@@ -70,7 +68,7 @@ fn quoted_connection(
     let mut quartet = Quartet::default();
     let ports_at = if is_ipv4 {
         let mut ip = [0u8; IPV4_HEADER as usize];
-        if !segment::load(ctx.skb.skb, at, &mut ip) || ip[9] != PROTOCOL_TCP {
+        if !segment::load(skb, at, &mut ip) || ip[9] != PROTOCOL_TCP {
             return None;
         }
         quartet.local = segment::mapped([ip[12], ip[13], ip[14], ip[15]]);
@@ -78,17 +76,17 @@ fn quoted_connection(
         at + u32::from(ip[0] & 0x0f) * 4
     } else {
         let mut next = [0u8; 1];
-        if !segment::load(ctx.skb.skb, at + 6, &mut next)
+        if !segment::load(skb, at + 6, &mut next)
             || next[0] != PROTOCOL_TCP
-            || !segment::load(ctx.skb.skb, at + 8, &mut quartet.local)
-            || !segment::load(ctx.skb.skb, at + 24, &mut quartet.peer)
+            || !segment::load(skb, at + 8, &mut quartet.local)
+            || !segment::load(skb, at + 24, &mut quartet.peer)
         {
             return None;
         }
         at + IPV6_HEADER
     };
     let mut ports = [0u8; 4];
-    if !segment::load(ctx.skb.skb, ports_at, &mut ports) {
+    if !segment::load(skb, ports_at, &mut ports) {
         return None;
     }
     quartet.local_port = u16::from_be_bytes([ports[0], ports[1]]);
@@ -104,15 +102,15 @@ fn quoted_connection(
 
 /// Packet Too Big speaks of the sealed segment; our stack makes it without the option.
 #[inline(always)]
-fn lower_mtu(ctx: &TcContext, l4: u32, mtu: u32, room: u32) {
+fn lower_mtu(skb: *mut __sk_buff, l4: u32, mtu: u32, room: u32) {
     if mtu < IPV6_LEAST_MTU + room {
         return;
     }
     let lowered = (mtu - room).to_be();
     // SAFETY: the pointer is to a local variable of 4 octets. Failure leaves the message as it was.
     unsafe {
-        if bpf_skb_store_bytes(ctx.skb.skb, l4 + 4, (&raw const lowered).cast(), 4, 0) == 0 {
-            bpf_l4_csum_replace(ctx.skb.skb, l4 + 2, u64::from(mtu.to_be()), u64::from(lowered), 4);
+        if bpf_skb_store_bytes(skb, l4 + 4, (&raw const lowered).cast(), 4, 0) == 0 {
+            bpf_l4_csum_replace(skb, l4 + 2, u64::from(mtu.to_be()), u64::from(lowered), 4);
         }
     }
 }

@@ -30,25 +30,25 @@ mod segment;
 /// See [`mod@egress`].
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    egress::run(&ctx)
+    egress::run(ctx.skb.skb)
 }
 
 /// See [`mod@seal`].
 #[classifier]
 pub fn seal(ctx: TcContext) -> i32 {
-    seal::run(&ctx)
+    seal::run(ctx.skb.skb)
 }
 
 /// See [`mod@ingress`].
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    ingress::run(&ctx)
+    ingress::run(ctx.skb.skb)
 }
 
 /// See [`mod@release`].
 #[classifier]
 pub fn release(ctx: TcContext) -> i32 {
-    release::run(&ctx)
+    release::run(ctx.skb.skb)
 }
 
 #[panic_handler]

@@ -13,7 +13,7 @@ use tcpauth_common::{
     option::{Header, OptionRewrite, OptionWalk},
 };
 
-use crate::segment::Segment;
+use crate::{authenticate::Covered, neighbor::Neighbor, segment::Segment};
 
 /// Most neighbours, prefixes counted as one.
 const MAX_NEIGHBORS: u32 = 65_536;
@@ -54,6 +54,12 @@ pub static DROPPED: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 pub struct Scratch {
     /// The segment at hand.
     pub segment: Segment,
+    /// Whose it is.
+    pub neighbor: Neighbor,
+    /// The ends of its connection.
+    pub quartet: Quartet,
+    /// What its MAC is taken of.
+    pub covered: Covered,
     /// Its TCP header as it came.
     pub header: Header,
     /// Its TCP header as it goes on.

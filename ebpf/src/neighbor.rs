@@ -8,14 +8,15 @@ use crate::{
 };
 
 /// A protected segment's neighbour.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Neighbor {
     /// Its number.
     pub number: u32,
     /// Interface index it is bound to, else 0.
     pub scope: u32,
-    /// The segment is on another interface than the one the neighbour is bound to.
-    pub wrong_interface: bool,
+    /// 1 if the segment is on another interface than the one the neighbour is bound to.
+    pub wrong_interface: u32,
     /// What holds for its segments.
     pub policy: Policy,
 }
@@ -113,7 +114,7 @@ fn of_addresses(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Ne
     Some(Neighbor {
         number: rule.neighbor,
         scope: rule.scope,
-        wrong_interface: rule.flags & PeerRule::WRONG_INTERFACE != 0,
+        wrong_interface: (rule.flags & PeerRule::WRONG_INTERFACE != 0) as u32,
         policy: *policy,
     })
 }

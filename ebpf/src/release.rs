@@ -1,14 +1,17 @@
 //! Ingress of the lane's near end: a held segment that the daemon lets go on towards the stack. It arrives at
 //! its interface once more and is verified there, with the keys that were missing.
 
-use aya_ebpf::{bindings::BPF_F_INGRESS, helpers::bpf_redirect, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_INGRESS},
+    helpers::bpf_redirect,
+};
 
 use crate::barrier::skb_field;
 
 #[inline(always)]
-pub fn run(ctx: &TcContext) -> i32 {
+pub fn run(skb: *mut __sk_buff) -> i32 {
     // The daemon marks the frame with its interface.
-    let ifindex = skb_field!(ctx, mark);
+    let ifindex = skb_field!(skb, mark);
     // SAFETY: no pointers.
     unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
 }

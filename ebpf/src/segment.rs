@@ -1,6 +1,6 @@
 //! Where the TCP segment lies in a frame.
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::bindings::__sk_buff;
 use tcpauth_common::{
     DropReason, SeqNumber,
     option::{BASE_HEADER, Header, MAX_HEADER},
@@ -15,6 +15,9 @@ pub const IPV6_HEADER: u32 = 40;
 pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_ICMPV6: u8 = 58;
+
+/// Offset of the checksum in a TCP header.
+pub const TCP_CHECKSUM: u32 = 16;
 
 const ETHERNET_HEADER: u32 = 14;
 const VLAN_HEADER: u32 = 4;
@@ -85,14 +88,14 @@ impl Segment {
 
 /// Reads the frame's headers up to the ports into `scratch.segment`.
 #[inline(always)]
-pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
+pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch) -> Content {
     let segment = &mut scratch.segment;
-    let mut ethertype = u16::from_be(skb_field!(ctx, protocol) as u16);
-    segment.vlan = if skb_field!(ctx, vlan_present) != 0 { (skb_field!(ctx, vlan_tci) & 0xfff) as u16 } else { 0 };
+    let mut ethertype = u16::from_be(skb_field!(skb, protocol) as u16);
+    segment.vlan = if skb_field!(skb, vlan_present) != 0 { (skb_field!(skb, vlan_tci) & 0xfff) as u16 } else { 0 };
     segment.l3 = ETHERNET_HEADER;
     if ethertype == 0x8100 || ethertype == 0x88a8 {
         let mut tag = [0u8; VLAN_HEADER as usize];
-        if !load(ctx.skb.skb, ETHERNET_HEADER, &mut tag) {
+        if !load(skb, ETHERNET_HEADER, &mut tag) {
             return Content::Other;
         }
         segment.vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
@@ -101,9 +104,11 @@ pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
     }
     segment.ethertype = ethertype;
     segment.fragment = 0;
+    segment.source_port = 0;
+    segment.destination_port = 0;
     let known = match ethertype {
-        ETHERTYPE_IPV4 => locate_ipv4(ctx.skb.skb, segment),
-        ETHERTYPE_IPV6 => locate_ipv6(ctx.skb.skb, segment),
+        ETHERTYPE_IPV4 => locate_ipv4(skb, segment),
+        ETHERTYPE_IPV6 => locate_ipv6(skb, segment),
         _ => false,
     };
     if !known {
@@ -112,7 +117,7 @@ pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
     match segment.protocol {
         PROTOCOL_TCP => {
             let mut ports = [0u8; 4];
-            if segment.fragment >= LATER_FRAGMENT || !load(ctx.skb.skb, segment.l4, &mut ports) {
+            if segment.fragment >= LATER_FRAGMENT || !load(skb, segment.l4, &mut ports) {
                 return Content::TcpWithoutPorts;
             }
             segment.source_port = u16::from_be_bytes([ports[0], ports[1]]);
@@ -126,21 +131,21 @@ pub fn locate(ctx: &TcContext, scratch: &mut Scratch) -> Content {
 
 /// Reads the TCP header into `scratch.header`; its length, octets.
 #[inline(always)]
-pub fn read_header(ctx: &TcContext, scratch: &mut Scratch) -> Result<u32, DropReason> {
-    let available = skb_field!(ctx, len);
+pub fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropReason> {
+    let available = skb_field!(skb, len);
     let len = scratch.segment.len();
     if scratch.segment.end > available || len < BASE_HEADER || len > 0xffff {
         return Err(DropReason::Malformed);
     }
     let header: *mut Header = &raw mut scratch.header;
-    if !load_raw(ctx.skb.skb, scratch.segment.l4, header.cast(), BASE_HEADER) {
+    if !load_raw(skb, scratch.segment.l4, header.cast(), BASE_HEADER) {
         return Err(DropReason::Malformed);
     }
     let header_len = opaque(scratch.header.len_by_offset());
     if header_len < BASE_HEADER || header_len > MAX_HEADER || header_len > len {
         return Err(DropReason::Malformed);
     }
-    if !load_raw(ctx.skb.skb, scratch.segment.l4, header.cast(), header_len) {
+    if !load_raw(skb, scratch.segment.l4, header.cast(), header_len) {
         return Err(DropReason::Malformed);
     }
     Ok(header_len)
