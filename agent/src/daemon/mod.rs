@@ -1,1 +1,306 @@
-//! (being written)
+//! `tcpauthd`: joins configuration, sessions and kernel.
+//!
+//! - [`run`]: the main loop; everything happens in one task, one event after the other.
+//! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
+//! - `interfaces`: what is attached, and the addresses of this host.
+//! - `segments`: held segments and drops; `drops`: how they are remembered and told.
+//! - `diagnosis`, `status`: what operators are shown.
+//! - `upkeep`: sessions that have served, and changes of state for the log.
+//!
+//! Stopping it, in any way, leaves maps, programs and lane at work.
+
+use std::{collections::HashMap, io, path::PathBuf, time::Instant};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{broadcast, mpsc},
+    time::{MissedTickBehavior, interval},
+};
+
+pub use error::DaemonError;
+
+use crate::{
+    config::Config,
+    control::{
+        protocol::{Answer, Event, Request},
+        server::{self, Command},
+    },
+    instance::Instance,
+    kernel::{Dataplane, DroppedRing, HeldRing, KernelError, LinkEvent, LinkWatch},
+};
+use configuration::{no_neighbor, same_peer};
+use drops::Drops;
+use interfaces::Interfaces;
+use lock::InstanceLock;
+use neighbors::{Neighbors, Rules};
+
+mod configuration;
+mod diagnosis;
+mod drops;
+mod error;
+mod interfaces;
+mod lock;
+mod neighbors;
+mod notify;
+mod rules;
+mod segments;
+mod sockets;
+mod status;
+mod upkeep;
+
+/// Events that a slow follower may be behind before it misses some.
+const EVENT_BACKLOG: usize = 1024;
+/// Requests that may wait.
+const COMMAND_BACKLOG: usize = 16;
+
+/// How a daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which of several daemons.
+    pub instance: Instance,
+    /// The configuration file.
+    pub config_file: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT. Needs a tokio runtime of the current thread, as the network namespace is
+/// that of the thread.
+///
+/// # Errors
+/// [`DaemonError::Config`] before anything is touched; the others at any time.
+pub async fn run(options: Options) -> Result<(), DaemonError> {
+    let config = Config::load(&options.config_file)?;
+    let _lock = InstanceLock::take(&options.instance)?;
+    // Early: a reload asked for while starting must not end the daemon.
+    let mut signals = Signals::receive().map_err(DaemonError::Signals)?;
+    let (events, _) = broadcast::channel(EVENT_BACKLOG);
+    let mut daemon = Daemon::start(options, config, events.clone())?;
+    let mut sources = Sources {
+        held: daemon.dataplane.take_held()?,
+        dropped: daemon.dataplane.take_dropped()?,
+        links: LinkWatch::new()?,
+    };
+    daemon.take_in_links(&mut sources.links)?;
+    daemon.interfaces.forget_others(&mut daemon.dataplane)?;
+    daemon.follow_interfaces()?;
+
+    let (commands, requests) = mpsc::channel(COMMAND_BACKLOG);
+    let socket = server::Listener::bind(&daemon.instance.socket(), lock::control_group())?;
+    let server = tokio::spawn(socket.serve(commands, events));
+    let result = daemon.serve(&mut sources, &mut signals, requests).await;
+    notify::stopping();
+    server.abort();
+    // The socket's file goes with the listener: its task has ended before the lock is given up.
+    let _ = server.await;
+    result
+}
+
+/// The daemon's state. Holds secrets: no `Debug`.
+struct Daemon {
+    instance: Instance,
+    config_file: PathBuf,
+    config: Config,
+    neighbors: Neighbors,
+    /// What the maps say of the neighbours.
+    rules: Rules,
+    dataplane: Dataplane,
+    interfaces: Interfaces,
+    drops: Drops,
+    events: broadcast::Sender<Event>,
+    started: Instant,
+    reload_error: Option<String>,
+    held_segments: u64,
+    /// State last logged, by neighbour number.
+    logged_states: HashMap<u32, &'static str>,
+}
+
+/// What the kernel tells.
+struct Sources {
+    held: HeldRing,
+    dropped: DroppedRing,
+    links: LinkWatch,
+}
+
+/// What operators and systemd tell.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn receive() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Daemon {
+    /// Opens the data plane and brings its maps to the configuration.
+    fn start(
+        options: Options,
+        config: Config,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Self, DaemonError> {
+        let dataplane = Dataplane::open(&options.instance)?;
+        let rules = rules::read(&dataplane)?;
+        let neighbors =
+            Neighbors::number(config.neighbors.iter().cloned(), &Neighbors::default(), &rules.peers);
+        let mut daemon = Self {
+            instance: options.instance,
+            config_file: options.config_file,
+            neighbors,
+            rules,
+            dataplane,
+            interfaces: Interfaces::default(),
+            drops: Drops::new(events.clone()),
+            events,
+            started: Instant::now(),
+            reload_error: None,
+            held_segments: 0,
+            logged_states: HashMap::new(),
+            config,
+        };
+        daemon.log_warnings();
+        daemon.write_rules(daemon.neighbors.rules(&interfaces::index_of))?;
+        Ok(daemon)
+    }
+
+    async fn serve(
+        &mut self,
+        sources: &mut Sources,
+        signals: &mut Signals,
+        mut requests: mpsc::Receiver<Command>,
+    ) -> Result<(), DaemonError> {
+        let mut upkeep = interval(upkeep::INTERVAL);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watchdog = notify::Watchdog::new();
+        tracing::info!(
+            instance = self.instance.name(),
+            neighbors = self.config.neighbors.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+        notify::ready();
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hangup.recv() => {
+                    notify::reloading();
+                    // Logged, and shown in the status.
+                    let _ = self.reload();
+                    notify::ready();
+                }
+                Some(command) = requests.recv() => {
+                    // A client that has gone needs no answer.
+                    let _ = command.reply.send(self.answer(command.request));
+                }
+                held = sources.held.next_held() => match held {
+                    Ok((held, frame)) => self.on_held(&held, &frame),
+                    Err(error) => bad_record(error)?,
+                },
+                dropped = sources.dropped.next_dropped() => match dropped {
+                    Ok(dropped) => self.on_dropped(&dropped),
+                    Err(error) => bad_record(error)?,
+                },
+                event = sources.links.next() => {
+                    self.on_link_event(event?);
+                    self.take_in_links(&mut sources.links)?;
+                    if let Err(error) = self.follow_interfaces() {
+                        tracing::error!("neighbours bound to interfaces could not be brought up to date: {error}");
+                    }
+                }
+                _ = upkeep.tick() => self.upkeep(),
+                () = watchdog.due() => notify::alive(),
+            }
+        }
+        tracing::info!("stopping; sessions that are up stay protected, new ones wait until tcpauthd is back");
+        Ok(())
+    }
+
+    /// Takes in what is known of interfaces without waiting.
+    fn take_in_links(&mut self, links: &mut LinkWatch) -> Result<(), KernelError> {
+        while let Some(event) = links.try_next()? {
+            self.on_link_event(event);
+        }
+        Ok(())
+    }
+
+    fn on_link_event(&mut self, event: LinkEvent) {
+        let result = match event {
+            LinkEvent::Up(link) => {
+                self.interfaces.up(&mut self.dataplane, link);
+                Ok(())
+            }
+            LinkEvent::Gone(index) => self.interfaces.gone(&mut self.dataplane, index),
+            LinkEvent::AddressAdded(address) => self.interfaces.add_address(&mut self.dataplane, address),
+            LinkEvent::AddressRemoved(address) => {
+                self.interfaces.remove_address(&mut self.dataplane, address)
+            }
+        };
+        if let Err(error) = result {
+            tracing::error!("interfaces: {error}");
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        let done = |result: Result<String, String>| result.map_or_else(Answer::Error, Answer::Done);
+        let shown = |result: Result<Answer, KernelError>| {
+            result.unwrap_or_else(|error| Answer::Error(error.to_string()))
+        };
+        match request {
+            Request::Status => shown(self.status().map(Answer::Status)),
+            Request::Neighbors { peer } => self.answer_neighbors(peer.as_deref()),
+            Request::Sessions => shown(self.session_statuses().map(Answer::Sessions)),
+            Request::Reload => {
+                notify::reloading();
+                let result = self.reload();
+                notify::ready();
+                done(result)
+            }
+            Request::NeighborAdd { peer, toml } => {
+                done(self.add_neighbor(&peer, &zeroize::Zeroizing::new(toml)))
+            }
+            Request::NeighborRemove { peer } => done(self.remove_neighbor(&peer)),
+            Request::Events => Answer::Error("events are followed on a connection of their own".to_owned()),
+        }
+    }
+
+    fn answer_neighbors(&self, peer: Option<&str>) -> Answer {
+        let sessions = match self.sessions_by_neighbor() {
+            Ok(sessions) => sessions,
+            Err(error) => return Answer::Error(error.to_string()),
+        };
+        let wanted = self.neighbors.iter().filter(|(_, neighbor)| match peer {
+            None => true,
+            Some(peer) => same_peer(neighbor, peer) || neighbor.peer.address.to_string() == peer,
+        });
+        let mut wanted: Vec<_> = wanted.collect();
+        if let (true, Some(Ok(address))) = (wanted.is_empty(), peer.map(str::parse::<std::net::IpAddr>)) {
+            // An address of a dynamic neighbour.
+            wanted.extend(self.neighbors.covering(address));
+        }
+        if let (true, Some(peer)) = (wanted.is_empty(), peer) {
+            return Answer::Error(no_neighbor(peer));
+        }
+        wanted
+            .into_iter()
+            .map(|(number, neighbor)| self.neighbor_status(number, neighbor, &sessions))
+            .collect::<Result<Vec<_>, _>>()
+            .map_or_else(|error| Answer::Error(error.to_string()), Answer::Neighbors)
+    }
+}
+
+/// A record that makes no sense is skipped; a ring that fails ends the daemon.
+fn bad_record(error: KernelError) -> Result<(), DaemonError> {
+    match error {
+        KernelError::Record { .. } => {
+            tracing::error!("{error}");
+            Ok(())
+        }
+        error => Err(error.into()),
+    }
+}

@@ -1,1 +1,37 @@
-//! (being written)
+//! What becomes of a connection's keys, without any I/O: the data plane holds a segment for which it
+//! lacks keys, and this decides which session serves it, or why it is refused.
+//!
+//! - [`on_held`]: a held segment comes, a session to install or a reason to refuse goes.
+//! - [`rekey`]: the session of a neighbour whose master key tuple was changed.
+//! - [`expiry`]: when a session's entry in the map has served.
+//!
+//! An ISN is believed only from a segment whose MAC verified, or from our own end: a forged segment
+//! leaves nothing behind (RFC 5925, 7.5 leaves this to implementers; several got it wrong).
+
+use tcpauth_common::{DropReason, layout::Session};
+
+pub use clock::Monotonic;
+pub use expiry::{Progress, Whereabouts, expiry, progress};
+pub use held::{HOLD_LIMIT, on_held};
+pub use rekey::rekey;
+pub use segment::{Segment, address};
+
+mod clock;
+mod expiry;
+mod held;
+mod rekey;
+mod segment;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+/// What becomes of a held segment. Holds keys: no `Debug`.
+pub enum Outcome {
+    /// The session goes into the map, then the segment goes on.
+    Install(Box<Session>),
+    /// The session in the map serves already (the segment was held twice): the segment goes on.
+    Release,
+    /// The segment is dropped, and nothing is installed.
+    Refuse(DropReason),
+}

@@ -1,0 +1,218 @@
+//! Changes of the running configuration: by the file, by a neighbour added or removed.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{
+    Daemon,
+    interfaces::index_of,
+    neighbors::{Neighbors, Rules},
+    rules::{self, Reconciled},
+};
+use crate::{
+    config::{Config, Neighbor},
+    kernel::KernelError,
+};
+
+/// What a change did, for the operator.
+struct Change {
+    added: usize,
+    changed: usize,
+    removed: usize,
+    sessions: Reconciled,
+}
+
+impl Daemon {
+    /// Reads the file again and applies it, all or nothing.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator; then everything is as it was, and the status says so too.
+    pub(super) fn reload(&mut self) -> Result<String, String> {
+        let result = Config::load(&self.config_file)
+            .map_err(|errors| errors.to_string())
+            .and_then(|config| self.apply(config).map(|change| change.to_string()));
+        match &result {
+            Ok(done) => {
+                tracing::info!(file = %self.config_file.display(), "configuration loaded: {done}");
+                self.log_warnings();
+                self.reload_error = None;
+            }
+            Err(error) => {
+                tracing::error!("configuration not loaded, the one before stays: {error}");
+                self.reload_error = Some(error.clone());
+            }
+        }
+        result
+    }
+
+    /// Adds a neighbour to the running configuration.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator; then everything is as it was.
+    pub(super) fn add_neighbor(&mut self, peer: &str, toml: &str) -> Result<String, String> {
+        let folder = self.config_file.parent().unwrap_or(std::path::Path::new("/"));
+        let neighbor = Neighbor::parse_table(peer, toml, &self.config.defaults, folder)
+            .map_err(|errors| errors.to_string())?;
+        let name = neighbor.peer.to_string();
+        let mut config = self.config.clone();
+        config.insert(neighbor).map_err(|errors| errors.to_string())?;
+        self.apply(config)?;
+        tracing::info!(neighbor = name, "neighbour added to the running configuration");
+        Ok(format!(
+            "{name} is added until tcpauthd reloads or restarts; {}",
+            self.file_hint("to keep it, add it to")
+        ))
+    }
+
+    /// Removes a neighbour from the running configuration.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator; then everything is as it was.
+    pub(super) fn remove_neighbor(&mut self, peer: &str) -> Result<String, String> {
+        let mut config = self.config.clone();
+        let found = config.neighbors.iter().position(|neighbor| same_peer(neighbor, peer));
+        let Some(index) = found else {
+            return Err(no_neighbor(peer));
+        };
+        let name = config.neighbors.remove(index).peer.to_string();
+        let change = self.apply(config)?;
+        tracing::info!(neighbor = name, "neighbour removed from the running configuration");
+        Ok(format!(
+            "{name} is removed with its sessions ({}): its segments pass without MAC now; {}",
+            change.sessions.removed,
+            self.file_hint("to keep it so, remove it from")
+        ))
+    }
+
+    /// Resolves interface names again, after interfaces came or went.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], [`KernelError::MapFull`].
+    pub(super) fn follow_interfaces(&mut self) -> Result<(), KernelError> {
+        let rules = self.neighbors.rules(&index_of);
+        if rules != self.rules {
+            self.write_rules(rules)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `config` the running one. If the maps refuse it, they get the old one back.
+    fn apply(&mut self, config: Config) -> Result<Change, String> {
+        let mut change = Change::between(&self.config, &config);
+        let neighbors = Neighbors::number(config.neighbors.iter().cloned(), &self.neighbors, &HashMap::new());
+        let before = std::mem::replace(&mut self.neighbors, neighbors);
+        let rules = self.neighbors.rules(&index_of);
+        match self.write_rules(rules) {
+            Ok(sessions) => change.sessions = sessions,
+            Err(error) => {
+                self.neighbors = before;
+                let undo = rules::read(&self.dataplane).and_then(|found| {
+                    self.rules = found;
+                    self.write_rules(self.neighbors.rules(&index_of))
+                });
+                if let Err(error) = undo {
+                    tracing::error!("the old configuration could not be restored: {error}");
+                }
+                return Err(format!("{error}; the configuration before stays"));
+            }
+        }
+        self.config = config;
+        self.drops.retain(|number| self.neighbors.numbered(number).is_some());
+        Ok(change)
+    }
+
+    /// Brings maps and sessions to `new`.
+    pub(super) fn write_rules(&mut self, new: Rules) -> Result<Reconciled, KernelError> {
+        rules::write(&mut self.dataplane, &self.rules, &new)?;
+        let reconciled = rules::reconcile(&mut self.dataplane, &self.neighbors, &index_of)?;
+        rules::drop_policies(&mut self.dataplane, &self.rules, &new)?;
+        self.rules = new;
+        if reconciled != Reconciled::default() {
+            tracing::info!(
+                rekeyed = reconciled.rekeyed,
+                removed = reconciled.removed,
+                "sessions brought up to date"
+            );
+        }
+        Ok(reconciled)
+    }
+
+    /// Logs what is legal in the running configuration but probably not meant.
+    pub(super) fn log_warnings(&self) {
+        for warning in self.config.warnings() {
+            tracing::warn!("configuration: {warning}");
+        }
+    }
+
+    fn file_hint(&self, what: &str) -> String {
+        format!("{what} {}", self.config_file.display())
+    }
+}
+
+/// The error for a neighbour that is not configured.
+pub(super) fn no_neighbor(peer: &str) -> String {
+    format!("{peer} is no configured neighbour; `tcpauth neighbor show` lists them")
+}
+
+/// Whether `peer`, as typed by an operator, is how the neighbour is configured.
+pub(super) fn same_peer(neighbor: &Neighbor, peer: &str) -> bool {
+    let (address, interface) = match peer.split_once('%') {
+        Some((address, interface)) => (address, Some(interface)),
+        None => (peer, None),
+    };
+    let same_address = neighbor.peer.is_host() && address.parse() == Ok(neighbor.peer.address);
+    let same_interface = interface == neighbor.peer.interface.as_deref();
+    neighbor.peer.to_string() == peer || (same_address && same_interface)
+}
+
+impl Change {
+    fn between(old: &Config, new: &Config) -> Self {
+        let before: HashMap<_, _> = old.neighbors.iter().map(|neighbor| (&neighbor.peer, neighbor)).collect();
+        let after: BTreeSet<_> = new.neighbors.iter().map(|neighbor| &neighbor.peer).collect();
+        let kept = new.neighbors.iter().filter_map(|new| Some((new, *before.get(&new.peer)?)));
+        Self {
+            added: new.neighbors.iter().filter(|new| !before.contains_key(&new.peer)).count(),
+            changed: kept.filter(|(new, old)| new != old).count(),
+            removed: old.neighbors.iter().filter(|old| !after.contains(&old.peer)).count(),
+            sessions: Reconciled::default(),
+        }
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { added, changed, removed, sessions } = self;
+        write!(
+            f,
+            "neighbours: {added} added, {changed} changed, {removed} removed; sessions: {} with new keys, {} removed",
+            sessions.rekeyed, sessions.removed
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::testing::neighbor;
+
+    fn config(peers: &[&str]) -> Config {
+        Config { neighbors: peers.iter().map(|peer| neighbor(peer)).collect(), ..Config::default() }
+    }
+
+    #[test]
+    fn a_change_is_counted() {
+        let old = config(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+        let mut new = config(&["192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"]);
+        new.neighbors[0].ttl_security = Some(1);
+        let change = Change::between(&old, &new);
+        assert_eq!((change.added, change.changed, change.removed), (2, 1, 1));
+    }
+
+    #[test]
+    fn operators_may_write_an_address_in_another_way() {
+        assert!(same_peer(&neighbor("2001:db8::1"), "2001:DB8:0::1"));
+        assert!(same_peer(&neighbor("192.0.2.0/24"), "192.0.2.0/24"));
+        assert!(!same_peer(&neighbor("192.0.2.0/24"), "192.0.2.0"));
+        assert!(same_peer(&neighbor("fe80::1%eth0"), "fe80::1%eth0"));
+        assert!(!same_peer(&neighbor("fe80::1%eth0"), "fe80::1"));
+    }
+}

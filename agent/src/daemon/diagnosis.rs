@@ -1,0 +1,326 @@
+//! "BGP just stays in Active": why, in one line.
+
+use std::time::Duration;
+
+use tcpauth_common::{DropReason, layout::Session};
+
+use crate::sessions::{Monotonic, Progress, progress};
+
+/// A drop this old says nothing about now: TCP and BGP try again more often.
+const RECENT: Duration = Duration::from_secs(300);
+/// A session on which only refused segments arrive for this long is failing; before, it may be a forger.
+const LASTING: Duration = Duration::from_secs(30);
+
+/// What is known of a neighbour.
+pub struct Evidence<'a> {
+    /// Its sessions.
+    pub sessions: &'a [Session],
+    /// Its last drop.
+    pub last_drop: Option<&'a DropSeen>,
+    /// How many segments were dropped for the last drop's reason.
+    pub same_reason: u64,
+    /// Segments verified so far.
+    pub verified: u64,
+    /// KeyID that its segments have to carry.
+    pub recv_id: u8,
+    /// Interface it is bound to that does not exist or is not protected, and why.
+    pub interface_problem: Option<String>,
+    /// Port of its sessions.
+    pub port: u16,
+    /// This moment.
+    pub now: Monotonic,
+}
+
+/// A drop as remembered.
+#[derive(Clone, Debug)]
+pub struct DropSeen {
+    /// When.
+    pub time: Monotonic,
+    /// Since when nothing verified while segments were dropped.
+    pub since: Monotonic,
+    /// Why.
+    pub reason: DropReason,
+    /// KeyID of the option, if it had one.
+    pub key_id: Option<u8>,
+    /// Segments of the neighbour that had verified by then.
+    pub verified: u64,
+    /// Ends of the connection, as shown.
+    pub segment: String,
+}
+
+/// State in one word, and the reason in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// `idle`, `connecting`, `established` or `failing`.
+    pub state: &'static str,
+    /// For an operator, or nothing.
+    pub reason: Option<String>,
+}
+
+/// Why a neighbour is not established, if it is not.
+pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
+    let established = evidence
+        .sessions
+        .iter()
+        .any(|session| matches!(progress(session), Progress::Established | Progress::Closing));
+    let trouble = evidence.trouble();
+    if established {
+        let lasting = evidence.last_drop.is_some_and(|drop| {
+            drop.time.since(drop.since) > LASTING && evidence.now.since(drop.time) < LASTING
+        });
+        return match trouble {
+            Some(reason) if lasting => Diagnosis { state: "failing", reason: Some(reason) },
+            Some(reason) => {
+                let reason = format!("{reason}; or somebody forges them (nothing verified since)");
+                Diagnosis { state: "established", reason: Some(reason) }
+            }
+            None => Diagnosis { state: "established", reason: None },
+        };
+    }
+    if let Some(reason) = &evidence.interface_problem {
+        return Diagnosis { state: "failing", reason: Some(reason.clone()) };
+    }
+    if let Some(reason) = trouble {
+        return Diagnosis { state: "failing", reason: Some(reason) };
+    }
+    evidence.newest_attempt()
+}
+
+/// What a drop probably means, for an operator.
+pub fn meaning(reason: DropReason, key_id: Option<u8>, recv_id: u8) -> String {
+    match reason {
+        DropReason::NoOption => {
+            "segments arrive without the option: the peer does not run TCP-AO for us, or something on the way \
+             strips TCP options"
+                .to_owned()
+        }
+        DropReason::UnknownKeyId => match key_id {
+            Some(id) => format!(
+                "unknown KeyID {id}: the peer's send-id is not our recv-id ({recv_id}); set them equal on both sides"
+            ),
+            None => format!("unknown KeyID: the peer's send-id is not our recv-id ({recv_id})"),
+        },
+        DropReason::WrongMac => {
+            "segments arrive with a wrong MAC: the password differs on the two sides (or algorithm, \
+             tcp-options, or addresses by NAT)"
+                .to_owned()
+        }
+        DropReason::WrongLength => {
+            "the option's length is not our algorithm's: the algorithm differs on the two sides".to_owned()
+        }
+        DropReason::OutsideWindow => {
+            "segments arrive from outside the window: old duplicates, or somebody forges segments".to_owned()
+        }
+        DropReason::WrongHopLimit => {
+            "segments arrive with a hop limit too low for ttl-security: the peer is farther away than \
+             configured, or does not send with 255 (set ttl-security there too)"
+                .to_owned()
+        }
+        DropReason::OptionTwice => {
+            "segments carry two authentication options: TCP-MD5 or native TCP-AO is also configured on the \
+             peer's socket; remove it there"
+                .to_owned()
+        }
+        DropReason::Merged => {
+            "segments arrive merged: the interface does LRO; turn it off with `ethtool -K IFACE lro off \
+             rx-gro-hw off`"
+                .to_owned()
+        }
+        DropReason::Fragment => {
+            "IP fragments arrive: the path's MTU is smaller than the peer's; lower the peer's MTU or MSS".to_owned()
+        }
+        DropReason::NoSession => {
+            "segments arrive for a connection whose start was not seen: it began before tcpauth ran, or the \
+             peer still has an old one"
+                .to_owned()
+        }
+        DropReason::HeldTooLong => {
+            "segments waited longer than 3 s for keys: this host is overloaded, or tcpauthd was just started"
+                .to_owned()
+        }
+        DropReason::RateLimited => {
+            "more connection attempts than are let through: somebody floods with SYNs".to_owned()
+        }
+        DropReason::Malformed => "segments arrive with headers that contradict themselves".to_owned(),
+        DropReason::Icmp => "ICMP errors about the session are ignored (RFC 5925, 7.8)".to_owned(),
+        DropReason::WrongInterface => {
+            "segments arrive by another interface than the configured one: check `interface` and routing".to_owned()
+        }
+        DropReason::Overload => {
+            "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
+        }
+    }
+}
+
+impl Evidence<'_> {
+    /// What the last drop means, if it is recent and nothing has verified since.
+    fn trouble(&self) -> Option<String> {
+        let drop = self.last_drop?;
+        let harmless = matches!(drop.reason, DropReason::Icmp | DropReason::OutsideWindow);
+        let age = self.now.since(drop.time);
+        if harmless || age > RECENT || self.verified > drop.verified {
+            return None;
+        }
+        let meaning = meaning(drop.reason, drop.key_id, self.recv_id);
+        let (what, why) = meaning.split_once(": ").unwrap_or((&meaning, ""));
+        let separator = if why.is_empty() { "" } else { ": " };
+        Some(format!("{what} ({}, last {} s ago){separator}{why}", self.same_reason.max(1), age.as_secs()))
+    }
+
+    fn newest_attempt(&self) -> Diagnosis {
+        let Some(session) = self.sessions.iter().max_by_key(|session| session.created) else {
+            let reason =
+                "no connection attempt seen: does a BGP daemon run, here or there, with this neighbour?";
+            return Diagnosis { state: "idle", reason: Some(reason.to_owned()) };
+        };
+        let age = self.now.since(Monotonic(session.created)).as_secs();
+        let idle = self.now.since(Monotonic(session.last_segment)).as_secs();
+        let (state, reason) = match progress(session) {
+            Progress::SynSent => (
+                "connecting",
+                format!(
+                    "SYN sent {age} s ago, no answer: peer down, filtered, or it refuses our MAC (check its \
+                     tcpauth status)"
+                ),
+            ),
+            Progress::SynReceived => (
+                "connecting",
+                format!(
+                    "SYN of the peer verified {age} s ago, our end does not answer: is a BGP daemon listening \
+                     on port {}?",
+                    self.port
+                ),
+            ),
+            _ if session.seen & Session::RST_SENT != 0 => (
+                "idle",
+                format!(
+                    "our end refused or reset the connection {idle} s ago: the BGP daemon does not listen or \
+                     does not have this neighbour"
+                ),
+            ),
+            _ if session.seen & Session::RST_RECEIVED != 0 => (
+                "idle",
+                format!(
+                    "the peer refused or reset the connection {idle} s ago (the keys agree): look at the BGP \
+                     daemons' logs"
+                ),
+            ),
+            _ => (
+                "idle",
+                format!(
+                    "the connection was closed {idle} s ago (the keys agree): look at the BGP daemons' logs"
+                ),
+            ),
+        };
+        Diagnosis { state, reason: Some(reason) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const NOW: Monotonic = Monotonic(1000 * SECOND);
+
+    fn ago(seconds: u64) -> Monotonic {
+        Monotonic(NOW.0 - seconds * SECOND)
+    }
+
+    fn session(flags: u32, seen: u32, age: u64) -> Session {
+        let time = ago(age).0;
+        Session { flags, seen, created: time, last_segment: time, ..Session::default() }
+    }
+
+    fn seen(reason: DropReason, since: u64, last: u64) -> DropSeen {
+        DropSeen {
+            time: ago(last),
+            since: ago(since),
+            reason,
+            key_id: Some(7),
+            verified: 5,
+            segment: "a > b".to_owned(),
+        }
+    }
+
+    fn diagnosed(
+        sessions: &[Session],
+        last_drop: Option<&DropSeen>,
+        verified: u64,
+    ) -> (&'static str, String) {
+        let diagnosis = diagnose(&Evidence {
+            sessions,
+            last_drop,
+            same_reason: 12,
+            verified,
+            recv_id: 1,
+            interface_problem: None,
+            port: 179,
+            now: NOW,
+        });
+        (diagnosis.state, diagnosis.reason.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_wrong_password_is_told() {
+        let (state, reason) =
+            diagnosed(&[session(Session::LOCAL_ISN, 0, 12)], Some(&seen(DropReason::WrongMac, 9, 1)), 5);
+        assert_eq!(state, "failing");
+        assert!(
+            reason.starts_with("segments arrive with a wrong MAC (12, last 1 s ago): the password differs")
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_id_is_told_with_both_numbers() {
+        let (state, reason) = diagnosed(&[], Some(&seen(DropReason::UnknownKeyId, 9, 2)), 5);
+        assert_eq!(state, "failing");
+        assert!(
+            reason
+                .starts_with("unknown KeyID 7 (12, last 2 s ago): the peer's send-id is not our recv-id (1)")
+        );
+    }
+
+    #[test]
+    fn an_unanswered_syn_is_told() {
+        let (state, reason) = diagnosed(&[session(Session::LOCAL_ISN, 0, 12)], None, 0);
+        assert_eq!(state, "connecting");
+        assert!(reason.starts_with("SYN sent 12 s ago, no answer"));
+    }
+
+    #[test]
+    fn forged_segments_do_not_make_an_established_session_fail_at_once() {
+        let up = [session(Session::LOCAL_ISN | Session::PEER_ISN, 0, 60)];
+        assert_eq!(diagnosed(&up, None, 5), ("established", String::new()));
+        assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 2, 1)), 5).0, "established");
+        assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 5).0, "failing");
+        // Something verified after the drop.
+        assert_eq!(
+            diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 6),
+            ("established", String::new())
+        );
+    }
+
+    #[test]
+    fn old_and_harmless_drops_are_not_the_reason() {
+        assert_eq!(diagnosed(&[], Some(&seen(DropReason::WrongMac, 400, 301)), 5).0, "idle");
+        assert_eq!(diagnosed(&[], Some(&seen(DropReason::Icmp, 4, 1)), 5).0, "idle");
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_from_a_closed_one() {
+        let both = Session::LOCAL_ISN | Session::PEER_ISN;
+        assert!(
+            diagnosed(&[session(both, Session::RST_RECEIVED, 3)], None, 0).1.contains("the peer refused")
+        );
+        assert!(diagnosed(&[session(both, Session::RST_SENT, 3)], None, 0).1.contains("our end refused"));
+        assert!(diagnosed(&[session(both, 3, 3)], None, 0).1.contains("closed 3 s ago"));
+    }
+
+    #[test]
+    fn every_reason_has_a_meaning() {
+        for reason in DropReason::ALL {
+            assert!(!meaning(reason, None, 1).is_empty());
+        }
+    }
+}

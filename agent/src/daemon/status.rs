@@ -1,0 +1,183 @@
+//! What operators are shown.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tcpauth_common::{
+    Algorithm, DropReason,
+    layout::{Counters, Quartet, Session},
+};
+
+use super::{
+    Daemon,
+    diagnosis::{Diagnosis, Evidence, diagnose},
+    drops::end,
+};
+use crate::{
+    config::{KeyManagement, Neighbor, Unauthenticated},
+    control::protocol::{AgentStatus, Counts, LastDrop, NeighborStatus, SessionStatus, Status},
+    kernel::KernelError,
+    sessions::{Monotonic, progress},
+};
+
+/// Sessions by the number of their neighbour.
+pub(super) type SessionsByNeighbor = HashMap<u32, Vec<Session>>;
+
+impl Daemon {
+    /// Everything.
+    pub(super) fn status(&self) -> Result<Status, KernelError> {
+        let sessions = self.sessions_by_neighbor()?;
+        let neighbors = (self.neighbors.iter())
+            .map(|(number, neighbor)| self.neighbor_status(number, neighbor, &sessions))
+            .collect::<Result<Vec<_>, _>>()?;
+        let overload = DropReason::Overload.name();
+        Ok(Status {
+            agent: AgentStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                instance: self.instance.name().to_owned(),
+                pid: std::process::id(),
+                uptime_seconds: self.started.elapsed().as_secs(),
+                config_file: self.config_file.display().to_string(),
+                reload_error: self.reload_error.clone(),
+                sessions: sessions.values().map(|sessions| sessions.len() as u64).sum(),
+                held_segments: self.held_segments,
+                overload: neighbors
+                    .iter()
+                    .filter_map(|neighbor| neighbor.counters.dropped.get(overload))
+                    .sum(),
+            },
+            interfaces: self.interfaces.status(),
+            neighbors,
+        })
+    }
+
+    /// One neighbour.
+    pub(super) fn neighbor_status(
+        &self,
+        number: u32,
+        neighbor: &Neighbor,
+        sessions: &SessionsByNeighbor,
+    ) -> Result<NeighborStatus, KernelError> {
+        let now = Monotonic::now();
+        let counters = self.neighbor_counters(number)?;
+        let none = Vec::new();
+        let sessions = sessions.get(&number).unwrap_or(&none);
+        let last_drop = self.drops.of(number).and_then(|drops| drops.last.as_ref());
+        let Diagnosis { state, reason } = self.diagnose(number, neighbor, sessions, &counters, now);
+        Ok(NeighborStatus {
+            peer: neighbor.peer.to_string(),
+            state: state.to_owned(),
+            reason,
+            key_management: key_management(neighbor).to_owned(),
+            algorithm: neighbor.mkt.algorithm.name().to_owned(),
+            send_id: neighbor.mkt.send_id.0,
+            recv_id: neighbor.mkt.recv_id.0,
+            tcp_options: if neighbor.mkt.excludes_options() { "exclude" } else { "include" }.to_owned(),
+            port: neighbor.port,
+            ttl_security: neighbor.ttl_security,
+            unauthenticated: match neighbor.unauthenticated {
+                Unauthenticated::Drop => "drop".to_owned(),
+            },
+            sessions: sessions.len() as u64,
+            counters: counts(&counters),
+            last_drop: last_drop.map(|drop| LastDrop {
+                reason: drop.reason.name().to_owned(),
+                seconds_ago: now.since(drop.time).as_secs(),
+                segment: drop.segment.clone(),
+            }),
+        })
+    }
+
+    /// State and reason of a neighbour.
+    pub(super) fn diagnose(
+        &self,
+        number: u32,
+        neighbor: &Neighbor,
+        sessions: &[Session],
+        counters: &Counters,
+        now: Monotonic,
+    ) -> Diagnosis {
+        let last_drop = self.drops.of(number).and_then(|drops| drops.last.as_ref());
+        diagnose(&Evidence {
+            sessions,
+            last_drop,
+            same_reason: last_drop.map_or(0, |drop| counters.dropped[drop.reason as usize]),
+            verified: counters.verified_segments,
+            recv_id: neighbor.mkt.recv_id.0,
+            interface_problem: self.interfaces.problem(neighbor.peer.interface.as_deref()),
+            port: neighbor.port,
+            now,
+        })
+    }
+
+    /// What the programs and the daemon counted for a neighbour.
+    pub(super) fn neighbor_counters(&self, number: u32) -> Result<Counters, KernelError> {
+        let mut counters = self.dataplane.counters(number)?.unwrap_or_default();
+        if let Some(drops) = self.drops.of(number) {
+            for (sum, own) in counters.dropped.iter_mut().zip(drops.own) {
+                *sum += own;
+            }
+        }
+        Ok(counters)
+    }
+
+    /// The sessions in the map.
+    pub(super) fn sessions_by_neighbor(&self) -> Result<SessionsByNeighbor, KernelError> {
+        let mut sessions = SessionsByNeighbor::new();
+        for entry in self.dataplane.sessions() {
+            let (_, session) = entry?;
+            sessions.entry(session.neighbor).or_default().push(session);
+        }
+        Ok(sessions)
+    }
+
+    /// All sessions, in the order of their neighbours' numbers and of their age.
+    pub(super) fn session_statuses(&self) -> Result<Vec<SessionStatus>, KernelError> {
+        let mut sessions = self.dataplane.sessions().collect::<Result<Vec<_>, _>>()?;
+        sessions.sort_by_key(|(_, session)| (session.neighbor, session.created));
+        let now = Monotonic::now();
+        Ok(sessions.iter().map(|(quartet, session)| self.session_status(quartet, session, now)).collect())
+    }
+
+    fn session_status(&self, quartet: &Quartet, session: &Session, now: Monotonic) -> SessionStatus {
+        let neighbor = self.neighbors.numbered(session.neighbor);
+        let known = |flag: u32, isn: u32| (session.flags & flag != 0).then_some(isn);
+        SessionStatus {
+            neighbor: neighbor.map_or_else(String::new, |neighbor| neighbor.peer.to_string()),
+            local: end(quartet.local, quartet.local_port),
+            peer: end(quartet.peer, quartet.peer_port),
+            state: progress(session).name().to_owned(),
+            key_management: neighbor.map_or("", key_management).to_owned(),
+            algorithm: Algorithm::from_number(session.syn.algorithm).map_or("", Algorithm::name).to_owned(),
+            send_id: session.syn.send_id.0,
+            recv_id: session.syn.recv_id.0,
+            local_isn: known(Session::LOCAL_ISN, session.local_isn.0),
+            peer_isn: known(Session::PEER_ISN, session.peer_isn.0),
+            send_sne: (session.send_seq >> 32) as u32,
+            recv_sne: (session.recv_seq >> 32) as u32,
+            age_seconds: now.since(Monotonic(session.created)).as_secs(),
+            idle_seconds: now.since(Monotonic(session.last_segment)).as_secs(),
+            counters: counts(&session.counters),
+        }
+    }
+}
+
+fn key_management(neighbor: &Neighbor) -> &'static str {
+    match neighbor.key_management {
+        KeyManagement::Implicit => "implicit",
+    }
+}
+
+fn counts(counters: &Counters) -> Counts {
+    let dropped: BTreeMap<String, u64> = DropReason::ALL
+        .into_iter()
+        .map(|reason| (reason.name().to_owned(), counters.dropped[reason as usize]))
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    Counts {
+        signed_segments: counters.signed_segments,
+        signed_octets: counters.signed_octets,
+        verified_segments: counters.verified_segments,
+        verified_octets: counters.verified_octets,
+        dropped,
+    }
+}

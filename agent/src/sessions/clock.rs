@@ -1,0 +1,22 @@
+//! The clock that the data plane stamps its records with.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// A time of CLOCK_MONOTONIC, in nanoseconds: what `bpf_ktime_get_ns` gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Monotonic(pub u64);
+
+impl Monotonic {
+    /// This moment.
+    pub fn now() -> Self {
+        // CLOCK_MONOTONIC cannot fail on Linux; 0 would make everything look new, never old.
+        Self(clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_nanos() as u64))
+    }
+
+    /// Time gone by since `earlier`; zero if that is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}

@@ -1,0 +1,134 @@
+//! How far a session has come, and when its entry in the map has served.
+
+use std::time::Duration;
+
+use tcpauth_common::layout::Session;
+
+use super::Monotonic;
+
+/// A closed connection may still answer retransmitted FINs: twice Linux's TIME-WAIT.
+const CLOSED_LIMIT: Duration = Duration::from_secs(120);
+/// Linux gives up an unanswered SYN after about 130 s.
+const HALF_OPEN_LIMIT: Duration = Duration::from_secs(150);
+/// BGP is never this quiet: its hold time is at most 18 h 12 min, and in practice 3 min.
+const NO_SOCKET_LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// A container behind this host may hold the socket; it cannot be looked up.
+const FORWARDED_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How far a session has come, as shown to operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Our SYN left; the peer has not answered.
+    SynSent,
+    /// The peer's SYN verified; our end has not answered.
+    SynReceived,
+    /// Both ISNs are known: all segments are under traffic keys.
+    Established,
+    /// One end sent a FIN.
+    Closing,
+    /// Both ends sent a FIN, or one an RST.
+    Closed,
+}
+
+impl Progress {
+    /// The name used in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "syn-sent",
+            Self::SynReceived => "syn-received",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Where the socket of a session's own end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In this network namespace.
+    Here,
+    /// The address is this namespace's, but no socket has the session's ends.
+    Gone,
+    /// The address is not this namespace's: the connection is forwarded.
+    Forwarded,
+}
+
+/// How far the session has come.
+pub fn progress(session: &Session) -> Progress {
+    const ANY_RST: u32 = Session::RST_SENT | Session::RST_RECEIVED;
+    const BOTH_FINS: u32 = Session::FIN_SENT | Session::FIN_RECEIVED;
+    const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+    if session.seen & ANY_RST != 0 || session.seen & BOTH_FINS == BOTH_FINS {
+        Progress::Closed
+    } else if session.seen & BOTH_FINS != 0 {
+        Progress::Closing
+    } else if session.flags & BOTH_ISNS == BOTH_ISNS {
+        Progress::Established
+    } else if session.flags & Session::LOCAL_ISN != 0 {
+        Progress::SynSent
+    } else {
+        Progress::SynReceived
+    }
+}
+
+/// Whether the session's entry can go from the map at `now`. `whereabouts` is asked only if it matters.
+pub fn expiry(session: &Session, now: Monotonic, whereabouts: impl FnOnce() -> Whereabouts) -> bool {
+    let idle = now.since(Monotonic(session.last_segment));
+    match progress(session) {
+        Progress::Closed => idle > CLOSED_LIMIT,
+        Progress::SynSent | Progress::SynReceived => idle > HALF_OPEN_LIMIT,
+        Progress::Established | Progress::Closing if idle > NO_SOCKET_LIMIT => match whereabouts() {
+            Whereabouts::Here => false,
+            Whereabouts::Gone => true,
+            Whereabouts::Forwarded => idle > FORWARDED_LIMIT,
+        },
+        Progress::Established | Progress::Closing => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const BOTH: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+
+    fn expires(flags: u32, seen: u32, idle_seconds: u64, whereabouts: Whereabouts) -> bool {
+        let session = Session { flags, seen, last_segment: 5 * SECOND, ..Session::default() };
+        expiry(&session, Monotonic((5 + idle_seconds) * SECOND), || whereabouts)
+    }
+
+    #[test]
+    fn closed_sessions_stay_for_retransmissions_only() {
+        for seen in [3, 4, 8, 7] {
+            assert!(!expires(BOTH, seen, 120, Whereabouts::Gone), "{seen}");
+            assert!(expires(BOTH, seen, 121, Whereabouts::Here), "{seen}");
+        }
+        assert!(!expires(BOTH, Session::FIN_SENT, 121, Whereabouts::Gone));
+    }
+
+    #[test]
+    fn half_open_sessions_stay_as_long_as_a_syn_is_repeated() {
+        for flags in [Session::LOCAL_ISN, Session::PEER_ISN | Session::SYN_RECV] {
+            assert!(!expires(flags, 0, 150, Whereabouts::Gone));
+            assert!(expires(flags, 0, 151, Whereabouts::Here));
+        }
+    }
+
+    #[test]
+    fn quiet_sessions_stay_while_a_socket_has_them() {
+        let day = 24 * 3600;
+        assert!(!expires(BOTH, 0, 30 * day, Whereabouts::Here));
+        assert!(!expires(BOTH, 0, 4 * 3600, Whereabouts::Gone));
+        assert!(expires(BOTH, 0, 4 * 3600 + 1, Whereabouts::Gone));
+        assert!(!expires(BOTH, 0, day, Whereabouts::Forwarded));
+        assert!(expires(BOTH, 0, day + 1, Whereabouts::Forwarded));
+    }
+
+    #[test]
+    fn a_clock_that_seems_to_go_back_expires_nothing() {
+        let session = Session { last_segment: 9 * SECOND, ..Session::default() };
+        assert!(!expiry(&session, Monotonic(0), || Whereabouts::Gone));
+    }
+}

@@ -1,0 +1,426 @@
+//! Each step of a session's life, and that nothing an attacker sends leaves anything behind.
+
+use proptest::prelude::*;
+use tcpauth_common::{
+    Algorithm, DropReason, Isn, SeqNumber,
+    key_choice::{self, KeyChoice},
+    layout::{Counters, Direction, Held, KeyMaterial, KeySlot, Session},
+};
+
+use super::{
+    HOLD_LIMIT, Monotonic, Outcome, on_held, rekey,
+    testing::{Draft, HELD_AT, mirrored, mkt, neighbor, quartet},
+};
+use crate::config::Neighbor;
+
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const SYN_ACK: u8 = 18;
+const RST_ACK: u8 = 20;
+const OURS: u32 = 0xffff_fff0;
+const THEIRS: u32 = 77_000;
+
+const IN: Direction = Direction::Inbound;
+const OUT: Direction = Direction::Outbound;
+
+fn us() -> Neighbor {
+    neighbor("192.0.2.1")
+}
+
+fn decide(draft: &Draft, existing: Option<&Session>) -> Outcome {
+    let (held, frame) = draft.hold();
+    on_held(&held, &frame, &us(), existing, HELD_AT)
+}
+
+fn installed(outcome: Outcome) -> Session {
+    match outcome {
+        Outcome::Install(session) => *session,
+        Outcome::Release => panic!("released without a session"),
+        Outcome::Refuse(reason) => panic!("refused: {reason:?}"),
+    }
+}
+
+fn refused(outcome: Outcome) -> DropReason {
+    match outcome {
+        Outcome::Refuse(reason) => reason,
+        Outcome::Install(_) => panic!("installed"),
+        Outcome::Release => panic!("released"),
+    }
+}
+
+fn is_released(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Release)
+}
+
+fn same_keys(a: &KeySlot, b: &KeySlot) -> bool {
+    (a.algorithm, a.send_id, a.recv_id, a.flags, a.send.words, a.recv.words)
+        == (b.algorithm, b.send_id, b.recv_id, b.flags, b.send.words, b.recv.words)
+}
+
+fn peer_syn(isn: u32) -> Draft {
+    let us = us();
+    let key = us.mkt.syn_recv(&quartet(false), Isn(isn));
+    Draft::new(IN, SYN, isn, 0).signed(&mirrored(&us.mkt), key)
+}
+
+/// A segment of the peer under traffic keys.
+fn peer_answer(flags: u8, seq: u32, ack: u32) -> Draft {
+    let us = us();
+    let key = us.mkt.traffic_slot(&quartet(false), Isn(ack.wrapping_sub(1)), Isn(seq)).recv;
+    Draft::new(IN, flags, seq, ack).signed(&mirrored(&us.mkt), key)
+}
+
+fn syn_sent() -> Session {
+    installed(decide(&Draft::new(OUT, SYN, OURS, 0), None))
+}
+
+fn syn_received() -> Session {
+    installed(decide(&peer_syn(THEIRS), None))
+}
+
+fn established() -> Session {
+    let mut session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&syn_received())));
+    session.counters = Counters { verified_segments: 9, ..Counters::default() };
+    session.send_seq = (1 << 32) | 5;
+    session
+}
+
+#[test]
+fn step_1_our_syn_begins_a_session() {
+    let session = syn_sent();
+    assert_eq!(session.flags, Session::LOCAL_ISN);
+    assert_eq!((session.local_isn, session.send_seq), (Isn(OURS), u64::from(OURS)));
+    assert_eq!((session.local_wscale, session.local_window, session.neighbor), (7, 64_240, 1));
+    let key = us().mkt.syn_send(&quartet(false), Isn(OURS));
+    assert!(session.syn.send.words == key.words, "signed by another key");
+    assert_eq!(session.traffic.algorithm, 0, "no traffic keys before both ISNs are known");
+    assert!(is_released(&decide(&Draft::new(OUT, SYN, OURS, 0), Some(&session))), "the same SYN again");
+}
+
+#[test]
+fn step_2_the_peers_syn_begins_a_session_once_it_verified() {
+    let session = syn_received();
+    assert_eq!(session.flags, Session::PEER_ISN | Session::SYN_RECV);
+    assert_eq!(
+        (session.peer_isn, session.syn_recv_isn, session.recv_seq),
+        (Isn(THEIRS), Isn(THEIRS), 77_000)
+    );
+    assert_eq!((session.local_ack, session.traffic.algorithm), (THEIRS, 0));
+    assert!(is_released(&decide(&peer_syn(THEIRS), Some(&session))), "the same SYN again");
+}
+
+#[test]
+fn step_2_a_syn_that_does_not_verify_is_named() {
+    let mut other = mirrored(&us().mkt);
+    other.master_key = mkt("another", Algorithm::HmacSha1_96).master_key;
+    let key = mirrored(&other).syn_recv(&quartet(false), Isn(THEIRS));
+    let wrong_mac = Draft::new(IN, SYN, THEIRS, 0).signed(&other, key);
+    assert_eq!(refused(decide(&wrong_mac, None)), DropReason::WrongMac);
+
+    assert_eq!(refused(decide(&Draft::new(IN, SYN, THEIRS, 0), None)), DropReason::NoOption);
+
+    let mut unknown = peer_syn(THEIRS);
+    unknown.signature.as_mut().unwrap().0.send_id.0 = 9;
+    assert_eq!(refused(decide(&unknown, None)), DropReason::UnknownKeyId);
+
+    let mut long = peer_syn(THEIRS);
+    long.signature.as_mut().unwrap().0.algorithm = Algorithm::HmacSha256_128;
+    assert_eq!(refused(decide(&long, None)), DropReason::WrongLength);
+
+    let mut twice = peer_syn(THEIRS);
+    twice.options = [vec![19, 18], vec![0; 16], vec![1, 1]].concat();
+    assert_eq!(refused(decide(&twice, None)), DropReason::OptionTwice);
+}
+
+#[test]
+fn step_2_simultaneous_open_in_either_order() {
+    let wanted = us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS));
+    let ours_first = installed(decide(&peer_syn(THEIRS), Some(&syn_sent())));
+    let theirs_first = installed(decide(&Draft::new(OUT, SYN, OURS, 0), Some(&syn_received())));
+    for session in [ours_first, theirs_first] {
+        assert_eq!(session.flags, Session::LOCAL_ISN | Session::PEER_ISN | Session::SYN_RECV);
+        assert!(same_keys(&session.traffic, &wanted));
+        assert!(session.syn.send.words == us().mkt.syn_send(&quartet(false), Isn(OURS)).words);
+        assert!(session.syn.recv.words == us().mkt.syn_recv(&quartet(false), Isn(THEIRS)).words);
+    }
+}
+
+#[test]
+fn step_3_our_syn_ack_brings_the_traffic_keys() {
+    let session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&syn_received())));
+    assert!(same_keys(&session.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert_eq!((session.local_ack, session.recv_seq), (THEIRS + 1, 77_000));
+    let again = decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&session));
+    assert!(is_released(&again), "the same SYN-ACK again");
+    let orphan = decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), None);
+    assert_eq!(refused(orphan), DropReason::NoSession);
+    let to_nobody = decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&syn_sent()));
+    assert_eq!(refused(to_nobody), DropReason::NoSession);
+}
+
+#[test]
+fn step_3_a_syn_cookie_changes_our_isn() {
+    let first = established();
+    let second = installed(decide(&Draft::new(OUT, SYN_ACK, 555, THEIRS + 1), Some(&first)));
+    assert_eq!((second.local_isn, second.peer_isn, second.send_seq), (Isn(555), Isn(THEIRS), 555));
+    assert_eq!(second.counters.verified_segments, 9, "the same connection goes on");
+}
+
+#[test]
+fn step_4_the_peers_syn_ack_has_to_verify() {
+    let before = syn_sent();
+    let session = installed(decide(&peer_answer(SYN_ACK, THEIRS, OURS.wrapping_add(1)), Some(&before)));
+    assert!(same_keys(&session.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert_eq!((session.peer_isn, session.recv_seq, session.local_ack), (Isn(THEIRS), 77_000, THEIRS));
+    assert_eq!(session.created, before.created);
+
+    let mut forged = peer_answer(SYN_ACK, THEIRS, OURS.wrapping_add(1));
+    forged.signature.as_mut().unwrap().1 = KeyMaterial { words: [7; 16] };
+    assert_eq!(refused(decide(&forged, Some(&before))), DropReason::WrongMac);
+    let orphan = decide(&peer_answer(SYN_ACK, THEIRS, OURS.wrapping_add(1)), None);
+    assert_eq!(refused(orphan), DropReason::NoSession);
+}
+
+#[test]
+fn step_5_a_closed_port_answers_by_rst() {
+    let ours = installed(decide(&Draft::new(OUT, RST_ACK, 0, THEIRS + 1), Some(&syn_received())));
+    assert!(same_keys(&ours.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(0), Isn(THEIRS))));
+    let theirs = installed(decide(&peer_answer(RST_ACK, 0, OURS.wrapping_add(1)), Some(&syn_sent())));
+    assert!(same_keys(&theirs.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(0))));
+
+    let mut forged = peer_answer(RST, 0, OURS.wrapping_add(1));
+    forged.signature = None;
+    assert_eq!(refused(decide(&forged, Some(&syn_sent()))), DropReason::NoOption);
+    assert_eq!(refused(decide(&Draft::new(OUT, RST, 1, 0), None)), DropReason::NoSession);
+    assert!(is_released(&decide(&Draft::new(OUT, RST, 1, 0), Some(&established()))));
+}
+
+#[test]
+fn step_6_a_new_syn_leaves_the_old_session_until_it_is_answered() {
+    let old = established();
+    let both = installed(decide(&peer_syn(4000), Some(&old)));
+    assert!(same_keys(&both.traffic, &old.traffic));
+    assert_eq!((both.local_isn, both.peer_isn, both.syn_recv_isn), (old.local_isn, old.peer_isn, Isn(4000)));
+    assert_eq!((both.send_seq, both.counters), (old.send_seq, old.counters));
+    assert!(both.syn.recv.words == us().mkt.syn_recv(&quartet(false), Isn(4000)).words);
+
+    for (flags, isn) in [(SYN_ACK, 900), (RST_ACK, 0)] {
+        let new = installed(decide(&Draft::new(OUT, flags, isn, 4001), Some(&both)));
+        assert!(same_keys(&new.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(isn), Isn(4000))));
+        assert_eq!((new.recv_seq, new.send_seq), (4000, u64::from(isn)));
+        assert_eq!(new.counters, Counters::default(), "another connection");
+    }
+}
+
+#[test]
+fn step_6_an_old_syn_played_again_does_not_displace_the_one_our_end_answers() {
+    let first = syn_received();
+    let replayed = installed(decide(&peer_syn(4000), Some(&first)));
+    assert_eq!(replayed.peer_isn, Isn(THEIRS));
+    let session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&replayed)));
+    assert!(same_keys(&session.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+}
+
+#[test]
+fn step_6_our_new_syn_replaces_the_session() {
+    let session = installed(decide(&Draft::new(OUT, SYN, 31, 0), Some(&established())));
+    assert_eq!((session.flags, session.local_isn), (Session::LOCAL_ISN, Isn(31)));
+    assert_eq!((session.counters, session.traffic.algorithm), (Counters::default(), 0));
+}
+
+#[test]
+fn what_was_held_too_long_is_refused() {
+    let (held, frame) = peer_syn(THEIRS).hold();
+    let at = |nanos: u64| on_held(&held, &frame, &us(), None, Monotonic(HELD_AT.0 + nanos));
+    let limit = HOLD_LIMIT.as_nanos() as u64;
+    installed(at(limit));
+    assert_eq!(refused(at(limit + 1)), DropReason::HeldTooLong);
+}
+
+#[test]
+fn gtsm_is_checked_before_the_mac() {
+    let mut near = us();
+    near.ttl_security = Some(1);
+    for (hop_limit, passes) in [(255, true), (254, false), (64, false)] {
+        let mut draft = peer_syn(THEIRS);
+        draft.hop_limit = hop_limit;
+        let (held, frame) = draft.hold();
+        match on_held(&held, &frame, &near, None, HELD_AT) {
+            Outcome::Install(_) => assert!(passes),
+            Outcome::Refuse(reason) => assert_eq!((passes, reason), (false, DropReason::WrongHopLimit)),
+            Outcome::Release => panic!("released"),
+        }
+    }
+}
+
+#[test]
+fn ipv6_and_every_algorithm() {
+    for algorithm in Algorithm::ALL {
+        let mut us = us();
+        us.mkt = mkt("pass", algorithm);
+        let key = us.mkt.syn_recv(&quartet(true), Isn(THEIRS));
+        let mut draft = Draft::new(IN, SYN, THEIRS, 0).signed(&mirrored(&us.mkt), key);
+        draft.quartet = quartet(true);
+        let (held, frame) = draft.hold();
+        let session = installed(on_held(&held, &frame, &us, None, HELD_AT));
+        assert_eq!(session.syn.algorithm, algorithm as u8);
+    }
+}
+
+#[test]
+fn a_changed_password_changes_all_keys_and_nothing_else() {
+    let old = installed(decide(&peer_syn(4000), Some(&established())));
+    let mut changed = mkt("changed", Algorithm::HmacSha256_128);
+    changed.recv_id.0 = 44;
+    let new = rekey(&old, &quartet(false), &changed);
+    assert!(same_keys(&new.traffic, &changed.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert!(new.syn.recv.words == changed.syn_recv(&quartet(false), Isn(4000)).words);
+    assert!(new.syn.send.words == changed.syn_send(&quartet(false), Isn(OURS)).words);
+    assert_eq!((new.syn.recv_id.0, new.flags, new.send_seq), (44, old.flags, old.send_seq));
+    let back = rekey(&new, &quartet(false), &us().mkt);
+    assert!(same_keys(&back.traffic, &old.traffic) && same_keys(&back.syn, &old.syn));
+}
+
+/// A session's entry without its keys, which are not shown.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    flags: u32,
+    isns: [u32; 3],
+    seen: u32,
+}
+
+impl Entry {
+    fn session(self) -> Session {
+        let [local, peer, syn] = self.isns.map(Isn);
+        Session {
+            flags: self.flags,
+            local_isn: local,
+            peer_isn: peer,
+            syn_recv_isn: syn,
+            seen: self.seen,
+            ..Session::default()
+        }
+    }
+}
+
+fn any_entry() -> impl Strategy<Value = Option<Entry>> {
+    let entry = (0u32..8, any::<[u32; 3]>(), 0u32..16);
+    proptest::option::of(entry.prop_map(|(flags, isns, seen)| Entry { flags, isns, seen }))
+}
+
+fn any_held() -> impl Strategy<Value = Held> {
+    let offsets = (prop_oneof![Just(14u16), any::<u16>()], prop_oneof![Just(34u16), Just(54), any::<u16>()]);
+    let ethertype = prop_oneof![Just(0x0800u16), Just(0x86dd), any::<u16>()];
+    (offsets, ethertype, any::<bool>(), 0u8..3).prop_map(
+        |((l3_offset, l4_offset), ethertype, ipv6, direction)| {
+            let quartet = quartet(ipv6);
+            Held {
+                time: HELD_AT.0,
+                quartet,
+                neighbor: 1,
+                direction,
+                l3_offset,
+                l4_offset,
+                ethertype,
+                ..Held::default()
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_frame_is_decided_without_panic(
+        held in any_held(),
+        frame in proptest::collection::vec(any::<u8>(), 0..200),
+        existing in any_entry(),
+    ) {
+        let existing = existing.map(Entry::session);
+        let outcome = on_held(&held, &frame, &us(), existing.as_ref(), HELD_AT);
+        if held.direction != OUT as u8 {
+            prop_assert!(!matches!(outcome, Outcome::Install(_)), "random octets verified");
+        }
+    }
+
+    #[test]
+    fn damaged_segments_of_the_peer_install_nothing(
+        answer: bool,
+        seq: u32,
+        at in 0usize..80,
+        bit in 0u8..8,
+        existing in any_entry(),
+    ) {
+        let existing = existing.map(Entry::session);
+        let draft = if answer { peer_answer(SYN_ACK, seq, OURS.wrapping_add(1)) } else { peer_syn(seq) };
+        let (held, mut frame) = draft.hold();
+        // Not under the MAC: Ethernet, the IP header but for its addresses, and the checksum of TCP.
+        let at = 34 + at % (frame.len() - 34 - 6);
+        prop_assume!(!(50..52).contains(&at));
+        frame[at] ^= 1 << bit;
+        let outcome = on_held(&held, &frame, &us(), existing.as_ref(), HELD_AT);
+        prop_assert!(!matches!(outcome, Outcome::Install(_)));
+    }
+
+    #[test]
+    fn what_is_installed_has_keys_for_what_is_known(
+        flags in prop_oneof![Just(SYN), Just(SYN_ACK), Just(RST), Just(RST_ACK)],
+        seq: u32,
+        ack: u32,
+        existing in any_entry(),
+    ) {
+        let existing = existing.map(Entry::session);
+        let (held, frame) = Draft::new(OUT, flags, seq, ack).hold();
+        if let Outcome::Install(session) = on_held(&held, &frame, &us(), existing.as_ref(), HELD_AT) {
+            let both = Session::LOCAL_ISN | Session::PEER_ISN;
+            prop_assert_eq!(session.flags & both == both, session.traffic.algorithm != 0);
+            prop_assert!(session.flags & Session::LOCAL_ISN != 0);
+            prop_assert_eq!((session.local_isn, session.neighbor), (Isn(seq), 1));
+            prop_assert!(existing.is_some() || flags == SYN);
+            // Held twice, it is released twice.
+            let again = on_held(&held, &frame, &us(), Some(&session), HELD_AT);
+            prop_assert!(is_released(&again));
+        }
+    }
+
+    /// What is released must not be held again: that would never end.
+    #[test]
+    fn what_is_released_has_its_key(
+        outbound: bool,
+        flags in prop_oneof![Just(SYN), Just(SYN_ACK), Just(RST), Just(RST_ACK)],
+        existing in any_entry(),
+        seq in prop_oneof![Just(0u32), any::<u32>()],
+        ack in prop_oneof![Just(0u32), any::<u32>()],
+        repeat in 0usize..4,
+        answer in 0usize..4,
+    ) {
+        let existing = existing.map(Entry::session);
+        // Often enough, numbers that the session knows.
+        let known = existing.map_or([0; 3], |session| {
+            [session.local_isn.0, session.peer_isn.0, session.syn_recv_isn.0]
+        });
+        let seq = known.get(repeat).copied().unwrap_or(seq);
+        let ack = known.get(answer).map_or(ack, |isn| isn.wrapping_add(1));
+        let us = us();
+        let draft = if outbound {
+            Draft::new(OUT, flags, seq, ack)
+        } else if flags == SYN {
+            peer_syn(seq)
+        } else {
+            let local_isn = Isn(known[0]);
+            let key = us.mkt.traffic_slot(&quartet(false), local_isn, Isn(seq)).recv;
+            Draft::new(IN, flags, seq, ack).signed(&mirrored(&us.mkt), key)
+        };
+        let (held, frame) = draft.hold();
+        let session = match on_held(&held, &frame, &us, existing.as_ref(), HELD_AT) {
+            Outcome::Install(session) => *session,
+            Outcome::Release => existing.unwrap(),
+            Outcome::Refuse(_) => return Ok(()),
+        };
+        let choice = if outbound {
+            key_choice::outbound(Some(&session), flags, SeqNumber(seq), SeqNumber(ack))
+        } else {
+            key_choice::inbound(Some(&session), flags, SeqNumber(seq))
+        };
+        prop_assert_ne!(choice, KeyChoice::Hold);
+    }
+}
