@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,14 @@ use crate::{binaries::binary, namespace::Namespace, process::Process, wait::even
 
 /// How long the daemon may take to answer after its start: programs are verified meanwhile.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Logs are printed when an agent is dropped: the test runner shows them when the test failed.
+static SHOW_LOGS: AtomicBool = AtomicBool::new(true);
+
+/// Logs of agents are not printed when they are dropped.
+pub fn hide_logs() {
+    SHOW_LOGS.store(false, Ordering::Relaxed);
+}
 
 /// A daemon, its configuration file and its command. What it left in the kernel is removed when this
 /// is dropped.
@@ -193,8 +202,8 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- tcpauthd {}:\n{}", self.namespace.name(), self.log());
+        if SHOW_LOGS.load(Ordering::Relaxed) {
+            println!("--- tcpauthd of {}:\n{}", self.namespace.name(), self.log());
         }
         drop(self.process.take());
         let _ = fs::remove_dir_all(self.pin_dir());

@@ -158,6 +158,45 @@ pub fn tcp_ao_option(key_id: u8, mac: u8) -> Vec<u8> {
     option
 }
 
+/// Makes an IPv4 frame the first fragment of a packet.
+pub fn mark_fragment(frame: &mut [u8]) {
+    let header = &mut frame[14..34];
+    header[6] = 0x20; // more fragments
+    header[10..12].fill(0);
+    let checksum = !fold(sum(header));
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// An ICMP error "destination unreachable" of `code` in an IPv4 frame, from `reporter` to the sender of
+/// `segment`, which it quotes; `macs` are its source and destination.
+pub fn icmp_unreachable(
+    segment: &Segment,
+    code: u8,
+    reporter: Ipv4Addr,
+    macs: ([u8; 6], [u8; 6]),
+) -> Vec<u8> {
+    let quoted = segment.frame(macs.1, macs.0);
+    let mut icmp = vec![3, code, 0, 0, 0, 0, 0, 0];
+    icmp.extend(&quoted[14..14 + 28]);
+    let checksum = !fold(sum(&icmp));
+    icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+    // The header of a segment as long as the message, made an ICMP message's.
+    let carrier = Segment {
+        source: SocketAddr::new(reporter.into(), 0),
+        destination: SocketAddr::new(segment.source.ip(), 0),
+        options: Vec::new(),
+        data: vec![0; icmp.len() - 20],
+        ..segment.clone()
+    };
+    let mut frame = carrier.frame(macs.0, macs.1);
+    frame[14 + 9] = libc::IPPROTO_ICMP as u8;
+    frame[24..26].fill(0);
+    let checksum = !fold(sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame[34..].copy_from_slice(&icmp);
+    frame
+}
+
 fn fill_checksum(tcp: &mut [u8], addresses: &[&[u8]; 2]) {
     let pseudo = sum(addresses[0]) + sum(addresses[1]) + libc::IPPROTO_TCP as u32 + tcp.len() as u32;
     let checksum = !fold(pseudo + sum(tcp));

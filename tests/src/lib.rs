@@ -4,6 +4,7 @@
 //! - [`network`]: two routers, and what is between them: a switch with an attacker on it, nothing, or
 //!   an [`impair`]ed path.
 //! - [`agent`]: `tcpauthd` and `tcpauth` on a router.
+//! - [`scenario`]: routers that protect their sessions: where most tests begin.
 //! - [`bgp`]: BIRD, FRR and GoBGP.
 //! - [`frame`], [`wire`]: segments forged, sniffed and captured.
 //! - [`transfer`]: TCP connections of the tests' own, bulk data among them.
@@ -19,6 +20,7 @@ pub mod link;
 pub mod namespace;
 pub mod network;
 pub mod process;
+pub mod scenario;
 pub mod transfer;
 pub mod wait;
 pub mod wire;

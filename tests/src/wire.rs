@@ -119,14 +119,21 @@ impl Drop for Sniffer {
 /// # Errors
 /// If the socket refuses it.
 pub fn inject(attacker: &Router, target: &Router, segment: &Segment) -> Result<()> {
-    let frame = segment.frame(attacker.mac, target.mac);
+    inject_frame(attacker, &segment.frame(attacker.mac, target.mac))
+}
+
+/// Sends a frame from `attacker`'s interface as it is.
+///
+/// # Errors
+/// If the socket refuses it.
+pub fn inject_frame(attacker: &Router, frame: &[u8]) -> Result<()> {
     attacker.namespace.enter(|| {
-        packet_socket(crate::network::INTERFACE)?.send(&frame)?;
+        packet_socket(crate::network::INTERFACE)?.send(frame)?;
         Ok(())
     })
 }
 
-/// A segment that `owner` could have sent next, made from the last one on the wire.
+/// What the sender of `last` could send next, without options.
 pub fn forge(last: &Segment, flags: u8, data: &[u8]) -> Segment {
     Segment { seq: last.next_seq(), flags, options: Vec::new(), data: data.to_vec(), ..last.clone() }
 }

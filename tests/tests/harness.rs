@@ -36,10 +36,10 @@ fn every_bgp_daemon_speaks_with_bird() -> Result<()> {
         let a = start(&network.r1, &first.with_routes(300))?;
         let b = Bird::start(&network.r2.namespace, &second)?;
         bgp::wait_for_routes(&*a, &b, 10, 300)?;
-        let since = (a.since()?, b.since()?);
+        let since = (a.incarnation()?, b.incarnation()?);
         std::thread::sleep(Duration::from_millis(1200));
-        let later = (a.since()?, b.since()?);
-        ensure!(since == later, "the time a session came up moves from {since:?} to {later:?}");
+        let later = (a.incarnation()?, b.incarnation()?);
+        ensure!(since == later, "a session that is up changes from {since:?} to {later:?}");
     }
     Ok(())
 }
@@ -60,12 +60,12 @@ fn an_unprotected_session_falls_to_a_forged_rst() -> Result<()> {
     let (a, b) = bgp::birds(&network)?;
     bgp::wait_for_routes(&a, &b, 10, 10)?;
     let sniffer = network.sniff()?;
-    let up = a.since()?;
+    let up = a.incarnation()?;
     eventually(Duration::from_secs(20), "the session to fall", || {
         let last = sniffer.next_from(&network.r2, &network.r1)?;
         wire::inject(network.attacker(), &network.r1, &wire::forge(&last, flags::RST, b""))?;
         std::thread::sleep(Duration::from_millis(200));
-        Ok((a.since()? != up).then_some(()))
+        Ok((a.incarnation()? != up).then_some(()))
     })
 }
 

@@ -62,7 +62,7 @@ impl Bird {
         self.folder.path().join("bird.ctl")
     }
 
-    /// The row of `show protocols` for the session: name, protocol, table, state, date, time, info.
+    /// The row of `show protocols` for the session: name, protocol, table, state, since, info.
     fn row(&self) -> Result<Vec<String>> {
         let table = self.birdc(&["show", "protocols", "bgp_neighbor"])?;
         let row = table.lines().find(|line| line.starts_with("bgp_neighbor")).context("no session")?;
@@ -72,7 +72,7 @@ impl Bird {
 
 impl Speaker for Bird {
     fn state(&self) -> Result<String> {
-        Ok(self.row()?.get(6).cloned().unwrap_or_default())
+        Ok(self.row()?.get(5).cloned().unwrap_or_default())
     }
 
     fn received(&self) -> Result<u32> {
@@ -82,8 +82,9 @@ impl Speaker for Bird {
         Ok(routes.split_whitespace().next().unwrap_or("0").parse()?)
     }
 
-    fn since(&self) -> Result<String> {
-        self.row()?.get(5).cloned().context("no time")
+    fn incarnation(&self) -> Result<String> {
+        // The time that BIRD shows moves by microseconds.
+        Ok(self.process.log().matches("BGP session established").count().to_string())
     }
 }
 
@@ -99,7 +100,6 @@ fn config(peering: &Peering) -> Result<String> {
     let mut config = format!(
         "log stderr all;
 router id {id};
-timeformat protocol iso long us;
 protocol device {{ }}
 protocol static announced_routes {{
     {family};
@@ -112,6 +112,7 @@ protocol static announced_routes {{
         config,
         "}}
 protocol bgp bgp_neighbor {{
+    debug {{ events }};
     local {local} as {local_as};
     neighbor {peer} as {peer_as};
     {hop};

@@ -62,7 +62,7 @@ impl Speaker for Frr {
         Ok(neighbor["addressFamilyInfo"][family]["acceptedPrefixCounter"].as_u64().unwrap_or(0) as u32)
     }
 
-    fn since(&self) -> Result<String> {
+    fn incarnation(&self) -> Result<String> {
         // Its time of day moves by a second now and then; how often it came up does not.
         Ok(self.neighbor()?["connectionsEstablished"].to_string())
     }

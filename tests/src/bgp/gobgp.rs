@@ -74,7 +74,7 @@ impl Speaker for GoBgp {
         Ok(routes.as_object().map_or(0, serde_json::Map::len) as u32)
     }
 
-    fn since(&self) -> Result<String> {
+    fn incarnation(&self) -> Result<String> {
         Ok(self.neighbor()?["timers"]["state"]["uptime"].to_string())
     }
 }

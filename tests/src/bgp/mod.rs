@@ -109,11 +109,11 @@ pub trait Speaker {
     /// If the daemon does not answer.
     fn received(&self) -> Result<u32>;
 
-    /// When the session came up: another value means that it went down meanwhile.
+    /// Tells one session from the next: another value means that it went down meanwhile.
     ///
     /// # Errors
     /// If the daemon does not answer.
-    fn since(&self) -> Result<String>;
+    fn incarnation(&self) -> Result<String>;
 
     /// Whether the session is up.
     ///
