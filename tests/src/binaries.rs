@@ -13,12 +13,18 @@ use crate::process::run;
 /// Environment variable that names the folder with `tcpauthd` and `tcpauth`.
 pub const FOLDER_VARIABLE: &str = "TCPAUTH_BIN_DIR";
 
+static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+
+/// The programs in `folder` are the ones under test. Has no effect once one was asked for.
+pub fn use_folder(folder: PathBuf) {
+    let _ = FOLDER.set(Ok(folder));
+}
+
 /// The path of `tcpauthd` or `tcpauth`. Without [`FOLDER_VARIABLE`] they are built first, once.
 ///
 /// # Errors
 /// If they do not build.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| folder().map_err(|error| format!("{error:#}")));
     let path = folder.as_ref().map_err(|error| anyhow!("{error}"))?.join(name);
     path.is_file().then_some(path.clone()).with_context(|| format!("{} is not there", path.display()))

@@ -51,22 +51,46 @@ pub fn listen(server: &End, client: IpAddr, options: &Options) -> Result<Socket>
     })
 }
 
+/// A client that has only to connect.
+pub struct Prepared {
+    socket: Socket,
+    limit: Duration,
+}
+
 /// Connects to `server`.
 ///
 /// # Errors
 /// If it does not answer in time.
 pub fn connect(client: &End, server: SocketAddr, options: &Options) -> Result<TcpStream> {
+    prepare(client, server.ip(), options)?.connect(server)
+}
+
+/// Makes all ready to connect to an address.
+///
+/// # Errors
+/// If the client's address is not there.
+pub fn prepare(client: &End, server: IpAddr, options: &Options) -> Result<Prepared> {
     let socket = client.namespace.enter(|| {
-        let socket = stream_socket(client.address, server.ip(), options)?;
+        let socket = stream_socket(client.address, server, options)?;
         socket.bind(&client.address.into())?;
         Ok(socket)
     })?;
     if let Some(isn) = options.isn {
         set_isn(&socket, isn)?;
     }
-    let limit = options.connect_limit.unwrap_or(Duration::from_secs(20));
-    socket.connect_timeout(&server.into(), limit).with_context(|| format!("connect to {server}"))?;
-    configure(socket)
+    Ok(Prepared { socket, limit: options.connect_limit.unwrap_or(Duration::from_secs(20)) })
+}
+
+impl Prepared {
+    /// Connects to `server`.
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn connect(self, server: SocketAddr) -> Result<TcpStream> {
+        let Self { socket, limit } = self;
+        socket.connect_timeout(&server.into(), limit).with_context(|| format!("connect to {server}"))?;
+        configure(socket)
+    }
 }
 
 /// Accepts one connection.
