@@ -100,6 +100,11 @@ impl Agent {
         Ok(())
     }
 
+    /// Where it runs.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// The configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.folder.path().join("tcpauth.toml")
