@@ -1,0 +1,26 @@
+//! What the end-to-end tests, `cargo xtask demo` and `cargo xtask bench` are made of.
+//!
+//! - [`namespace`], [`process`]: a host of its own, and programs in it; both end when dropped.
+//! - [`network`]: two routers, and what is between them: a switch with an attacker on it, nothing, or
+//!   an [`impair`]ed path.
+//! - [`agent`]: `tcpauthd` and `tcpauth` on a router.
+//! - [`scenario`]: routers that protect their sessions: where most tests begin.
+//! - [`bgp`]: BIRD, FRR and GoBGP.
+//! - [`frame`], [`wire`]: segments forged, sniffed and captured.
+//! - [`transfer`]: TCP connections of the tests' own, bulk data among them.
+//! - [`independent`]: the verifier that shares no code with the project's.
+
+pub mod agent;
+pub mod bgp;
+pub mod binaries;
+pub mod frame;
+pub mod impair;
+pub mod independent;
+pub mod link;
+pub mod namespace;
+pub mod network;
+pub mod process;
+pub mod scenario;
+pub mod transfer;
+pub mod wait;
+pub mod wire;

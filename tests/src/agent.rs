@@ -1,0 +1,219 @@
+//! `tcpauthd` on a router, and `tcpauth` beside it.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{binaries::binary, namespace::Namespace, process::Process, wait::eventually};
+
+/// How long the daemon may take to answer after its start: programs are verified meanwhile.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Logs are printed when an agent is dropped: the test runner shows them when the test failed.
+static SHOW_LOGS: AtomicBool = AtomicBool::new(true);
+
+/// Logs of agents are not printed when they are dropped.
+pub fn hide_logs() {
+    SHOW_LOGS.store(false, Ordering::Relaxed);
+}
+
+/// A daemon, its configuration file and its command. What it left in the kernel is removed when this
+/// is dropped.
+pub struct Agent {
+    namespace: Namespace,
+    folder: TempDir,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Starts `tcpauthd` in `namespace` with the text of its configuration, and waits until it answers.
+    /// The instance is named as the namespace.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(namespace: &Namespace, config: &str) -> Result<Self> {
+        let mut agent = Self { namespace: namespace.clone(), folder: TempDir::new()?, process: None };
+        agent.configure(config)?;
+        agent.start_again()?;
+        Ok(agent)
+    }
+
+    /// Starts the daemon anew, after [`Agent::end`], and gives the time until it answered.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn start_again(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        let mut command = self.namespace.command(binary("tcpauthd")?);
+        command.args(["--foreground", "--instance", self.namespace.name(), "--config"]);
+        command.arg(self.config_file());
+        let mut process = Process::start(command, &self.folder.path().join("tcpauthd.log"))?;
+        eventually(START_LIMIT, "tcpauthd to answer", || {
+            process.check_running()?;
+            self.status().map(Some)
+        })
+        .with_context(|| process.log())?;
+        self.process = Some(process);
+        Ok(start.elapsed())
+    }
+
+    /// Ends the daemon with `signal`.
+    ///
+    /// # Errors
+    /// If it does not end, or had ended by itself.
+    pub fn end(&mut self, signal: libc::c_int) -> Result<()> {
+        let mut process = self.process.take().context("tcpauthd is not running")?;
+        process.end(signal)?;
+        Ok(())
+    }
+
+    /// Sends the daemon `signal`.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn signal(&mut self, signal: libc::c_int) -> Result<()> {
+        self.process.as_mut().context("tcpauthd is not running")?.signal(signal)
+    }
+
+    /// The daemon's process id, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Writes the configuration file anew, without telling the daemon.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn configure(&self, config: &str) -> Result<()> {
+        let file = self.config_file();
+        fs::write(&file, config)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        Ok(())
+    }
+
+    /// Where it runs.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("tcpauth.toml")
+    }
+
+    /// Folder below bpffs with what the instance pinned.
+    pub fn pin_dir(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf/tcpauth").join(self.namespace.name())
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("tcpauthd.log")).unwrap_or_default()
+    }
+
+    /// Runs `tcpauth` with `arguments` for this instance and gives what it printed. Exit code 4 is not
+    /// an error: a neighbour is failing.
+    ///
+    /// # Errors
+    /// With what it printed as an error.
+    pub fn tcpauth(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.namespace.command(binary("tcpauth")?);
+        command.args(["--instance", self.namespace.name()]).args(arguments).stdin(Stdio::null());
+        let output = command.output()?;
+        if !output.status.success() && output.status.code() != Some(4) {
+            bail!("tcpauth {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// `tcpauth status --json`.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn status(&self) -> Result<Value> {
+        self.json(&["status"])
+    }
+
+    /// `tcpauth session show --json`: an array.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn sessions(&self) -> Result<Vec<Value>> {
+        match self.json(&["session", "show"])? {
+            Value::Array(sessions) => Ok(sessions),
+            other => bail!("session show: not an array: {other}"),
+        }
+    }
+
+    /// What `status` says of the neighbour configured as `peer`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn neighbor(&self, peer: &str) -> Result<Value> {
+        let status = self.status()?;
+        let neighbors = status["neighbors"].as_array().context("status has no neighbors")?;
+        neighbors
+            .iter()
+            .find(|neighbor| neighbor["peer"] == peer)
+            .cloned()
+            .with_context(|| format!("no {peer}"))
+    }
+
+    /// How many segments of `peer` were dropped for `reason`.
+    ///
+    /// # Errors
+    /// If there is no such neighbour.
+    pub fn dropped(&self, peer: &str, reason: &str) -> Result<u64> {
+        Ok(self.neighbor(peer)?["counters"]["dropped"][reason].as_u64().unwrap_or(0))
+    }
+
+    /// How many segments of `peer` were dropped for all reasons together.
+    ///
+    /// # Errors
+    /// If there is no such neighbour.
+    pub fn dropped_in_all(&self, peer: &str) -> Result<u64> {
+        let neighbor = self.neighbor(peer)?;
+        let reasons = neighbor["counters"]["dropped"].as_object().context("no counters")?;
+        Ok(reasons.values().filter_map(Value::as_u64).sum())
+    }
+
+    /// Starts `tcpauth events --json`, and gives the process, whose log the events are.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn events(&self) -> Result<Process> {
+        let mut command = self.namespace.command(binary("tcpauth")?);
+        command.args(["--instance", self.namespace.name(), "--json", "events"]);
+        let events = Process::start(command, &self.folder.path().join("events"))?;
+        // It prints nothing when it has connected.
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(events)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.tcpauth(&[&["--json"], arguments].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("tcpauth {}: {text}", arguments.join(" ")))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if SHOW_LOGS.load(Ordering::Relaxed) {
+            println!("--- tcpauthd of {}:\n{}", self.namespace.name(), self.log());
+        }
+        drop(self.process.take());
+        let _ = fs::remove_dir_all(self.pin_dir());
+        for suffix in ["sock", "lock"] {
+            let _ = fs::remove_file(format!("/run/tcpauth/{}.{suffix}", self.namespace.name()));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! BIRD 2.
+
+use std::{fmt::Write, fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::{Peering, Speaker};
+use crate::{
+    namespace::Namespace,
+    network::INTERFACE,
+    process::{Process, run},
+    wait::eventually,
+};
+
+/// A running BIRD.
+pub struct Bird {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Bird {
+    /// Starts BIRD in `namespace` with one session, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn start(namespace: &Namespace, peering: &Peering) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let file = folder.path().join("bird.conf");
+        fs::write(&file, config(peering)?)?;
+        let mut command = namespace.command("/usr/sbin/bird");
+        command.arg("-f").arg("-c").arg(&file).arg("-s").arg(folder.path().join("bird.ctl"));
+        let process = Process::start(command, &folder.path().join("bird.log"))?;
+        let mut bird = Self { process, folder };
+        eventually(Duration::from_secs(10), "bird to answer", || {
+            bird.process.check_running()?;
+            bird.birdc(&["show", "status"]).map(Some)
+        })?;
+        Ok(bird)
+    }
+
+    /// Ends BIRD with `signal`; without a farewell to the neighbour if that is SIGKILL.
+    ///
+    /// # Errors
+    /// If it has ended before.
+    pub fn end(mut self, signal: libc::c_int) -> Result<()> {
+        self.process.end(signal)?;
+        Ok(())
+    }
+
+    /// Asks BIRD something and gives its answer.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn birdc(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new("/usr/sbin/birdc");
+        command.arg("-r").arg("-s").arg(self.socket()).args(words);
+        run(command)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("bird.ctl")
+    }
+
+    /// The row of `show protocols` for the session: name, protocol, table, state, since, info.
+    fn row(&self) -> Result<Vec<String>> {
+        let table = self.birdc(&["show", "protocols", "bgp_neighbor"])?;
+        let row = table.lines().find(|line| line.starts_with("bgp_neighbor")).context("no session")?;
+        Ok(row.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+impl Speaker for Bird {
+    fn state(&self) -> Result<String> {
+        Ok(self.row()?.get(5).cloned().unwrap_or_default())
+    }
+
+    fn received(&self) -> Result<u32> {
+        let details = self.birdc(&["show", "protocols", "all", "bgp_neighbor"])?;
+        let routes =
+            details.lines().find_map(|line| line.trim().strip_prefix("Routes:")).unwrap_or("0 imported");
+        Ok(routes.split_whitespace().next().unwrap_or("0").parse()?)
+    }
+
+    fn incarnation(&self) -> Result<String> {
+        // The time that BIRD shows moves by microseconds.
+        Ok(self.process.log().matches("BGP session established").count().to_string())
+    }
+}
+
+fn config(peering: &Peering) -> Result<String> {
+    let Peering { local_as, peer_as, local, keepalive, hops, .. } = peering;
+    let (family, peer, id) = (peering.family(), peering.scoped_peer(), peering.router_id());
+    let hop = match hops {
+        1 if peering.is_link_local() => format!("direct; interface \"{INTERFACE}\""),
+        1 => "direct".to_owned(),
+        _ => format!("multihop {hops}"),
+    };
+    let password = peering.md5.as_ref().map(|text| format!("password \"{text}\";")).unwrap_or_default();
+    let mut config = format!(
+        "log stderr all;
+router id {id};
+protocol device {{ }}
+protocol static announced_routes {{
+    {family};
+"
+    );
+    for prefix in peering.prefixes() {
+        writeln!(config, "    route {prefix} blackhole;")?;
+    }
+    writeln!(
+        config,
+        "}}
+protocol bgp bgp_neighbor {{
+    debug {{ events }};
+    local {local} as {local_as};
+    neighbor {peer} as {peer_as};
+    {hop};
+    {password}
+    keepalive time {keepalive};
+    hold time {hold};
+    connect delay time 1;
+    connect retry time 2;
+    error wait time 1, 2;
+    {family} {{
+        import all;
+        export where source = RTS_STATIC;
+    }};
+}}",
+        hold = (keepalive * 3).max(3),
+    )?;
+    Ok(config)
+}

@@ -1,0 +1,264 @@
+//! TCP connections of the tests' own, between two namespaces.
+
+use std::{
+    io::{Read, Write},
+    mem,
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::{impair::Random, namespace::Namespace, wire::set_option};
+
+/// How long a read or write may stand still before it is an error.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// Not in libc: of `TCP_REPAIR`, off without a window probe.
+const TCP_REPAIR_OFF_NO_WP: i32 = -1;
+
+/// One end of a connection to be.
+#[derive(Clone)]
+pub struct End {
+    /// Where it is.
+    pub namespace: Namespace,
+    /// Its address; with port 0, any.
+    pub address: SocketAddr,
+}
+
+/// What a connection is made with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A password for the kernel's TCP-MD5.
+    pub md5: Option<String>,
+    /// The client's ISN, if not the kernel's choice.
+    pub isn: Option<u32>,
+    /// How long connecting may take, 20 seconds if not given.
+    pub connect_limit: Option<Duration>,
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// If the address is in use or not there.
+pub fn listen(server: &End, client: IpAddr, options: &Options) -> Result<Socket> {
+    server.namespace.enter(|| {
+        let socket = stream_socket(server.address, client, options)?;
+        socket.bind(&server.address.into())?;
+        socket.listen(128)?;
+        Ok(socket)
+    })
+}
+
+/// A client that has only to connect.
+pub struct Prepared {
+    socket: Socket,
+    limit: Duration,
+}
+
+/// Connects to `server`.
+///
+/// # Errors
+/// If it does not answer in time.
+pub fn connect(client: &End, server: SocketAddr, options: &Options) -> Result<TcpStream> {
+    prepare(client, server.ip(), options)?.connect(server)
+}
+
+/// Makes all ready to connect to an address.
+///
+/// # Errors
+/// If the client's address is not there.
+pub fn prepare(client: &End, server: IpAddr, options: &Options) -> Result<Prepared> {
+    let socket = client.namespace.enter(|| {
+        let socket = stream_socket(client.address, server, options)?;
+        socket.bind(&client.address.into())?;
+        Ok(socket)
+    })?;
+    if let Some(isn) = options.isn {
+        set_isn(&socket, isn)?;
+    }
+    Ok(Prepared { socket, limit: options.connect_limit.unwrap_or(Duration::from_secs(20)) })
+}
+
+impl Prepared {
+    /// Connects to `server`.
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn connect(self, server: SocketAddr) -> Result<TcpStream> {
+        let Self { socket, limit } = self;
+        socket.connect_timeout(&server.into(), limit).with_context(|| format!("connect to {server}"))?;
+        configure(socket)
+    }
+}
+
+/// Accepts one connection.
+///
+/// # Errors
+/// If none comes in time.
+pub fn accept(listener: &Socket) -> Result<TcpStream> {
+    listener.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let (socket, _) = listener.accept().context("accept")?;
+    configure(socket)
+}
+
+/// Connects, and gives client's and server's end.
+///
+/// # Errors
+/// If the connection does not come up.
+pub fn pair(client: &End, server: &End, options: &Options) -> Result<(TcpStream, TcpStream)> {
+    let listener = listen(server, client.address.ip(), options)?;
+    let near = connect(client, server.address, options)?;
+    Ok((near, accept(&listener)?))
+}
+
+/// Sends `octets` both ways at once, checks every one of them, closes, and gives the time it took.
+///
+/// # Errors
+/// If one octet differs, is missing or too many, or the transfer stands still for a minute.
+pub fn exchange(near: TcpStream, far: TcpStream, octets: u64) -> Result<Duration> {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let mut work = Vec::new();
+        for (from, to, seed) in [(&near, &far, 1), (&far, &near, 2)] {
+            work.push(scope.spawn(move || send(from, octets, seed)));
+            work.push(scope.spawn(move || receive(to, octets, seed)));
+        }
+        work.into_iter().try_for_each(|thread| join(thread.join()))
+    })?;
+    Ok(start.elapsed())
+}
+
+/// Sends `octets` from `from` to `to`, checks every one of them, and gives the time it took.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn send_one_way(from: &TcpStream, to: &TcpStream, octets: u64) -> Result<Duration> {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send(from, octets, 3));
+        receive(to, octets, 3)?;
+        join(sender.join())
+    })?;
+    Ok(start.elapsed())
+}
+
+/// Sends one octet each way: the connection carries data.
+///
+/// # Errors
+/// If it does not arrive within the limit of the streams.
+pub fn ping(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {
+    let mut octet = [0];
+    near.write_all(b"?")?;
+    far.read_exact(&mut octet).context("the first octet did not arrive")?;
+    far.write_all(b"!")?;
+    near.read_exact(&mut octet).context("the answer did not arrive")?;
+    ensure!(octet == *b"!", "another octet arrived");
+    Ok(())
+}
+
+fn send(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
+    let mut pattern = Pattern::new(seed);
+    let mut left = octets as usize;
+    while left > 0 {
+        let block = pattern.next_block();
+        let length = left.min(block.len());
+        stream.write_all(&block[..length]).context("write")?;
+        left -= length;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Ok(())
+}
+
+fn receive(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
+    let mut pattern = Pattern::new(seed);
+    let mut buffer = vec![0; Pattern::BLOCK];
+    let mut left = octets as usize;
+    while left > 0 {
+        let length = left.min(buffer.len());
+        stream.read_exact(&mut buffer[..length]).with_context(|| format!("read, {left} octets left"))?;
+        ensure!(
+            buffer[..length] == pattern.next_block()[..length],
+            "data differ, {left} octets before the end"
+        );
+        left -= length;
+    }
+    ensure!(stream.read(&mut buffer)? == 0, "more than {octets} octets arrived");
+    Ok(())
+}
+
+/// Octets that both ends can compute.
+struct Pattern {
+    random: Random,
+    block: Vec<u8>,
+}
+
+impl Pattern {
+    const BLOCK: usize = 64 << 10;
+
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let block = (0..Self::BLOCK / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        Self { random, block }
+    }
+
+    /// The next 64 KiB: the first ones, with a random value at their start so that no block equals another.
+    fn next_block(&mut self) -> &[u8] {
+        self.block[..8].copy_from_slice(&self.random.next().to_le_bytes());
+        &self.block
+    }
+}
+
+fn stream_socket(own: SocketAddr, peer: IpAddr, options: &Options) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(own), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if let Some(password) = &options.md5 {
+        set_md5(&socket, peer, password)?;
+    }
+    Ok(socket)
+}
+
+fn configure(socket: Socket) -> Result<TcpStream> {
+    socket.set_read_timeout(Some(STANDSTILL))?;
+    socket.set_write_timeout(Some(STANDSTILL))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+/// With `TCP_REPAIR` the next sequence number of a socket that is not connected yet can be chosen;
+/// `connect` keeps it.
+fn set_isn(socket: &Socket, isn: u32) -> Result<()> {
+    const SEND_QUEUE: i32 = 2;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1_i32)?;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, &SEND_QUEUE)?;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, &isn)?;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, &TCP_REPAIR_OFF_NO_WP)?;
+    Ok(())
+}
+
+fn set_md5(socket: &Socket, peer: IpAddr, password: &str) -> Result<()> {
+    /// `struct tcp_md5sig` of linux/tcp.h.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Md5Signature {
+        address: libc::sockaddr_storage,
+        flags: u8,
+        prefix_len: u8,
+        key_len: u16,
+        ifindex: i32,
+        key: [u8; 80],
+    }
+    let address = SockAddr::from(SocketAddr::new(peer, 0)).as_storage();
+    let mut key = [0; 80];
+    key.get_mut(..password.len()).context("TCP-MD5 takes 80 octets")?.copy_from_slice(password.as_bytes());
+    let key_len = password.len() as u16;
+    // SAFETY: the storage of a SockAddr is a sockaddr_storage.
+    let address = unsafe { mem::transmute::<socket2::SockAddrStorage, libc::sockaddr_storage>(address) };
+    let signature = Md5Signature { address, flags: 0, prefix_len: 0, key_len, ifindex: 0, key };
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature).context("TCP-MD5")
+}
+
+fn join(result: std::thread::Result<Result<()>>) -> Result<()> {
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -1,0 +1,239 @@
+//! Frames on an interface: sniffed, captured to a file, sent as they are.
+
+use std::{
+    io::{self, Read},
+    mem,
+    net::SocketAddr,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::{
+    frame::{Segment, flags},
+    link,
+    namespace::Namespace,
+    network::Router,
+    process::Process,
+    wait::eventually,
+};
+
+/// Largest frame: a super-packet of 64 KiB with its headers.
+const MAX_FRAME: usize = 66_000;
+
+/// Collects the TCP segments that pass an interface.
+pub struct Sniffer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    segments: Mutex<Vec<Segment>>,
+    largest_frame: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Sniffer {
+    /// Starts on `interface` of `namespace`.
+    ///
+    /// # Errors
+    /// If the socket cannot be opened.
+    pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let mut socket = namespace.enter(|| packet_socket(interface))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let shared = Arc::new(Shared::default());
+        let sink = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let mut buffer = vec![0; MAX_FRAME];
+            while !sink.stop.load(Ordering::Relaxed) {
+                let length = match socket.read(&mut buffer) {
+                    Ok(length) => length,
+                    Err(error) if would_block(&error) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                sink.largest_frame.fetch_max(length, Ordering::Relaxed);
+                if let Some(segment) = Segment::parse(&buffer[..length]) {
+                    lock(&sink.segments).push(segment);
+                }
+            }
+            Ok(())
+        });
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// All segments so far.
+    pub fn segments(&self) -> Vec<Segment> {
+        lock(&self.shared.segments).clone()
+    }
+
+    /// Octets of the largest frame so far.
+    pub fn largest_frame(&self) -> usize {
+        self.shared.largest_frame.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a segment that comes from now on.
+    ///
+    /// # Errors
+    /// When none came in time.
+    pub fn next(&self, limit: Duration, what: &str, accept: impl Fn(&Segment) -> bool) -> Result<Segment> {
+        let seen = lock(&self.shared.segments).len();
+        eventually(limit, what, || {
+            Ok(lock(&self.shared.segments)[seen..].iter().find(|segment| accept(segment)).cloned())
+        })
+    }
+
+    /// The last segment of an established connection that `from` sent to `to`'s address; what comes next has
+    /// its [`Segment::next_seq`].
+    ///
+    /// # Errors
+    /// When none comes within 20 seconds.
+    pub fn next_from(&self, from: &Router, to: &Router) -> Result<Segment> {
+        self.next(Duration::from_secs(20), "a segment of the session on the wire", |segment| {
+            segment.source.ip() == from.v4
+                && segment.destination.ip() == to.v4
+                && segment.flags & (flags::SYN | flags::RST | flags::ACK) == flags::ACK
+        })
+    }
+}
+
+impl Drop for Sniffer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sends `segment` from `attacker` to `target` on the wire they share, `target`'s MAC address on it.
+///
+/// # Errors
+/// If the socket refuses it.
+pub fn inject(attacker: &Router, target: &Router, segment: &Segment) -> Result<()> {
+    inject_frame(attacker, &segment.frame(attacker.mac, target.mac))
+}
+
+/// Sends a frame from `attacker`'s interface as it is.
+///
+/// # Errors
+/// If the socket refuses it.
+pub fn inject_frame(attacker: &Router, frame: &[u8]) -> Result<()> {
+    attacker.namespace.enter(|| {
+        packet_socket(crate::network::INTERFACE)?.send(frame)?;
+        Ok(())
+    })
+}
+
+/// What the sender of `last` could send next, without options.
+pub fn forge(last: &Segment, flags: u8, data: &[u8]) -> Segment {
+    Segment { seq: last.next_seq(), flags, options: Vec::new(), data: data.to_vec(), ..last.clone() }
+}
+
+/// `tcpdump` writing what passes an interface to a file.
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Starts; TCP of `port` goes to `file`.
+    ///
+    /// # Errors
+    /// If tcpdump does not listen within ten seconds.
+    pub fn start(namespace: &Namespace, interface: &str, port: u16, file: &Path) -> Result<Self> {
+        let mut command = namespace.command("tcpdump");
+        command
+            .args(["-i", interface, "-U", "--immediate-mode", "-s", "0", "-B", "65536", "-Z", "root", "-w"])
+            .arg(file);
+        command.arg(format!("tcp port {port}"));
+        let mut process = Process::start(command, &file.with_extension("tcpdump.log"))?;
+        eventually(Duration::from_secs(10), "tcpdump to listen", || {
+            process.check_running()?;
+            Ok(process.log().contains("listening on").then_some(()))
+        })?;
+        Ok(Self { process, file: file.to_owned() })
+    }
+
+    /// Ends tcpdump and gives the file.
+    ///
+    /// # Errors
+    /// If tcpdump had ended before, or lost packets.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        // What passed just now is still between kernel and tcpdump.
+        std::thread::sleep(Duration::from_millis(300));
+        self.process.end(libc::SIGINT)?;
+        let log = self.process.log();
+        if !log.contains("\n0 packets dropped by kernel") {
+            bail!("tcpdump lost packets: {log}");
+        }
+        Ok(self.file.clone())
+    }
+}
+
+/// A socket for whole frames of `interface`, in the namespace of the calling thread; frames that this host
+/// sends are seen too.
+pub(crate) fn packet_socket(interface: &str) -> Result<Socket> {
+    let all = libc::ETH_P_ALL as u16;
+    let protocol = Protocol::from(i32::from(all.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    socket.set_recv_buffer_size(16 << 20)?;
+    let index = link::index(interface)?;
+    // SAFETY: sockaddr_storage is large enough for sockaddr_ll, whose fields are all set or zero.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as u16;
+            (*address).sll_protocol = all.to_be();
+            (*address).sll_ifindex = index as i32;
+            *length = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })?
+    };
+    socket.bind(&address)?;
+    let membership = libc::packet_mreq {
+        mr_ifindex: index as i32,
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+    Ok(socket)
+}
+
+/// `setsockopt` with a plain C structure.
+pub(crate) fn set_option<T: Copy>(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let length = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value is a plain C structure of that length, read only during the call.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a read timed out.
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+/// Whether a segment belongs to the connection between `a` and `b`, either way.
+pub fn belongs_to(segment: &Segment, a: SocketAddr, b: SocketAddr) -> bool {
+    (segment.source, segment.destination) == (a, b) || (segment.source, segment.destination) == (b, a)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

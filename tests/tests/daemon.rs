@@ -1,0 +1,172 @@
+//! The daemon comes and goes; sessions stay.
+
+use std::{io::Read, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use tcpauth_tests::{
+    agent::Agent,
+    bgp::{self, Bird, Speaker},
+    network::{INTERFACE, Network},
+    scenario::{PASSWORD, Protected, end_at, neighbor, wait_attached},
+    transfer::{self, Options},
+    wait::eventually,
+};
+
+#[test]
+fn a_session_outlives_its_daemons() -> Result<()> {
+    let mut protected = Protected::switched()?;
+    let (a, b) = bgp::birds(&protected.network)?;
+    bgp::wait_for_routes(&a, &b, 10, 10)?;
+    let incarnations = (a.incarnation()?, b.incarnation()?);
+    let hold_time = Duration::from_secs(3);
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        protected.agent1.end(signal)?;
+        protected.agent2.end(signal)?;
+        std::thread::sleep(hold_time + Duration::from_secs(1));
+        stays_up(&a, &b, &incarnations)?;
+        protected.agent1.start_again()?;
+        protected.agent2.start_again()?;
+        stays_up(&a, &b, &incarnations)?;
+        let sessions = protected.agent1.sessions()?;
+        ensure!(sessions.len() == 1, "the session is not known any more: {sessions:?}");
+    }
+    let before = protected.agent1.neighbor(&protected.peer2())?;
+    std::thread::sleep(hold_time + Duration::from_secs(1));
+    stays_up(&a, &b, &incarnations)?;
+    let after = protected.agent1.neighbor(&protected.peer2())?;
+    let verified = |neighbor: &serde_json::Value| neighbor["counters"]["verified_segments"].as_u64();
+    ensure!(verified(&after) > verified(&before), "nothing is verified any more: {before} {after}");
+    Ok(())
+}
+
+#[test]
+fn no_session_comes_up_without_a_daemon_and_it_does_with_the_next() -> Result<()> {
+    let mut protected = Protected::switched()?;
+    protected.agent2.end(libc::SIGKILL)?;
+    let (client, server) = protected.ends();
+    let soon = Options { connect_limit: Some(Duration::from_secs(3)), ..Options::default() };
+    let listener = transfer::listen(&server, client.address.ip(), &soon)?;
+    ensure!(transfer::connect(&client, server.address, &soon).is_err(), "it connected without the daemon");
+    protected.agent2.start_again()?;
+    let near = transfer::connect(&client, server.address, &Options::default())?;
+    transfer::ping(&near, &transfer::accept(&listener)?)
+}
+
+#[test]
+fn a_reload_touches_only_what_changed() -> Result<()> {
+    let network = Network::switched()?;
+    network.add_link("eth1")?;
+    let both = |peer: u8, first: &str, second: &str| {
+        let eth0 = neighbor(&format!("192.0.2.{peer}"), first, "");
+        eth0 + &neighbor(&format!("198.18.0.{peer}"), second, "")
+    };
+    let config = [both(2, PASSWORD, "second"), both(1, PASSWORD, "second")];
+    let Protected { agent1, agent2, .. } = &Protected::with(network, &config[0], &config[1])?;
+    wait_attached(agent1, "eth1")?;
+    wait_attached(agent2, "eth1")?;
+    let pair_of = |network: &str| -> Result<_> {
+        let address =
+            |host: u8, port| -> Result<SocketAddr> { Ok(format!("{network}.{host}:{port}").parse()?) };
+        let client = end_at(agent1.namespace(), address(1, 0)?);
+        let server = end_at(agent2.namespace(), address(2, 179)?);
+        transfer::pair(&client, &server, &Options::default())
+    };
+    let (unchanged, changed) = (pair_of("192.0.2")?, pair_of("198.18.0")?);
+    agent1.configure(&both(2, PASSWORD, "third"))?;
+    agent1.tcpauth(&["reload"])?;
+    transfer::ping(&unchanged.0, &unchanged.1)?;
+    changed.0.set_read_timeout(Some(Duration::from_secs(2)))?;
+    changed.1.set_read_timeout(Some(Duration::from_secs(2)))?;
+    ensure!(transfer::ping(&changed.0, &changed.1).is_err(), "the old password still serves");
+    changed.1.set_read_timeout(Some(Duration::from_secs(20)))?;
+
+    // A file with an error changes nothing.
+    agent1.configure("neighbor.\"192.0.2.2\".pasword = \"x\"\n")?;
+    ensure!(agent1.tcpauth(&["reload"]).is_err(), "a file with an error was accepted");
+    transfer::ping(&unchanged.0, &unchanged.1)?;
+    ensure!(agent1.status()?["agent"]["reload_error"].is_string(), "status does not say that it was refused");
+
+    // When the other end follows, the session goes on where it was.
+    agent2.configure(&both(1, PASSWORD, "third"))?;
+    agent2.tcpauth(&["reload"])?;
+    let mut answer = [0];
+    (&changed.1).read_exact(&mut answer).context("the octet sent between the two reloads")?;
+    transfer::ping(&unchanged.0, &unchanged.1)
+}
+
+#[test]
+fn sighup_reloads() -> Result<()> {
+    let mut protected = Protected::switched()?;
+    let peer2 = protected.peer2();
+    let more = neighbor(&peer2, PASSWORD, "") + &neighbor("203.0.113.9", "another", "");
+    protected.agent1.configure(&more)?;
+    protected.agent1.signal(libc::SIGHUP)?;
+    eventually(Duration::from_secs(5), "the new neighbor", || {
+        protected.agent1.neighbor("203.0.113.9").map(Some)
+    })?;
+    Ok(())
+}
+
+#[test]
+fn neighbors_come_and_go_by_command() -> Result<()> {
+    let network = Network::switched()?;
+    let agent1 = Agent::start(&network.r1.namespace, "")?;
+    let agent2 = Agent::start(&network.r2.namespace, &neighbor("192.0.2.1", PASSWORD, ""))?;
+    wait_attached(&agent1, INTERFACE)?;
+    wait_attached(&agent2, INTERFACE)?;
+    let folder = tempfile::tempdir()?;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, PASSWORD)?;
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let secret = secret.display().to_string();
+    agent1.tcpauth(&["neighbor", "add", "192.0.2.2", "--password-file", &secret])?;
+    let (a, b) = bgp::birds(&network)?;
+    bgp::wait_for_routes(&a, &b, 10, 10)?;
+    agent1.tcpauth(&["neighbor", "remove", "192.0.2.2"])?;
+    ensure!(agent1.neighbor("192.0.2.2").is_err(), "the neighbor is still there");
+    // r2 still asks for the option, which r1 does not send any more.
+    eventually(Duration::from_secs(15), "the session to end", || Ok((!a.is_established()?).then_some(())))
+}
+
+#[test]
+fn purge_leaves_nothing() -> Result<()> {
+    let mut protected = Protected::switched()?;
+    let (client, server) = protected.ends();
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::ping(&near, &far)?;
+    for agent in [&mut protected.agent1, &mut protected.agent2] {
+        agent.end(libc::SIGTERM)?;
+        ensure!(agent.pin_dir().is_dir(), "stopping removed the pins");
+        agent.tcpauth(&["purge", "--yes"])?;
+        ensure!(!agent.pin_dir().exists(), "pins are left");
+    }
+    let links = protected.network.r1.namespace.ip(&["link", "show"])?;
+    ensure!(!links.contains("tcpauth"), "the lane is left: {links}");
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    let sniffer = protected.network.sniff()?;
+    transfer::exchange(near, far, 1 << 20)?;
+    let sealed = sniffer.segments().iter().filter(|segment| segment.tcp_ao().is_some()).count();
+    ensure!(sealed == 0, "{sealed} segments are still sealed");
+    Ok(())
+}
+
+#[test]
+fn an_agent_at_one_end_only_lets_nothing_pass() -> Result<()> {
+    let network = Network::switched()?;
+    let agent = Agent::start(&network.r1.namespace, &neighbor("192.0.2.2", PASSWORD, ""))?;
+    wait_attached(&agent, INTERFACE)?;
+    let sniffer = network.sniff()?;
+    let (a, b) = bgp::birds(&network)?;
+    std::thread::sleep(Duration::from_secs(6));
+    ensure!(!a.is_established()? && !b.is_established()?, "the session is up");
+    let naked = sniffer.segments().into_iter().filter(|segment| segment.source.ip() == network.r1.v4);
+    let naked: Vec<_> = naked.filter(|segment| segment.tcp_ao().is_none()).collect();
+    ensure!(naked.is_empty(), "r1 sent segments without the option: {naked:?}");
+    Ok(())
+}
+
+fn stays_up(a: &Bird, b: &Bird, incarnations: &(String, String)) -> Result<()> {
+    ensure!(a.is_established()? && b.is_established()?, "the session is down");
+    ensure!((a.incarnation()?, b.incarnation()?) == *incarnations, "the session was down meanwhile");
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Interfaces of other kinds, that come later, or that lead to somebody else.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
+use tcpauth_tests::{
+    bgp::{self, Bird, Peering},
+    frame::{Segment, flags},
+    namespace::Namespace,
+    network::{INTERFACE, Network},
+    scenario::{PASSWORD, Protected, end_at, neighbor, wait_attached},
+    transfer::{self, Options},
+    wait::eventually,
+    wire,
+};
+
+#[test]
+fn an_interface_that_comes_later_and_goes() -> Result<()> {
+    let network = Network::switched()?;
+    let configs = ["198.18.0.2", "198.18.0.1"].map(|peer| neighbor(peer, PASSWORD, ""));
+    let Protected { agent1, agent2, network } = &Protected::with(network, &configs[0], &configs[1])?;
+    for _ in 0..2 {
+        network.add_link("eth1")?;
+        wait_attached(agent1, "eth1")?;
+        wait_attached(agent2, "eth1")?;
+        let client = end_at(&network.r1.namespace, "198.18.0.1:0".parse()?);
+        let server = end_at(&network.r2.namespace, "198.18.0.2:179".parse()?);
+        let sniffer = wire::Sniffer::start(&network.r2.namespace, "eth1")?;
+        let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+        transfer::exchange(near, far, 1 << 20)?;
+        let naked = sniffer.segments().into_iter().filter(|segment| segment.tcp_ao().is_none()).count();
+        ensure!(naked == 0, "{naked} segments without the option");
+        drop(sniffer);
+        network.r1.namespace.ip(&["link", "del", "eth1"])?;
+        eventually(std::time::Duration::from_secs(10), "the interface to be forgotten", || {
+            let status = agent1.status()?;
+            let interfaces = status["interfaces"].as_array().cloned().unwrap_or_default();
+            Ok(interfaces.iter().all(|interface| interface["name"] != "eth1").then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// The BGP daemon is in a container whose segments r1 forwards; its neighbour is r2.
+#[test]
+fn a_container_behind_the_router() -> Result<()> {
+    let network = Network::switched()?;
+    let (inside, outside): (IpAddr, IpAddr) = ("198.51.100.2".parse()?, network.r2.v4.into());
+    let container = Namespace::create("container")?;
+    let r1 = &network.r1.namespace;
+    r1.ip(&["link", "add", "veth0", "type", "veth", "peer", "name", INTERFACE, "netns", container.name()])?;
+    r1.ip(&["address", "add", "198.51.100.1/24", "dev", "veth0"])?;
+    r1.ip(&["link", "set", "veth0", "up"])?;
+    r1.sysctl("net.ipv4.ip_forward", "1")?;
+    container.ip(&["address", "add", "198.51.100.2/24", "dev", INTERFACE])?;
+    container.ip(&["link", "set", INTERFACE, "up"])?;
+    container.ip(&["route", "add", "default", "via", "198.51.100.1"])?;
+    network.r2.namespace.ip(&["route", "add", "198.51.100.0/24", "via", "192.0.2.1"])?;
+
+    let configs = [outside, inside].map(|peer| neighbor(&peer.to_string(), PASSWORD, ""));
+    let Protected { network, .. } = &Protected::with(network, &configs[0], &configs[1])?;
+    let sniffer = network.sniff()?;
+    let (mut first, mut second) = Peering::between(inside, outside);
+    (first.hops, second.hops) = (2, 2);
+    let a = Bird::start(&container, &first.with_routes(1000))?;
+    let b = Bird::start(&network.r2.namespace, &second)?;
+    bgp::wait_for_routes(&a, &b, 10, 1000)?;
+    let client = end_at(&container, SocketAddr::new(inside, 0));
+    let server = end_at(&network.r2.namespace, SocketAddr::new(outside, 179));
+    drop((a, b));
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::exchange(near, far, 5 << 20)?;
+    let naked = sniffer.segments().into_iter().filter(|segment| segment.tcp_ao().is_none()).count();
+    ensure!(naked == 0, "{naked} segments without the option on the wire");
+    ensure!(sniffer.largest_frame() <= 1514, "a frame of {} octets", sniffer.largest_frame());
+    Ok(())
+}
+
+#[test]
+fn a_neighbor_on_another_interface_than_its_own() -> Result<()> {
+    let network = Network::switched()?;
+    network.add_link("eth1")?;
+    let configs = ["192.0.2.2", "192.0.2.1"].map(|peer| neighbor(peer, PASSWORD, "interface = \"eth1\""));
+    let Protected { agent1, network, .. } = &Protected::with(network, &configs[0], &configs[1])?;
+    let syn = Segment {
+        source: SocketAddr::new(network.r2.v4.into(), 50_000),
+        destination: SocketAddr::new(network.r1.v4.into(), 179),
+        seq: 1,
+        ack: 0,
+        flags: flags::SYN,
+        options: Vec::new(),
+        data: Vec::new(),
+        hop_limit: 64,
+    };
+    wire::inject(network.attacker(), &network.r1, &syn)?;
+    eventually(std::time::Duration::from_secs(3), "the segment to be counted", || {
+        Ok((agent1.dropped("192.0.2.2", "wrong-interface")? == 1).then_some(()))
+    })
+}
+
+#[test]
+fn dynamic_neighbors() -> Result<()> {
+    let network = Network::switched()?;
+    let configs = [neighbor("192.0.2.0/24", PASSWORD, ""), neighbor("192.0.2.1", PASSWORD, "")];
+    let Protected { network, .. } = &Protected::with(network, &configs[0], &configs[1])?;
+    let (a, b) = bgp::birds(network)?;
+    bgp::wait_for_routes(&a, &b, 10, 10)
+}
+
+/// Needs a kernel with VLAN interfaces.
+#[test]
+fn a_vlan() -> Result<()> {
+    let network = Network::switched()?;
+    let add = ["link", "add", "link", INTERFACE, "name", "vlan10", "type", "vlan", "id", "10"];
+    if let Err(error) = network.r1.namespace.ip(&add) {
+        println!("skipped: this kernel has no VLAN interfaces: {error:#}");
+        return Ok(());
+    }
+    network.r2.namespace.ip(&add)?;
+    for (router, address) in [(&network.r1, "203.0.113.1/24"), (&network.r2, "203.0.113.2/24")] {
+        router.namespace.ip(&["address", "add", address, "dev", "vlan10"])?;
+        router.namespace.ip(&["link", "set", "vlan10", "up"])?;
+    }
+    let configs = ["203.0.113.2", "203.0.113.1"].map(|peer| neighbor(peer, PASSWORD, ""));
+    let Protected { agent1, agent2, network } = &Protected::with(network, &configs[0], &configs[1])?;
+    wait_attached(agent1, "vlan10")?;
+    wait_attached(agent2, "vlan10")?;
+    let client = end_at(&network.r1.namespace, "203.0.113.1:0".parse()?);
+    let server = end_at(&network.r2.namespace, "203.0.113.2:179".parse()?);
+    let sniffer = wire::Sniffer::start(&network.r2.namespace, "vlan10")?;
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::exchange(near, far, 5 << 20)?;
+    let naked = sniffer.segments().into_iter().filter(|segment| segment.tcp_ao().is_none()).count();
+    ensure!(naked == 0, "{naked} segments without the option");
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! What the kernel knows of the programs: instructions verified, time spent.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs, io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
+use anyhow::{Context, Result, ensure};
+use tcpauth_tests::{agent::Agent, scenario::Protected};
+
+use super::Measured;
+
+/// Turns on the kernel's count of time spent in programs.
+const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+
+/// How often a program ran and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    pub count: u64,
+    pub nanoseconds: u64,
+}
+
+/// Runs of the programs of some agents between two moments.
+pub struct RunTimes<'a> {
+    agents: &'a [&'a Agent],
+    before: BTreeMap<String, Run>,
+}
+
+/// The fields of `struct bpf_prog_info` (linux/bpf.h) that are read here, at their places.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProgramInfo {
+    skipped: [u64; 24],
+    run_time_ns: u64,
+    run_count: u64,
+    recursion_misses: u64,
+    verified_instructions: u32,
+    attach: [u32; 2],
+    padding: u32,
+}
+
+pub fn measure() -> Result<Vec<Measured>> {
+    let protected = Protected::switched()?;
+    let programs = programs(&protected.agent1)?;
+    ensure!(!programs.is_empty(), "no program is pinned");
+    let count = |(name, info): (String, ProgramInfo)| {
+        let verified = f64::from(info.verified_instructions);
+        Measured::new(format!("instructions verified in {name}"), verified, "").below(500_000.0)
+    };
+    Ok(programs.into_iter().map(count).collect())
+}
+
+impl<'a> RunTimes<'a> {
+    pub fn begin(agents: &'a [&'a Agent]) -> Result<Self> {
+        fs::write(STATISTICS, "1")?;
+        Ok(Self { agents, before: run_times(agents)? })
+    }
+
+    pub fn end(self) -> Result<BTreeMap<String, Run>> {
+        let mut runs = run_times(self.agents)?;
+        for (name, run) in &mut runs {
+            let before = self.before.get(name).copied().unwrap_or_default();
+            run.count -= before.count;
+            run.nanoseconds -= before.nanoseconds;
+        }
+        Ok(runs)
+    }
+}
+
+impl Drop for RunTimes<'_> {
+    fn drop(&mut self) {
+        let _ = fs::write(STATISTICS, "0");
+    }
+}
+
+fn run_times(agents: &[&Agent]) -> Result<BTreeMap<String, Run>> {
+    let mut runs: BTreeMap<String, Run> = BTreeMap::new();
+    for agent in agents {
+        for (name, info) in programs(agent)? {
+            let run = runs.entry(name).or_default();
+            run.count += info.run_count;
+            run.nanoseconds += info.run_time_ns;
+        }
+    }
+    Ok(runs)
+}
+
+/// The programs that `agent` pinned, by name.
+fn programs(agent: &Agent) -> Result<BTreeMap<String, ProgramInfo>> {
+    let folder = agent.pin_dir().join("progs");
+    let mut programs = BTreeMap::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        programs.insert(entry.file_name().to_string_lossy().into_owned(), info(&entry.path())?);
+    }
+    Ok(programs)
+}
+
+fn info(pin: &Path) -> Result<ProgramInfo> {
+    #[repr(C)]
+    struct ObjGet {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct ObjInfo {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let get = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: the attributes have the layout of this command, and the path outlives the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &get) }.with_context(|| pin.display().to_string())?;
+    // SAFETY: the call has just given this descriptor to us.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: zeros are valid for a structure of integers.
+    let mut info: ProgramInfo = unsafe { mem::zeroed() };
+    let length = mem::size_of::<ProgramInfo>() as u32;
+    let ask = ObjInfo { fd: program.as_raw_fd() as u32, length, info: (&raw mut info) as u64 };
+    // SAFETY: the attributes have the layout of this command, and the kernel writes `length` octets at most.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &ask) }?;
+    Ok(info)
+}
+
+/// The system call.
+///
+/// # Safety
+/// `attributes` has the layout that `command` asks for, and what it points to is valid.
+unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+    // SAFETY: as promised by the caller.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, mem::size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+}

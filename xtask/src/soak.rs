@@ -1,0 +1,67 @@
+//! `cargo xtask soak`: the end-to-end tests that last, longer and again and again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tcpauth_tests::{
+    agent::hide_logs,
+    binaries::use_folder,
+    impair::{Impairment, Treated},
+    namespace,
+    network::{Network, Wire},
+    scenario::Protected,
+    transfer::{self, Options},
+    wait::check_interrupted,
+};
+
+use crate::{build::programs_under_test, command::require_root, setup};
+
+/// How long to go on.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Minutes
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
+    /// Seed of the first round; each round takes the next one
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Octets each way in a round.
+const ROUND: u64 = 20 << 20;
+
+/// Transfers over impaired paths, sequence numbers wrapping in each, until the time is up.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    require_root("`cargo xtask soak`")?;
+    setup::require_build_tools()?;
+    setup::require_test_tools()?;
+    use_folder(programs_under_test()?);
+    namespace::sweep()?;
+    hide_logs();
+    let start = Instant::now();
+    for seed in arguments.seed.. {
+        if start.elapsed() > Duration::from_secs(arguments.minutes * 60) {
+            break;
+        }
+        check_interrupted()?;
+        let took = round(seed)?;
+        println!("seed {seed}: {} MiB each way in {:.1} s", ROUND >> 20, took.0.as_secs_f32());
+        println!("  {:?}", took.1);
+    }
+    Ok(())
+}
+
+fn round(seed: u64) -> Result<(Duration, Treated)> {
+    let impairment = Impairment { loss: 10, duplication: 10, reordering: 20, seed };
+    let protected = Protected::over_v4(Network::with(Wire::Impaired(impairment), 1500)?, "")?;
+    let (client, server) = protected.ends();
+    let options = Options { isn: Some(0u32.wrapping_sub(1 << 20)), ..Options::default() };
+    let (near, far) = transfer::pair(&client, &server, &options)?;
+    let took = transfer::exchange(near, far, ROUND)?;
+    for (agent, peer) in [(&protected.agent1, protected.peer2()), (&protected.agent2, protected.peer1())] {
+        ensure!(agent.dropped(&peer, "wrong-mac")? == 0, "seed {seed}: a good segment had a wrong MAC");
+    }
+    let forwarder = protected.network.middle.as_ref().and_then(|middle| middle.forwarder.as_ref());
+    let treated = forwarder.map(|forwarder| forwarder.treated());
+    Ok((took, treated.unwrap_or(Treated { lost: 0, duplicated: 0, reordered: 0 })))
+}
