@@ -69,11 +69,11 @@ impl Daemon {
                 continue;
             }
             let (peer, state) = (&neighbor.peer, diagnosis.state);
-            let reason = diagnosis.reason.unwrap_or_default();
-            match state {
-                "failing" => tracing::warn!(neighbor = %peer, state, "{reason}"),
-                "established" => tracing::info!(neighbor = %peer, state, "every segment is authenticated"),
-                _ => tracing::info!(neighbor = %peer, state, "{reason}"),
+            let reason = diagnosis.reason.as_deref().unwrap_or("every segment is authenticated");
+            if state == "failing" {
+                tracing::warn!(neighbor = %peer, "{state}: {reason}");
+            } else {
+                tracing::info!(neighbor = %peer, "{state}: {reason}");
             }
             changes.push((number, state));
         }
