@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn numbers_stay_with_their_neighbours() {
         let first = numbered(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
-        let config = ["192.0.2.9", "192.0.2.3", "192.0.2.1"].map(|peer| neighbor(peer));
+        let config = ["192.0.2.9", "192.0.2.3", "192.0.2.1"].map(neighbor);
         let second = Neighbors::number(config, &first, &HashMap::new());
         assert_eq!(number_of(&second, "192.0.2.1"), number_of(&first, "192.0.2.1"));
         assert_eq!(number_of(&second, "192.0.2.3"), number_of(&first, "192.0.2.3"));
