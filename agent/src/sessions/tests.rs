@@ -355,7 +355,9 @@ proptest! {
         let (held, mut frame) = draft.hold();
         // Not under the MAC: Ethernet, the IP header but for its addresses, and the checksum of TCP.
         let at = 34 + at % (frame.len() - 34 - 6);
-        prop_assume!(!(50..52).contains(&at));
+        if (50..52).contains(&at) {
+            return Ok(());
+        }
         frame[at] ^= 1 << bit;
         let outcome = on_held(&held, &frame, &us(), existing.as_ref(), HELD_AT);
         prop_assert!(!matches!(outcome, Outcome::Install(_)));
