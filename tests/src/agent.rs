@@ -212,7 +212,7 @@ impl Drop for Agent {
         }
         drop(self.process.take());
         let _ = fs::remove_dir_all(self.pin_dir());
-        for suffix in ["sock", "lock"] {
+        for suffix in ["sock", "lock", "pid"] {
             let _ = fs::remove_file(format!("/run/tcpauth/{}.{suffix}", self.namespace.name()));
         }
     }

@@ -119,16 +119,19 @@ impl Drop for Sniffer {
 /// # Errors
 /// If the socket refuses it.
 pub fn inject(attacker: &Router, target: &Router, segment: &Segment) -> Result<()> {
-    inject_frame(attacker, &segment.frame(attacker.mac, target.mac))
+    inject_frames(attacker, &[segment.frame(attacker.mac, target.mac)])
 }
 
-/// Sends a frame from `attacker`'s interface as it is.
+/// Sends frames from `attacker`'s interface as they are, one right after the other.
 ///
 /// # Errors
-/// If the socket refuses it.
-pub fn inject_frame(attacker: &Router, frame: &[u8]) -> Result<()> {
+/// If the socket refuses one.
+pub fn inject_frames(attacker: &Router, frames: &[Vec<u8>]) -> Result<()> {
     attacker.namespace.enter(|| {
-        packet_socket(crate::network::INTERFACE)?.send(frame)?;
+        let socket = packet_socket(crate::network::INTERFACE)?;
+        for frame in frames {
+            socket.send(frame)?;
+        }
         Ok(())
     })
 }
@@ -151,9 +154,7 @@ impl Capture {
     /// If tcpdump does not listen within ten seconds.
     pub fn start(namespace: &Namespace, interface: &str, port: u16, file: &Path) -> Result<Self> {
         let mut command = namespace.command("tcpdump");
-        command
-            .args(["-i", interface, "-U", "--immediate-mode", "-s", "0", "-B", "65536", "-Z", "root", "-w"])
-            .arg(file);
+        command.args(["-i", interface, "-s", "0", "-B", "65536", "-Z", "root", "-w"]).arg(file);
         command.arg(format!("tcp port {port}"));
         let mut process = Process::start(command, &file.with_extension("tcpdump.log"))?;
         eventually(Duration::from_secs(10), "tcpdump to listen", || {
@@ -168,8 +169,8 @@ impl Capture {
     /// # Errors
     /// If tcpdump had ended before, or lost packets.
     pub fn finish(mut self) -> Result<PathBuf> {
-        // What passed just now is still between kernel and tcpdump.
-        std::thread::sleep(Duration::from_millis(300));
+        // What passed just now is still in the kernel's buffer, which it hands over once a second.
+        std::thread::sleep(Duration::from_millis(1300));
         self.process.end(libc::SIGINT)?;
         let log = self.process.log();
         if !log.contains("\n0 packets dropped by kernel") {

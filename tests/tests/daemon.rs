@@ -141,7 +141,7 @@ fn purge_leaves_nothing() -> Result<()> {
         ensure!(!agent.pin_dir().exists(), "pins are left");
     }
     let links = protected.network.r1.namespace.ip(&["link", "show"])?;
-    ensure!(!links.contains("tcpauth"), "the lane is left: {links}");
+    ensure!(!links.contains("tcpauth-lane"), "the lane is left: {links}");
     let (near, far) = transfer::pair(&client, &server, &Options::default())?;
     let sniffer = protected.network.sniff()?;
     transfer::exchange(near, far, 1 << 20)?;

@@ -124,17 +124,17 @@ fn a_flood_of_syns_is_rate_limited() -> Result<()> {
     let target = Target::up("")?;
     let network = &target.protected.network;
     let next = target.next()?;
-    for port in 30_000..34_000 {
-        let syn = Segment {
-            source: SocketAddr::new(next.source.ip(), port),
-            destination: SocketAddr::new(next.destination.ip(), 179),
-            flags: flags::SYN,
-            ack: 0,
-            options: tcp_ao_option(1, 0x5a),
-            ..next.clone()
-        };
-        wire::inject(network.attacker(), &network.r1, &syn)?;
-    }
+    let syn = |port| Segment {
+        source: SocketAddr::new(next.source.ip(), port),
+        destination: SocketAddr::new(next.destination.ip(), 179),
+        flags: flags::SYN,
+        ack: 0,
+        options: tcp_ao_option(1, 0x5a),
+        ..next.clone()
+    };
+    let (attacker, victim) = (network.attacker(), &network.r1);
+    let syns: Vec<_> = (30_000..34_000).map(|port| syn(port).frame(attacker.mac, victim.mac)).collect();
+    wire::inject_frames(attacker, &syns)?;
     let agent = &target.protected.agent1;
     let peer = target.protected.peer2();
     eventually(NOTICE, "all SYNs to be counted", || {
@@ -188,7 +188,7 @@ impl Target {
         let events = agent1.events()?;
         let before = (agent1.dropped(&peer, reason)?, agent1.dropped_in_all(&peer)?);
         let frame = forge(self.next()?, (network.attacker().mac, network.r1.mac));
-        wire::inject_frame(network.attacker(), &frame)?;
+        wire::inject_frames(network.attacker(), &[frame])?;
         eventually(NOTICE, &format!("{reason} to be counted"), || {
             Ok((agent1.dropped(&peer, reason)? > before.0).then_some(()))
         })?;

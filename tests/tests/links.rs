@@ -94,7 +94,7 @@ fn a_neighbor_on_another_interface_than_its_own() -> Result<()> {
     };
     wire::inject(network.attacker(), &network.r1, &syn)?;
     eventually(std::time::Duration::from_secs(3), "the segment to be counted", || {
-        Ok((agent1.dropped("192.0.2.2", "wrong-interface")? == 1).then_some(()))
+        Ok((agent1.dropped("192.0.2.2%eth1", "wrong-interface")? == 1).then_some(()))
     })
 }
 

@@ -54,8 +54,10 @@ impl Bird {
     /// If it does not answer.
     pub fn birdc(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new("/usr/sbin/birdc");
-        command.arg("-r").arg("-s").arg(self.socket()).args(words);
-        run(command)
+        command.arg("-s").arg(self.socket()).args(words);
+        let answer = run(command)?;
+        // The first line greets.
+        Ok(answer.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()))
     }
 
     fn socket(&self) -> PathBuf {
