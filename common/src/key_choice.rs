@@ -62,23 +62,16 @@ pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack:
     if is_first_syn(flags) {
         return if local_known && session.local_isn.0 == seq.0 { KeyChoice::Syn } else { KeyChoice::Hold };
     }
-    // A SYN of the peer that waits for its answer: a SYN-ACK, or an RST if nobody listens.
-    let answers_new_syn =
-        session.flags & Session::SYN_RECV != 0 && ack.0 == session.syn_recv_isn.0.wrapping_add(1);
-    let is_of_this_connection =
-        local_known && peer_known && (!answers_new_syn || session.peer_isn.0 == session.syn_recv_isn.0);
-    if flags & flag::SYN != 0 {
-        return if is_of_this_connection && session.local_isn.0 == seq.0 {
-            KeyChoice::Traffic
-        } else if answers_new_syn {
-            KeyChoice::Hold
-        } else {
-            KeyChoice::Refuse(DropReason::NoSession)
-        };
-    }
-    if is_of_this_connection {
+    // SYNs of the peer that may wait for an answer: a SYN-ACK, or an RST if nobody listens.
+    let answered = ack.0.wrapping_sub(1);
+    let answers_last_syn = session.flags & Session::SYN_RECV != 0 && answered == session.syn_recv_isn.0;
+    let answers_peer_isn = peer_known && answered == session.peer_isn.0;
+    let is_of_this_connection = local_known && peer_known && (!answers_last_syn || answers_peer_isn);
+    let is_answer = (answers_last_syn || answers_peer_isn) && flags & (flag::SYN | flag::RST) != 0;
+    let may_be_signed = flags & flag::SYN == 0 || session.local_isn.0 == seq.0;
+    if is_of_this_connection && may_be_signed {
         KeyChoice::Traffic
-    } else if flags & flag::RST != 0 && answers_new_syn {
+    } else if is_answer {
         KeyChoice::Hold
     } else {
         KeyChoice::Refuse(DropReason::NoSession)
@@ -166,6 +159,14 @@ mod tests {
         assert_eq!(outbound_choice(&old, flag::ACK, 1500, 2500), KeyChoice::Traffic, "challenge ACK");
         assert_eq!(outbound_choice(&old, SYN_ACK, 5, 9001), KeyChoice::Hold, "the new connection");
         assert_eq!(outbound_choice(&old, flag::RST | flag::ACK, 0, 9001), KeyChoice::Hold, "refused");
+    }
+
+    #[test]
+    fn an_old_syn_played_again_does_not_keep_the_answer_back() {
+        let mut server = session(Session::PEER_ISN | Session::SYN_RECV);
+        server.syn_recv_isn = Isn(1);
+        assert_eq!(outbound_choice(&server, SYN_ACK, 1000, 2001), KeyChoice::Hold);
+        assert_eq!(outbound_choice(&server, SYN_ACK, 1000, 2002), NO_SESSION);
     }
 
     #[test]
