@@ -21,14 +21,12 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     }
     let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
-    let neighbor = match segment::locate(skb, scratch) {
-        Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Destination, ifindex),
-        Content::TcpWithoutPorts => {
-            neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Destination, ifindex)
-        }
+    let session = match segment::locate(skb, scratch) {
+        Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Destination, ifindex),
+        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Destination, ifindex),
         Content::Icmp | Content::Other => None,
     };
-    if neighbor.is_none() {
+    if session.is_none() {
         return TC_ACT_UNSPEC;
     }
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };

@@ -6,12 +6,13 @@ use aya_ebpf::{
 };
 use tcpauth_common::{
     Algorithm, DropReason,
-    layout::{PeerRule, Quartet, Session},
+    layout::{Direction, Session},
+    option::Header,
 };
 
 use crate::{
     account,
-    maps::{POLICIES, SESSIONS, scratch},
+    maps::{SESSIONS, scratch},
     neighbor,
     segment::{self, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP},
 };
@@ -40,15 +41,13 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
         (PROTOCOL_ICMPV6, ICMPV6_PACKET_TOO_BIG, _) => (false, true),
         _ => return TC_ACT_UNSPEC,
     };
-    let Some(quoted) = quoted_connection(skb, l4 + ICMP_HEADER, is_ipv4, ifindex) else {
+    let Some(session) = quoted_session(skb, l4 + ICMP_HEADER, is_ipv4, ifindex) else {
         return TC_ACT_UNSPEC;
     };
-    let (rule, session) = quoted;
     // SAFETY: map values live while the program runs.
     let (known, algorithm) = unsafe { ((*session).flags, (*session).traffic.algorithm) };
     if is_hard && known & Session::LOCAL_ISN != 0 && known & Session::PEER_ISN != 0 {
-        account::count_refused(rule.neighbor, session, DropReason::Icmp);
-        return TC_ACT_SHOT;
+        return account::refuse(skb, session, DropReason::Icmp, Direction::Inbound);
     }
     if is_too_big {
         let room = Algorithm::from_number(algorithm).map_or(0, |algorithm| algorithm.option_len() as u32);
@@ -57,15 +56,12 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// The session of the TCP segment quoted at `at`, which our end sent, if it is a neighbour's.
+/// The session of the TCP segment quoted at `at`, which our end sent, if it is a neighbour's. Leaves in the
+/// scratch memory whose it is, for the record of the drop: with the quoted sequence number.
 #[inline(always)]
-fn quoted_connection(
-    skb: *mut __sk_buff,
-    at: u32,
-    is_ipv4: bool,
-    ifindex: u32,
-) -> Option<(&'static PeerRule, *mut Session)> {
-    let mut quartet = Quartet::default();
+fn quoted_session(skb: *mut __sk_buff, at: u32, is_ipv4: bool, ifindex: u32) -> Option<*mut Session> {
+    let scratch = scratch()?;
+    let quartet = &mut scratch.quartet;
     let ports_at = if is_ipv4 {
         let mut ip = [0u8; IPV4_HEADER as usize];
         if !segment::load(skb, at, &mut ip) || ip[9] != PROTOCOL_TCP {
@@ -85,19 +81,22 @@ fn quoted_connection(
         }
         at + IPV6_HEADER
     };
-    let mut ports = [0u8; 4];
-    if !segment::load(skb, ports_at, &mut ports) {
+    let mut tcp = [0u8; 8];
+    if !segment::load(skb, ports_at, &mut tcp) {
         return None;
     }
-    quartet.local_port = u16::from_be_bytes([ports[0], ports[1]]);
-    quartet.peer_port = u16::from_be_bytes([ports[2], ports[3]]);
+    quartet.local_port = u16::from_be_bytes([tcp[0], tcp[1]]);
+    quartet.peer_port = u16::from_be_bytes([tcp[2], tcp[3]]);
     if !neighbor::is_protected_port(quartet.local_port) && !neighbor::is_protected_port(quartet.peer_port) {
         return None;
     }
     let rule = neighbor::rule_of(&quartet.peer, ifindex)?;
     quartet.scope = rule.scope;
-    POLICIES.get_ptr(rule.neighbor)?;
-    SESSIONS.get_ptr_mut(&quartet).map(|session| (rule, session))
+    scratch.neighbor = neighbor::of_rule(rule)?;
+    scratch.header = Header::default();
+    scratch.header.words[1] = u32::from_ne_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    scratch.walk.ao_at = 0;
+    SESSIONS.get_ptr_mut(&scratch.quartet)
 }
 
 /// Packet Too Big speaks of the sealed segment; our stack makes it without the option.

@@ -18,7 +18,7 @@ use crate::{
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
-    maps::{SESSIONS, Scratch, scratch},
+    maps::{Scratch, scratch},
     neighbor::{self, PeerEnd},
     options,
     segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
@@ -29,23 +29,18 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
     let content = segment::locate(skb, scratch);
-    let neighbor = match content {
-        Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Source, ifindex),
-        Content::TcpWithoutPorts => {
-            neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Source, ifindex)
-        }
+    let session = match content {
+        Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Source, ifindex),
+        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Source, ifindex),
         Content::Icmp => return icmp::run(skb, ifindex),
         Content::Other => None,
     };
-    let Some(neighbor) = neighbor else { return TC_ACT_UNSPEC };
+    let Some(session) = session else { return TC_ACT_UNSPEC };
     if neighbor::is_for_vlan_interface(&scratch.segment, ifindex) {
         return TC_ACT_UNSPEC;
     }
-    scratch.neighbor = neighbor;
-    scratch.quartet = neighbor::quartet(&scratch.segment, PeerEnd::Source, neighbor.scope);
     scratch.header = Header::default();
     scratch.walk.ao_at = 0;
-    let session = SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut());
     match verify(skb, session, content, ifindex) {
         Ok(verdict) => verdict,
         Err(reason) => refuse(skb, session, reason, Direction::Inbound),

@@ -1,9 +1,9 @@
 //! Whose segment it is.
 
-use tcpauth_common::layout::{PeerRule, Policy, Quartet};
+use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
 
 use crate::{
-    maps::{LOCALS, PEERS, POLICIES, PORTS, VLANS},
+    maps::{LOCALS, PEERS, POLICIES, PORTS, SESSIONS, Scratch, VLANS},
     segment::{LATER_FRAGMENT, Segment},
 };
 
@@ -28,50 +28,49 @@ pub enum PeerEnd {
     Destination,
 }
 
-/// The neighbour whose session a TCP segment on interface `ifindex` belongs to; `None` if it belongs to none
-/// and is nobody's business.
+/// Finds whose session the TCP segment in `scratch` belongs to, on interface `ifindex`: leaves neighbour and
+/// quartet in `scratch` and returns the session, null if there is none yet. `None` if it is nobody's business.
 #[inline(always)]
-pub fn of_tcp(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
+pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<*mut Session> {
+    let segment = &scratch.segment;
     if !is_protected_port(segment.source_port) && !is_protected_port(segment.destination_port) {
         return None;
     }
-    let neighbor = of_addresses(segment, peer_end, ifindex)?;
-    let port = neighbor.policy.port;
-    (segment.source_port == port || segment.destination_port == port).then_some(neighbor)
-}
-
-/// The neighbour of a fragment or packet whose ports nobody can read. A later fragment is left alone: it comes
-/// to nothing without the first.
-#[inline(always)]
-pub fn of_tcp_without_ports(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
-    if segment.fragment == LATER_FRAGMENT { None } else { of_addresses(segment, peer_end, ifindex) }
-}
-
-/// The ends of the segment's connection.
-#[inline(always)]
-pub fn quartet(segment: &Segment, peer_end: PeerEnd, scope: u32) -> Quartet {
-    match peer_end {
-        PeerEnd::Source => Quartet {
-            local: segment.destination,
-            peer: segment.source,
-            local_port: segment.destination_port,
-            peer_port: segment.source_port,
-            scope,
-        },
-        PeerEnd::Destination => Quartet {
-            local: segment.source,
-            peer: segment.destination,
-            local_port: segment.source_port,
-            peer_port: segment.destination_port,
-            scope,
-        },
+    scratch.quartet = quartet(segment, peer_end);
+    // Most segments have a session, which knows its neighbour: no look-up by prefix.
+    if let Some(session) = SESSIONS.get_ptr_mut(&scratch.quartet) {
+        // SAFETY: map values live while the program runs.
+        let number = unsafe { (*session).neighbor };
+        if let Some(policy) = policy_of(number) {
+            scratch.neighbor = Neighbor { number, scope: 0, wrong_interface: 0, policy: *policy };
+            return Some(session);
+        }
     }
+    scratch.neighbor = of_addresses(segment, peer_end, ifindex)?;
+    let port = scratch.neighbor.policy.port;
+    if segment.source_port != port && segment.destination_port != port {
+        return None;
+    }
+    scratch.quartet.scope = scratch.neighbor.scope;
+    Some(SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut()))
+}
+
+/// The same for a fragment or packet whose ports nobody can read. A later fragment is left alone: it comes to
+/// nothing without the first.
+#[inline(always)]
+pub fn of_tcp_without_ports(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<*mut Session> {
+    if scratch.segment.fragment == LATER_FRAGMENT {
+        return None;
+    }
+    scratch.neighbor = of_addresses(&scratch.segment, peer_end, ifindex)?;
+    scratch.quartet = quartet(&scratch.segment, peer_end);
+    Some(core::ptr::null_mut())
 }
 
 /// Whether the frame is tagged for a VLAN interface of this host, which has programs of its own.
 #[inline(always)]
 pub fn is_for_vlan_interface(segment: &Segment, ifindex: u32) -> bool {
-    let tag = tcpauth_common::layout::VlanTag { lower: ifindex, vid: u32::from(segment.vlan) };
+    let tag = VlanTag { lower: ifindex, vid: u32::from(segment.vlan) };
     segment.vlan != 0 && VLANS.get_ptr(tag).is_some()
 }
 
@@ -99,6 +98,26 @@ pub fn rule_of(address: &[u8; 16], ifindex: u32) -> Option<&'static PeerRule> {
     PEERS.get(&key)
 }
 
+/// The ends of the segment's connection, for a neighbour that is not bound to an interface.
+#[inline(always)]
+fn quartet(segment: &Segment, peer_end: PeerEnd) -> Quartet {
+    let (local, local_port, peer, peer_port) = match peer_end {
+        PeerEnd::Source => {
+            (segment.destination, segment.destination_port, segment.source, segment.source_port)
+        }
+        PeerEnd::Destination => {
+            (segment.source, segment.source_port, segment.destination, segment.destination_port)
+        }
+    };
+    Quartet { local, peer, local_port, peer_port, scope: 0 }
+}
+
+#[inline(always)]
+fn policy_of(number: u32) -> Option<&'static Policy> {
+    // SAFETY: entries are replaced whole by the daemon, never freed while the program runs.
+    POLICIES.get_ptr(number).map(|policy| unsafe { &*policy })
+}
+
 #[inline(always)]
 fn of_addresses(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
     let (peer, other) = match peer_end {
@@ -109,13 +128,17 @@ fn of_addresses(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Ne
     if rule.flags & PeerRule::HOST != 0 && is_transit(peer, other) {
         return None;
     }
-    // SAFETY: entries are replaced whole by the daemon, never freed while the program runs.
-    let policy = unsafe { &*POLICIES.get_ptr(rule.neighbor)? };
+    of_rule(rule)
+}
+
+/// The neighbour that a rule names.
+#[inline(always)]
+pub fn of_rule(rule: &PeerRule) -> Option<Neighbor> {
     Some(Neighbor {
         number: rule.neighbor,
         scope: rule.scope,
         wrong_interface: (rule.flags & PeerRule::WRONG_INTERFACE != 0) as u32,
-        policy: *policy,
+        policy: *policy_of(rule.neighbor)?,
     })
 }
 

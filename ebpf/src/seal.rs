@@ -20,7 +20,7 @@ use crate::{
     authenticate::{Covered, MAX_DATA, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
-    maps::{INTERFACES, SESSIONS, scratch},
+    maps::{INTERFACES, scratch},
     neighbor::{self, PeerEnd},
     options,
     segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
@@ -39,19 +39,14 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     }
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
     let content = segment::locate(skb, scratch);
-    let neighbor = match content {
-        Content::Tcp => neighbor::of_tcp(&scratch.segment, PeerEnd::Destination, ifindex),
-        Content::TcpWithoutPorts => {
-            neighbor::of_tcp_without_ports(&scratch.segment, PeerEnd::Destination, ifindex)
-        }
+    let session = match content {
+        Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Destination, ifindex),
+        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Destination, ifindex),
         Content::Icmp | Content::Other => None,
     };
-    let Some(neighbor) = neighbor else { return TC_ACT_SHOT };
-    scratch.neighbor = neighbor;
-    scratch.quartet = neighbor::quartet(&scratch.segment, PeerEnd::Destination, neighbor.scope);
+    let Some(session) = session else { return TC_ACT_SHOT };
     scratch.header = Header::default();
     scratch.walk.ao_at = 0;
-    let session = SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut());
     match seal(skb, session, content, ifindex) {
         Ok(verdict) => verdict,
         Err(reason) => refuse(skb, session, reason, Direction::Outbound),
