@@ -25,10 +25,10 @@ pub struct AddArgs {
     /// Where the secret comes from.
     #[command(flatten)]
     pub secret: SecretArgs,
-    /// MAC algorithm [default: that of [defaults], or hmac-sha-1-96]
+    /// MAC algorithm [default: that of `[defaults]`, or hmac-sha-1-96]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name)))]
     pub algorithm: Option<String>,
-    /// KeyID in both directions [default: that of [defaults], or 1]
+    /// KeyID in both directions [default: that of `[defaults]`, or 1]
     #[arg(long, value_name = "ID", conflicts_with_all = ["send_id", "recv_id"])]
     pub key_id: Option<u8>,
     /// KeyID of what is sent

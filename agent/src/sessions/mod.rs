@@ -2,8 +2,8 @@
 //! lacks keys, and this decides which session serves it, or why it is refused.
 //!
 //! - [`on_held`]: a held segment comes, a session to install or a reason to refuse goes.
-//! - [`rekey`]: the session of a neighbour whose master key tuple was changed.
-//! - [`expiry`]: when a session's entry in the map has served.
+//! - [`rekey()`]: the session of a neighbour whose master key tuple was changed.
+//! - [`expiry()`]: when a session's entry in the map has served.
 //!
 //! An ISN is believed only from a segment whose MAC verified, or from our own end: a forged segment
 //! leaves nothing behind (RFC 5925, 7.5 leaves this to implementers; several got it wrong).
