@@ -29,6 +29,9 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
     let content = segment::locate(skb, scratch);
+    if neighbor::is_for_vlan_interface(&scratch.segment, ifindex) {
+        return TC_ACT_UNSPEC;
+    }
     let session = match content {
         Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Source, ifindex),
         Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Source, ifindex),
@@ -36,9 +39,6 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
         Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_UNSPEC };
-    if neighbor::is_for_vlan_interface(&scratch.segment, ifindex) {
-        return TC_ACT_UNSPEC;
-    }
     scratch.header = Header::default();
     scratch.walk.ao_at = 0;
     match verify(skb, session, content, ifindex) {

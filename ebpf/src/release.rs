@@ -12,6 +12,9 @@ use crate::barrier::skb_field;
 pub fn run(skb: *mut __sk_buff) -> i32 {
     // The daemon marks the frame with its interface.
     let ifindex = skb_field!(skb, mark);
+    // The mark was for us; the stack's rules must not see it.
+    // SAFETY: the kernel hands a valid context to the program.
+    unsafe { (&raw mut (*skb).mark).write_volatile(0) };
     // SAFETY: no pointers.
     unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
 }
