@@ -36,11 +36,16 @@ pub enum DropReason {
     WrongInterface = 14,
     /// The ring buffer to the daemon was full.
     Overload = 15,
+    /// A segment to forward that claims to come from an address of this host.
+    Spoofed = 16,
 }
 
 impl DropReason {
-    /// Number of reasons: the length of every counter array.
-    pub const COUNT: usize = 16;
+    /// Number of reasons.
+    pub const COUNT: usize = 17;
+
+    /// Length of every counter array: a power of two, so that a number is in it by a mask.
+    pub const SLOTS: usize = 32;
 
     /// Every reason, at the index that is its number.
     pub const ALL: [Self; Self::COUNT] = [
@@ -60,6 +65,7 @@ impl DropReason {
         Self::Icmp,
         Self::WrongInterface,
         Self::Overload,
+        Self::Spoofed,
     ];
 
     /// The reason numbered `number`, if there is one.
@@ -86,6 +92,7 @@ impl DropReason {
             Self::Icmp => "icmp",
             Self::WrongInterface => "wrong-interface",
             Self::Overload => "overload",
+            Self::Spoofed => "spoofed",
         }
     }
 }

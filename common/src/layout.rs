@@ -7,7 +7,7 @@ use crate::{DropReason, Isn, KeyId};
 
 /// Version of everything in this file; kept in [`Settings`] so that a daemon recognises pinned maps
 /// it cannot use.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The name of each map, as pinned below the instance's folder.
 pub mod maps {
@@ -19,6 +19,9 @@ pub mod maps {
     pub const PEERS: &str = "PEERS";
     /// `HashMap<[u8; 16], u8>`: addresses of this host (IPv4 as ::ffff:a.b.c.d).
     pub const LOCALS: &str = "LOCALS";
+    /// `LpmTrie<OwnEnd, u32>`: ends of sessions that are behind this host, and the index of the interface
+    /// their segments arrive by (0: they do not arrive, as from a macvlan).
+    pub const FORWARDED: &str = "FORWARDED";
     /// `HashMap<u32, Policy>` by neighbour number.
     pub const POLICIES: &str = "POLICIES";
     /// `HashMap<u32, Counters>` by neighbour number; written by the programs.
@@ -33,8 +36,10 @@ pub mod maps {
     pub const INTERFACES: &str = "INTERFACES";
     /// `HashMap<VlanTag, u32>`: tagged frames that a VLAN interface of this host takes.
     pub const VLANS: &str = "VLANS";
-    /// Ring buffer of [`super::Held`] followed by the frame.
+    /// Ring buffer of [`super::Held`] followed by the frame: SYNs of peers, which anybody can forge.
     pub const HELD: &str = "HELD";
+    /// The same for segments of our own end and the answers to them, which a flood must not delay.
+    pub const HELD_OWN: &str = "HELD_OWN";
     /// Ring buffer of [`super::Dropped`].
     pub const DROPPED: &str = "DROPPED";
 }
@@ -75,6 +80,20 @@ pub struct PeerPrefix {
     pub address: [u8; 16],
 }
 
+/// An end of a neighbour's sessions that is behind this host, for the LPM trie.
+///
+/// The data is the neighbour's number in network byte order and the address, IPv4 as ::ffff:a.b.c.d.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnEnd {
+    /// Bits of `neighbor` and `address` that count, 32 to 160.
+    pub prefix_len: u32,
+    /// The neighbour's number, network byte order.
+    pub neighbor: [u8; 4],
+    /// The address, IPv4-mapped for IPv4.
+    pub address: [u8; 16],
+}
+
 /// What an address in the LPM trie means.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,15 +102,15 @@ pub struct PeerRule {
     pub neighbor: u32,
     /// Interface index the neighbour is bound to, 0 if none: the `scope` of its quartets.
     pub scope: u32,
-    /// [`PeerRule::HOST`], [`PeerRule::WRONG_INTERFACE`].
+    /// [`PeerRule::WRONG_INTERFACE`], [`PeerRule::NOBODY`].
     pub flags: u32,
 }
 
 impl PeerRule {
-    /// A single address, not a prefix of dynamic neighbours.
-    pub const HOST: u32 = 1;
     /// The neighbour is bound to an interface, and this entry stands for all the others.
-    pub const WRONG_INTERFACE: u32 = 2;
+    pub const WRONG_INTERFACE: u32 = 1;
+    /// No neighbour: a hole in a shorter prefix (all of IPv4 in an IPv6 prefix that is short enough).
+    pub const NOBODY: u32 = 2;
 }
 
 /// What holds for all segments of a neighbour, before any session exists.
@@ -123,7 +142,7 @@ pub struct Counters {
     /// Their octets, option included.
     pub verified_octets: u64,
     /// Segments dropped, by [`DropReason`] number.
-    pub dropped: [u64; DropReason::COUNT],
+    pub dropped: [u64; DropReason::SLOTS],
 }
 
 /// A token bucket, filled with time.
@@ -144,6 +163,8 @@ pub struct Bucket {
     pub inbound: Tokens,
     /// For segments held on their way out: apart, so that forged ones cannot starve them.
     pub outbound: Tokens,
+    /// For answers to our SYNs that acknowledge the right number.
+    pub answers: Tokens,
     /// For records in [`maps::DROPPED`].
     pub events: Tokens,
 }
@@ -264,7 +285,9 @@ pub struct VlanTag {
     /// Index of the interface on which the tagged frame is seen.
     pub lower: u32,
     /// VLAN identifier, 1 to 4094.
-    pub vid: u32,
+    pub vid: u16,
+    /// Tag protocol, host byte order: 0x8100 or 0x88a8.
+    pub protocol: u16,
 }
 
 /// Which way a held segment was going.
@@ -297,14 +320,14 @@ pub struct Held {
     pub vlan_present: u8,
     /// [`Direction`] number.
     pub direction: u8,
-    /// Offset of the IP header in the frame, octets.
+    /// Offset of the IP header in the frame, octets; 0 on a link without Ethernet headers.
     pub l3_offset: u16,
     /// Offset of the TCP header in the frame, octets.
     pub l4_offset: u16,
     /// EtherType of the network layer, host byte order: 0x0800 or 0x86dd.
     pub ethertype: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// Tag protocol of `vlan_tci`, host byte order: 0x8100 or 0x88a8.
+    pub vlan_protocol: u16,
 }
 
 /// A record in [`maps::DROPPED`].

@@ -32,8 +32,8 @@ pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, di
 /// Counts a refusal to a neighbour and to the session, which may be null.
 #[inline(always)]
 pub fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) {
-    // The compiler knows that a reason is below COUNT; the verifier does not.
-    let reason = opaque(reason as u32) as usize & (DropReason::COUNT - 1);
+    // The compiler knows that a reason is below SLOTS; the verifier does not.
+    let reason = opaque(reason as u32) as usize & (DropReason::SLOTS - 1);
     // SAFETY: map values live while the program runs; counters are only added to atomically.
     unsafe {
         if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
@@ -157,4 +157,4 @@ unsafe fn add(counter: *mut u64, amount: u64) {
     };
 }
 
-const _: () = assert!(size_of::<Counters>() == 8 * (4 + DropReason::COUNT));
+const _: () = assert!(size_of::<Counters>() == 8 * (4 + DropReason::SLOTS));

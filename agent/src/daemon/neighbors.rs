@@ -109,17 +109,16 @@ impl Neighbors {
             let peer = &neighbor.peer;
             rules.policies.insert(number, policy(neighbor));
             rules.ports.insert(neighbor.port);
-            let host = if peer.is_host() { PeerRule::HOST } else { 0 };
             let Some(interface) = &peer.interface else {
-                rules.peers.insert(prefix(peer, 0), PeerRule { neighbor: number, scope: 0, flags: host });
+                rules.peers.insert(prefix(peer, 0), PeerRule { neighbor: number, scope: 0, flags: 0 });
                 continue;
             };
             let scope = index_of(interface);
             if let Some(scope) = scope {
-                rules.peers.insert(prefix(peer, scope), PeerRule { neighbor: number, scope, flags: host });
+                rules.peers.insert(prefix(peer, scope), PeerRule { neighbor: number, scope, flags: 0 });
             }
             if !peer.is_link_local() {
-                let flags = host | PeerRule::WRONG_INTERFACE;
+                let flags = PeerRule::WRONG_INTERFACE;
                 let rule = PeerRule { neighbor: number, scope: scope.unwrap_or(0), flags };
                 elsewhere.push((prefix(peer, 0), rule));
             }
@@ -228,8 +227,8 @@ mod tests {
             .iter()
             .map(|(key, rule)| ((u32::from_be_bytes(key.scope), rule.neighbor), (rule.scope, rule.flags)))
             .collect();
-        let wrong = PeerRule::HOST | PeerRule::WRONG_INTERFACE;
-        let wanted = [((7, 1), (7, 1)), ((8, 2), (8, 1)), ((0, 2), (8, wrong)), ((0, 4), (0, wrong))];
+        let wrong = PeerRule::WRONG_INTERFACE;
+        let wanted = [((7, 1), (7, 0)), ((8, 2), (8, 0)), ((0, 2), (8, wrong)), ((0, 4), (0, wrong))];
         assert_eq!(peers, BTreeMap::from(wanted));
         assert_eq!(rules.policies.len(), 4);
     }
@@ -239,7 +238,7 @@ mod tests {
         let neighbors = numbered(&["192.0.2.7%eth1", "192.0.2.7"]);
         let rules = neighbors.rules(&index_of);
         assert_eq!(rules.peers.len(), 2);
-        assert!(rules.peers.values().all(|rule| rule.flags == PeerRule::HOST));
+        assert!(rules.peers.values().all(|rule| rule.flags == 0));
     }
 
     #[test]

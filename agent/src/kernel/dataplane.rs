@@ -105,7 +105,7 @@ impl Dataplane {
         let tag = match &link.kind {
             LinkKind::Unprotected(reason) => return Ok(Attachment::Unprotected(reason.clone())),
             LinkKind::Ethernet => None,
-            LinkKind::Vlan { lower, vid } => Some(VlanTag { lower: *lower, vid: u32::from(*vid) }),
+            LinkKind::Vlan { lower, vid } => Some(VlanTag { lower: *lower, vid: *vid, protocol: 0x8100 }),
         };
         if self.maps.allot_slot(link.index)?.is_none() {
             return Err(KernelError::TooManyInterfaces {
