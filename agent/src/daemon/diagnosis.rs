@@ -146,6 +146,11 @@ pub fn meaning(reason: DropReason, key_id: Option<u8>, recv_id: u8) -> String {
         DropReason::WrongInterface => {
             "segments arrive by another interface than the configured one: check `interface` and routing".to_owned()
         }
+        DropReason::Spoofed => {
+            "segments to forward claim to come from this host: somebody forges them; or, if it is a container \
+             behind masquerade, name our address and its interface in `forwarded`"
+                .to_owned()
+        }
         DropReason::Overload => {
             "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
         }
