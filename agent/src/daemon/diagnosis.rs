@@ -146,6 +146,11 @@ pub fn meaning(reason: DropReason, key_id: Option<u8>, recv_id: u8) -> String {
         DropReason::WrongInterface => {
             "segments arrive by another interface than the configured one: check `interface` and routing".to_owned()
         }
+        DropReason::Spoofed => {
+            "segments with an address of this host came in from outside to be forwarded: list the container that \
+             is masqueraded under `forwarded`, with its interface; or somebody forges them"
+                .to_owned()
+        }
         DropReason::Overload => {
             "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
         }
