@@ -87,7 +87,7 @@ fn a_second_daemon_takes_over_maps_and_links() {
     assert_eq!(first.attach(&ethernet("tk0")).unwrap(), Attachment::Protected(Hook::Tcx));
     let prefix =
         PeerPrefix { prefix_len: 160, scope: [0; 4], address: mapped("2001:db8::2".parse().unwrap()) };
-    let rule = PeerRule { neighbor: 3, scope: 0, flags: PeerRule::HOST };
+    let rule = PeerRule { neighbor: 3, scope: 0, flags: 0 };
     let policy = Policy { port: 179, recv_id: 1, option_len: 16, ..Policy::default() };
     first.set_peer(&prefix, &rule).unwrap();
     first.set_policy(3, &policy).unwrap();
@@ -184,7 +184,7 @@ fn purge_leaves_nothing() {
     let report = Dataplane::purge(&namespace.instance).unwrap();
     assert_eq!(report.interfaces, ["tk0"]);
     assert!(report.lane);
-    assert!(report.pins >= 13 + 4 + 4, "{report}");
+    assert!(report.pins >= 15 + 4 + 4, "{report}");
     assert!(!namespace.instance.pin_dir().exists());
     assert!(programs("tk0", TcAttachType::Ingress).is_empty());
     assert!(!run("ip link").contains(LANE0));
@@ -230,7 +230,7 @@ fn a_set_up_that_was_cut_short_is_completed() {
     assert_eq!(programs(LANE1, TcAttachType::Ingress).len(), 1);
     assert_eq!(programs(LANE0, TcAttachType::Ingress).len(), 1);
     assert!(run(&format!("ethtool -k {LANE0}")).contains("tx-tcp-segmentation: off"));
-    assert_eq!(namespace.pins("maps").len(), 13);
+    assert_eq!(namespace.pins("maps").len(), 15);
     dataplane.set_port(179, true).unwrap();
 }
 

@@ -36,7 +36,7 @@ fn with_neighbor(instance: &Instance) -> Dataplane {
     let address = mapped("192.0.2.2".parse().unwrap());
     let prefix = PeerPrefix { prefix_len: 160, scope: [0; 4], address };
     dataplane.set_policy(1, &policy).unwrap();
-    dataplane.set_peer(&prefix, &PeerRule { neighbor: 1, scope: 0, flags: PeerRule::HOST }).unwrap();
+    dataplane.set_peer(&prefix, &PeerRule { neighbor: 1, scope: 0, flags: 0 }).unwrap();
     dataplane.set_port(179, true).unwrap();
     dataplane.add_local("192.0.2.1".parse().unwrap()).unwrap();
     let link = Link { index: index("tk0"), name: "tk0".to_owned(), mtu: 1500, kind: LinkKind::Ethernet };

@@ -84,6 +84,9 @@ fn block(neighbor: &NeighborStatus) -> Block {
     if let Some(hops) = neighbor.ttl_security {
         block.field("ttl security", format!("{hops} hop{}", if hops == 1 { "" } else { "s" }));
     }
+    if !neighbor.forwarded.is_empty() {
+        block.field("forwarded", neighbor.forwarded.join(", "));
+    }
     block.field("unauthenticated", &neighbor.unauthenticated);
     block.field("sessions", neighbor.sessions.to_string());
     counts::fields(&mut block, &neighbor.counters);
@@ -110,6 +113,7 @@ neighbor 192.0.2.9
   tcp options:     include
   port:            179
   ttl security:    1 hop
+  forwarded:       10.88.0.0/24%veth1, 192.0.2.5
   unauthenticated: drop
   sessions:        0
   signed:          0 segments, 0 B

@@ -46,6 +46,10 @@ pub struct AddArgs {
     /// GTSM (RFC 5082): the neighbor is at most so many hops away
     #[arg(long, value_name = "HOPS", value_parser = clap::value_parser!(u8).range(1..=254))]
     pub ttl_security: Option<u8>,
+    /// An end of its sessions behind this host, with the interface by which its segments arrive here
+    /// (172.17.0.2%docker0); may be given several times
+    #[arg(long, value_name = "END", value_delimiter = ',')]
+    pub forwarded: Vec<String>,
     /// Whether the MAC covers TCP options
     #[arg(long, value_name = "WHETHER", value_parser = PossibleValuesParser::new(["include", "exclude"]))]
     pub tcp_options: Option<String>,
@@ -95,6 +99,7 @@ impl AddArgs {
             port: self.port,
             interface: self.interface.as_deref(),
             ttl_security: self.ttl_security,
+            forwarded: &self.forwarded,
             tcp_options: self.tcp_options.as_deref(),
             ..Fields::default()
         };
@@ -146,6 +151,8 @@ struct Fields<'a> {
     interface: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_security: Option<u8>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    forwarded: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp_options: Option<&'a str>,
 }
@@ -181,6 +188,8 @@ mod tests {
             "--port=1179",
             "--interface=eth0",
             "--ttl-security=2",
+            "--forwarded=172.17.0.2%docker0,192.0.2.9",
+            "--forwarded=10.88.0.0/24%veth1",
             "--tcp-options=exclude",
         ]);
         let expected = "\
@@ -191,6 +200,7 @@ recv-id = 4
 port = 1179
 interface = \"eth0\"
 ttl-security = 2
+forwarded = [\"172.17.0.2%docker0\", \"192.0.2.9\", \"10.88.0.0/24%veth1\"]
 tcp-options = \"exclude\"
 ";
         assert_eq!(add.toml(&password("v61ne0qkel33&")).unwrap().as_str(), expected);

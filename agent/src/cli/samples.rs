@@ -44,6 +44,7 @@ pub fn failing_neighbor() -> NeighborStatus {
     NeighborStatus {
         reason: Some("wrong MAC: the password differs at the two ends".to_owned()),
         ttl_security: Some(1),
+        forwarded: vec!["10.88.0.0/24%veth1".to_owned(), "192.0.2.5".to_owned()],
         counters: Counts { dropped, ..Counts::default() },
         last_drop: Some(LastDrop {
             reason: "wrong-mac".to_owned(),
@@ -121,6 +122,7 @@ fn neighbor(peer: &str, state: &str) -> NeighborStatus {
         tcp_options: "include".to_owned(),
         port: 179,
         ttl_security: None,
+        forwarded: Vec::new(),
         unauthenticated: "drop".to_owned(),
         sessions: 0,
         counters: Counts::default(),

@@ -11,11 +11,11 @@ use zeroize::Zeroize;
 use super::error::{Report, Subject, nearest};
 use super::peer::is_interface_name;
 use super::secret::Source;
-use super::{KeyManagement, PeerError, Problem, Unauthenticated};
+use super::{KeyManagement, Peer, PeerError, Problem, Unauthenticated};
 use crate::keys::{MasterKey, TcpOptions};
 
 /// The fields of a neighbour and of `[defaults]`.
-pub(super) const FIELDS: [&str; 15] = [
+pub(super) const FIELDS: [&str; 16] = [
     "password",
     "password-file",
     "key-hex",
@@ -29,6 +29,7 @@ pub(super) const FIELDS: [&str; 15] = [
     "port",
     "interface",
     "ttl-security",
+    "forwarded",
     "key-management",
     "unauthenticated",
 ];
@@ -51,6 +52,7 @@ pub(super) struct Fields {
     pub(super) port: Option<u16>,
     pub(super) interface: Option<String>,
     pub(super) ttl_security: Option<u8>,
+    pub(super) forwarded: Option<Vec<Peer>>,
     pub(super) key_management: Option<KeyManagement>,
     pub(super) unauthenticated: Option<Unauthenticated>,
 }
@@ -73,6 +75,8 @@ pub(super) struct Table {
     pub(super) fields: Fields,
     /// The value of `interface`.
     pub(super) interface_span: Option<Range<usize>>,
+    /// The ends of `forwarded`, one for one.
+    pub(super) forwarded_spans: Vec<Range<usize>>,
     /// The first secret that stands in the document itself.
     pub(super) inline_secret: Option<Range<usize>>,
 }
@@ -208,6 +212,12 @@ fn read_fields(table: &DeTable<'_>, subject: &Subject, folder: &Path, report: &m
                 read.interface_span = Some(value.span());
             }
             "ttl-security" => fields.ttl_security = cell.number("ttl-security", 1, 254),
+            "forwarded" => {
+                if let Some(ends) = cell.forwarded() {
+                    let (ends, spans): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+                    (fields.forwarded, read.forwarded_spans) = (Some(ends), spans);
+                }
+            }
             "key-management" => fields.key_management = cell.choice("key-management", &KEY_MANAGEMENT),
             "unauthenticated" => fields.unauthenticated = cell.choice("unauthenticated", &UNAUTHENTICATED),
             "neighbor" => report.add(&key.span(), subject, Problem::NeighborInTable),
@@ -302,6 +312,27 @@ impl<'c> Cell<'c, '_, '_> {
             self.wrong(Problem::UnknownValue { field, accepted, nearest });
         }
         option.map(|(_, option)| *option)
+    }
+
+    /// Ends behind this host, and where each is. What is wrong is left out.
+    fn forwarded(&mut self) -> Option<Vec<(Peer, Range<usize>)>> {
+        let DeValue::Array(values) = self.value.get_ref() else {
+            self.wrong_type("forwarded", "a list of addresses and prefixes in quotes");
+            return None;
+        };
+        let mut ends: Vec<(Peer, Range<usize>)> = Vec::with_capacity(values.len());
+        for value in values {
+            let mut cell = Cell { value, subject: self.subject, report: self.report };
+            let Some(text) = cell.text("an end of forwarded") else { continue };
+            match Peer::forwarded_end(text) {
+                Err(problem) => cell.wrong(problem),
+                Ok(end) if ends.iter().any(|(other, _)| other.same_addresses(&end)) => {
+                    cell.wrong(Problem::ForwardedTwice);
+                }
+                Ok(end) => ends.push((end, value.span())),
+            }
+        }
+        Some(ends)
     }
 
     /// The secret from `source`.

@@ -115,6 +115,15 @@ pub enum Problem {
     )]
     InsideBoundPrefix { other: String },
 
+    #[error(
+        "{0}; write an end behind this host as \"172.17.0.2%docker0\", \"10.88.0.0/24%veth1\" or \"192.0.2.9\""
+    )]
+    ForwardedEnd(&'static str),
+    #[error("the same end is in the list already; keep one of the two")]
+    ForwardedTwice,
+    #[error("an end of the other IP family; sessions with this neighbour cannot have it, remove it")]
+    ForwardedFamily,
+
     #[error("no secret; give password, password-file, key-hex or key-base64 here or under [defaults]")]
     NoSecret,
     #[error("{first} and {second} are both given; keep one")]

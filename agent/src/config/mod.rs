@@ -52,6 +52,9 @@ pub struct Neighbor {
     pub port: u16,
     /// GTSM (RFC 5082): hops away at most, 1 to 254; segments with a hop limit below 256 − hops are refused.
     pub ttl_security: Option<u8>,
+    /// Ends of its sessions that are behind this host, each with the interface by which its segments arrive
+    /// here; all of the neighbour's family, no address or prefix twice.
+    pub forwarded: Vec<Peer>,
     /// Where the keys of a connection come from.
     pub key_management: KeyManagement,
     /// What becomes of segments without a MAC.

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::Problem;
+
 /// Whom a neighbour entry is about: one address, or a prefix of dynamic neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer {
@@ -63,6 +65,28 @@ impl Peer {
         self.address.is_ipv4() == other.address.is_ipv4()
             && self.prefix_len <= other.prefix_len
             && masked(other.address, self.prefix_len) == self.address
+    }
+
+    /// Whether both are the same addresses, by whatever interface.
+    pub(super) fn same_addresses(&self, other: &Self) -> bool {
+        (self.address, self.prefix_len) == (other.address, other.prefix_len)
+    }
+
+    /// An end behind this host, from an item of `forwarded`. A link-local one needs no interface: from a macvlan
+    /// its segments do not arrive at all. The problem does not quote the text.
+    pub(super) fn forwarded_end(text: &str) -> Result<Self, Problem> {
+        Self::parse(text, None).or_else(|error| match error {
+            PeerError::LinkLocalWithoutInterface(peer) => Ok(*peer),
+            PeerError::InterfaceName | PeerError::PrefixLength(_) => Err(error.into()),
+            PeerError::HostBits(_) => Err(Problem::ForwardedEnd("bits are set behind the prefix")),
+            PeerError::Mapped(_) => Err(Problem::ForwardedEnd("an IPv4 address in IPv6 form")),
+            PeerError::NotAddress | PeerError::TwoInterfaces => {
+                Err(Problem::ForwardedEnd("not an IP address or prefix"))
+            }
+            PeerError::Multicast | PeerError::Broadcast | PeerError::Unspecified(_) | PeerError::Loopback => {
+                Err(Problem::ForwardedEnd("no end of a session has this address"))
+            }
+        })
     }
 
     /// As [`FromStr`], for a neighbour whose field `interface` is given as well or instead.

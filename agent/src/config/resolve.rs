@@ -105,6 +105,14 @@ fn resolve_entry(
         report.add(field_span.unwrap_or(&entry.span), subject, error);
     });
 
+    if let (Ok(peer), Some(ends)) = (&peer, &fields.forwarded) {
+        for (end, span) in ends.iter().zip(&entry.table.forwarded_spans) {
+            if end.address.is_ipv4() != peer.address.is_ipv4() {
+                report.add(span, subject, Problem::ForwardedFamily);
+            }
+        }
+    }
+
     let secret = if fields.secret == Secret::Absent { &defaults.secret } else { &fields.secret };
     let mkt = match secret {
         Secret::Given(master_key) => Some(Mkt {
@@ -126,7 +134,13 @@ fn resolve_entry(
 
 fn neighbor(peer: Peer, mkt: Mkt, entry: &Entry<'_>, defaults: &Fields) -> Neighbor {
     let fields = &entry.table.fields;
+    let forwarded = fields.forwarded.as_ref().or(defaults.forwarded.as_ref());
     Neighbor {
+        // Those of the other family can only come from the defaults.
+        forwarded: (forwarded.into_iter().flatten())
+            .filter(|end| end.address.is_ipv4() == peer.address.is_ipv4())
+            .cloned()
+            .collect(),
         peer,
         mkt,
         port: fields.port.or(defaults.port).unwrap_or(BGP_PORT),

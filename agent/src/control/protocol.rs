@@ -125,6 +125,8 @@ pub struct NeighborStatus {
     pub port: u16,
     /// GTSM hops, if checked.
     pub ttl_security: Option<u8>,
+    /// Ends behind this host, as in the configuration.
+    pub forwarded: Vec<String>,
     /// `drop`.
     pub unauthenticated: String,
     /// Sessions in the map.

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use tcpauth_common::layout::{PeerPrefix, PeerRule, Policy, Quartet};
+use tcpauth_common::layout::{OwnEnd, PeerPrefix, PeerRule, Policy, Quartet};
 
 use crate::{
     config::{Neighbor, Peer},
@@ -24,6 +24,8 @@ pub struct Neighbors {
 pub struct Rules {
     /// For `PEERS`.
     pub peers: HashMap<PeerPrefix, PeerRule>,
+    /// For `FORWARDED`.
+    pub forwarded: HashMap<OwnEnd, u32>,
     /// For `POLICIES`.
     pub policies: BTreeMap<u32, Policy>,
     /// For `PORTS`.
@@ -109,6 +111,11 @@ impl Neighbors {
             let peer = &neighbor.peer;
             rules.policies.insert(number, policy(neighbor));
             rules.ports.insert(neighbor.port);
+            // None for an end whose interface does not exist: nothing can arrive by it.
+            rules.forwarded.extend(neighbor.forwarded.iter().filter_map(|end| {
+                let ifindex = end.interface.as_deref().map_or(Some(0), index_of)?;
+                Some((own_end(number, end), ifindex))
+            }));
             let Some(interface) = &peer.interface else {
                 rules.peers.insert(prefix(peer, 0), PeerRule { neighbor: number, scope: 0, flags: 0 });
                 continue;
@@ -162,6 +169,11 @@ fn prefix(peer: &Peer, scope: u32) -> PeerPrefix {
         scope: scope.to_be_bytes(),
         address: mapped(peer.address),
     }
+}
+
+fn own_end(number: u32, end: &Peer) -> OwnEnd {
+    let PeerPrefix { prefix_len, address, .. } = prefix(end, 0);
+    OwnEnd { prefix_len, neighbor: number.to_be_bytes(), address }
 }
 
 fn policy(neighbor: &Neighbor) -> Policy {
@@ -231,6 +243,25 @@ mod tests {
         let wanted = [((7, 1), (7, 0)), ((8, 2), (8, 0)), ((0, 2), (8, wrong)), ((0, 4), (0, wrong))];
         assert_eq!(peers, BTreeMap::from(wanted));
         assert_eq!(rules.policies.len(), 4);
+    }
+
+    #[test]
+    fn ends_behind_us_follow_their_interfaces() {
+        let mut router = neighbor("192.0.2.1");
+        let ends = ["172.17.0.2%eth0", "10.88.0.0/24%eth9", "192.0.2.9"];
+        router.forwarded = ends.map(|end| end.parse().unwrap()).to_vec();
+        let neighbors = Neighbors::number([router], &Neighbors::default(), &HashMap::new());
+        let ends = |rules: Rules| -> BTreeMap<_, _> {
+            let shown = |end: OwnEnd| (u32::from_be_bytes(end.neighbor), end.prefix_len, end.address);
+            rules.forwarded.into_iter().map(|(end, ifindex)| (shown(end), ifindex)).collect()
+        };
+        let address = |text: &str| mapped(text.parse().unwrap());
+        let mut wanted =
+            BTreeMap::from([((1, 160, address("172.17.0.2")), 7), ((1, 160, address("192.0.2.9")), 0)]);
+        assert_eq!(ends(neighbors.rules(&index_of)), wanted);
+        wanted.insert((1, 152, address("10.88.0.0")), 11);
+        let later = |name: &str| if name == "eth9" { Some(11) } else { index_of(name) };
+        assert_eq!(ends(neighbors.rules(&later)), wanted);
     }
 
     #[test]

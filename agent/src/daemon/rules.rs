@@ -25,6 +25,7 @@ pub fn read(dataplane: &Dataplane) -> Result<Rules, KernelError> {
     Ok(Rules {
         peers: dataplane.peers()?.into_iter().collect(),
         policies: dataplane.policies()?.into_iter().collect(),
+        forwarded: dataplane.forwarded()?.into_iter().collect(),
         ports: dataplane.ports()?.into_iter().collect(),
     })
 }
@@ -43,6 +44,11 @@ pub fn write(dataplane: &mut Dataplane, old: &Rules, new: &Rules) -> Result<(), 
     for port in new.ports.difference(&old.ports) {
         dataplane.set_port(*port, true)?;
     }
+    for (end, ifindex) in &new.forwarded {
+        if old.forwarded.get(end) != Some(ifindex) {
+            dataplane.set_forwarded(end, *ifindex)?;
+        }
+    }
     for (prefix, rule) in &new.peers {
         if old.peers.get(prefix) != Some(rule) {
             dataplane.set_peer(prefix, rule)?;
@@ -50,6 +56,9 @@ pub fn write(dataplane: &mut Dataplane, old: &Rules, new: &Rules) -> Result<(), 
     }
     for prefix in old.peers.keys().filter(|prefix| !new.peers.contains_key(prefix)) {
         dataplane.remove_peer(prefix)?;
+    }
+    for end in old.forwarded.keys().filter(|end| !new.forwarded.contains_key(end)) {
+        dataplane.remove_forwarded(end)?;
     }
     for port in old.ports.difference(&new.ports) {
         dataplane.set_port(*port, false)?;

@@ -74,6 +74,7 @@ impl Daemon {
             tcp_options: if neighbor.mkt.excludes_options() { "exclude" } else { "include" }.to_owned(),
             port: neighbor.port,
             ttl_security: neighbor.ttl_security,
+            forwarded: neighbor.forwarded.iter().map(ToString::to_string).collect(),
             unauthenticated: match neighbor.unauthenticated {
                 Unauthenticated::Drop => "drop".to_owned(),
             },

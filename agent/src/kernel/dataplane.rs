@@ -4,8 +4,8 @@ use std::{fmt, fs, net::IpAddr, os::unix::fs::MetadataExt};
 
 use aya::programs::TcAttachType;
 use tcpauth_common::layout::{
-    Counters, Held, LAYOUT_VERSION, MAX_INTERFACES, PeerPrefix, PeerRule, Policy, Quartet, Session, Settings,
-    VlanTag, maps,
+    Counters, Held, LAYOUT_VERSION, MAX_INTERFACES, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session,
+    Settings, VlanTag, maps,
 };
 
 use super::{
@@ -81,7 +81,7 @@ impl Dataplane {
         let settings =
             Settings { layout_version: LAYOUT_VERSION, lane0: lane.lane0, lane1: lane.lane1, netns };
         maps.set_settings(&settings)?;
-        for ring in [&mut maps.held, &mut maps.dropped].into_iter().flatten() {
+        for ring in [&mut maps.held_own, &mut maps.held, &mut maps.dropped].into_iter().flatten() {
             drain(ring);
         }
         let mut dataplane = Self { maps, programs, pins, lane, hook, releaser: Releaser::new()? };
@@ -160,12 +160,14 @@ impl Dataplane {
         self.releaser.send(lane_for(held, self.lane.lane0, self.lane.lane1), held, frame)
     }
 
-    /// The ring of held segments; once. Must be called within a tokio runtime with I/O enabled.
+    /// The rings of held segments; once. Must be called within a tokio runtime with I/O enabled.
     ///
     /// # Errors
     /// [`KernelError::RingTaken`].
     pub fn take_held(&mut self) -> Result<HeldRing, KernelError> {
-        HeldRing::new(self.maps.held.take().ok_or(KernelError::RingTaken(maps::HELD))?)
+        let taken = KernelError::RingTaken;
+        let own = self.maps.held_own.take().ok_or(taken(maps::HELD_OWN))?;
+        HeldRing::new(own, self.maps.held.take().ok_or(taken(maps::HELD))?)
     }
 
     /// The ring of drops; once. Must be called within a tokio runtime with I/O enabled.
@@ -242,6 +244,21 @@ impl Dataplane {
     /// Removes an address of this host, if it is there.
     pub fn remove_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
         self.maps.remove_local(address)
+    }
+
+    /// Ends behind this host, and the index of the interface by which their segments arrive.
+    pub fn forwarded(&self) -> Result<Vec<(OwnEnd, u32)>, KernelError> {
+        self.maps.forwarded()
+    }
+
+    /// Adds or changes an end behind this host; 0 for one whose segments do not arrive.
+    pub fn set_forwarded(&mut self, end: &OwnEnd, ifindex: u32) -> Result<(), KernelError> {
+        self.maps.set_forwarded(end, ifindex)
+    }
+
+    /// Removes an end behind this host, if it is there.
+    pub fn remove_forwarded(&mut self, end: &OwnEnd) -> Result<(), KernelError> {
+        self.maps.remove_forwarded(end)
     }
 
     /// The neighbours' policies, by number.

@@ -7,17 +7,19 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, RingBuf, lpm_trie},
 };
 use tcpauth_common::layout::{
-    Bucket, Counters, MAX_INTERFACES, PeerPrefix, PeerRule, Policy, Quartet, Session, Settings, VlanTag, maps,
+    Bucket, Counters, MAX_INTERFACES, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session, Settings,
+    VlanTag, maps,
 };
 
 use super::{KernelError, pod::Value};
 
 /// Every map that is pinned: all that the programs and the next daemon share.
-pub(super) const PINNED: [&str; 13] = [
+pub(super) const PINNED: [&str; 15] = [
     maps::SETTINGS,
     maps::PORTS,
     maps::PEERS,
     maps::LOCALS,
+    maps::FORWARDED,
     maps::POLICIES,
     maps::COUNTERS,
     maps::BUCKETS,
@@ -26,21 +28,23 @@ pub(super) const PINNED: [&str; 13] = [
     maps::INTERFACES,
     maps::VLANS,
     maps::HELD,
+    maps::HELD_OWN,
     maps::DROPPED,
 ];
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
 
-/// Scope and address, the data of a [`PeerPrefix`].
-type PeerData = [u8; 20];
+/// Scope and address, the data of a [`PeerPrefix`]; number and address, that of an [`OwnEnd`].
+type TrieData = [u8; 20];
 
 /// The maps of an instance.
 pub(super) struct Maps {
     settings: Array<MapData, Value<Settings>>,
     ports: Array<MapData, u8>,
-    peers: LpmTrie<MapData, PeerData, Value<PeerRule>>,
+    peers: LpmTrie<MapData, TrieData, Value<PeerRule>>,
     locals: HashMap<MapData, [u8; 16], u8>,
+    forwarded: LpmTrie<MapData, TrieData, u32>,
     policies: HashMap<MapData, u32, Value<Policy>>,
     counters: HashMap<MapData, u32, Value<Counters>>,
     buckets: HashMap<MapData, u32, Value<Bucket>>,
@@ -50,6 +54,8 @@ pub(super) struct Maps {
     vlans: HashMap<MapData, Value<VlanTag>, u32>,
     /// Until the daemon takes it.
     pub(super) held: Option<RingBuf<MapData>>,
+    /// Until the daemon takes it.
+    pub(super) held_own: Option<RingBuf<MapData>>,
     /// Until the daemon takes it.
     pub(super) dropped: Option<RingBuf<MapData>>,
 }
@@ -73,6 +79,7 @@ impl Maps {
             ports: take(ebpf, maps::PORTS)?,
             peers: take(ebpf, maps::PEERS)?,
             locals: take(ebpf, maps::LOCALS)?,
+            forwarded: take(ebpf, maps::FORWARDED)?,
             policies: take(ebpf, maps::POLICIES)?,
             counters: take(ebpf, maps::COUNTERS)?,
             buckets: take(ebpf, maps::BUCKETS)?,
@@ -81,6 +88,7 @@ impl Maps {
             interfaces: take(ebpf, maps::INTERFACES)?,
             vlans: take(ebpf, maps::VLANS)?,
             held: Some(take(ebpf, maps::HELD)?),
+            held_own: Some(take(ebpf, maps::HELD_OWN)?),
             dropped: Some(take(ebpf, maps::DROPPED)?),
         })
     }
@@ -133,6 +141,24 @@ impl Maps {
 
     pub(super) fn remove_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
         gone_is_fine(maps::LOCALS, self.locals.remove(&mapped(address)))
+    }
+
+    pub(super) fn forwarded(&self) -> Result<Vec<(OwnEnd, u32)>, KernelError> {
+        self.forwarded
+            .iter()
+            .map(|entry| entry.map(|(key, ifindex)| (end_of(&key), ifindex)))
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(maps::FORWARDED, &error))
+    }
+
+    pub(super) fn set_forwarded(&mut self, end: &OwnEnd, ifindex: u32) -> Result<(), KernelError> {
+        self.forwarded
+            .insert(&end_key(end), ifindex, BPF_ANY)
+            .map_err(|error| failed(maps::FORWARDED, &error))
+    }
+
+    pub(super) fn remove_forwarded(&mut self, end: &OwnEnd) -> Result<(), KernelError> {
+        gone_is_fine(maps::FORWARDED, self.forwarded.remove(&end_key(end)))
     }
 
     pub(super) fn policies(&self) -> Result<Vec<(u32, Policy)>, KernelError> {
@@ -269,21 +295,38 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
     T::try_from(map).map_err(|error| failed(name, &error))
 }
 
-fn key_of(prefix: &PeerPrefix) -> lpm_trie::Key<PeerData> {
-    let mut data = [0; 20];
-    let (scope, address) = data.split_at_mut(prefix.scope.len());
-    scope.copy_from_slice(&prefix.scope);
-    address.copy_from_slice(&prefix.address);
-    lpm_trie::Key::new(prefix.prefix_len, data)
+fn key_of(prefix: &PeerPrefix) -> lpm_trie::Key<TrieData> {
+    lpm_trie::Key::new(prefix.prefix_len, joined(prefix.scope, prefix.address))
 }
 
-fn prefix_of(key: &lpm_trie::Key<PeerData>) -> PeerPrefix {
-    let mut prefix = PeerPrefix { prefix_len: key.prefix_len(), scope: [0; 4], address: [0; 16] };
-    let data = key.data();
-    let (scope, address) = data.split_at(prefix.scope.len());
-    prefix.scope.copy_from_slice(scope);
-    prefix.address.copy_from_slice(address);
-    prefix
+fn prefix_of(key: &lpm_trie::Key<TrieData>) -> PeerPrefix {
+    let (scope, address) = parted(key.data());
+    PeerPrefix { prefix_len: key.prefix_len(), scope, address }
+}
+
+fn end_key(end: &OwnEnd) -> lpm_trie::Key<TrieData> {
+    lpm_trie::Key::new(end.prefix_len, joined(end.neighbor, end.address))
+}
+
+fn end_of(key: &lpm_trie::Key<TrieData>) -> OwnEnd {
+    let (neighbor, address) = parted(key.data());
+    OwnEnd { prefix_len: key.prefix_len(), neighbor, address }
+}
+
+fn joined(number: [u8; 4], address: [u8; 16]) -> TrieData {
+    let mut data = [0; 20];
+    let (front, back) = data.split_at_mut(number.len());
+    front.copy_from_slice(&number);
+    back.copy_from_slice(&address);
+    data
+}
+
+fn parted(data: TrieData) -> ([u8; 4], [u8; 16]) {
+    let (mut number, mut address) = ([0; 4], [0; 16]);
+    let (front, back) = data.split_at(number.len());
+    number.copy_from_slice(front);
+    address.copy_from_slice(back);
+    (number, address)
 }
 
 fn found<T>(map: &'static str, result: Result<T, MapError>) -> Result<Option<T>, KernelError> {
@@ -345,12 +388,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_prefix_survives_the_trie_key() {
+    fn prefixes_survive_the_trie_key() {
         let prefix = PeerPrefix {
             prefix_len: 32 + 96 + 24,
             scope: 7_u32.to_be_bytes(),
             address: mapped("192.0.2.0".parse().unwrap()),
         };
         assert_eq!(prefix_of(&key_of(&prefix)), prefix);
+        let end = OwnEnd {
+            prefix_len: 32 + 96 + 16,
+            neighbor: 9_u32.to_be_bytes(),
+            address: mapped("172.17.0.0".parse().unwrap()),
+        };
+        assert_eq!(end_of(&end_key(&end)), end);
     }
 }

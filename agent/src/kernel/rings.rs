@@ -8,16 +8,20 @@ use tokio::io::unix::AsyncFd;
 
 use super::{KernelError, pod::split_head};
 
-/// Segments held for keys, in the order in which they were held.
-pub struct HeldRing(Ring);
+/// Segments held for keys. Those of our own end and the answers to them come first, whatever else is there:
+/// the others are SYNs, which anybody can forge.
+pub struct HeldRing {
+    own: Ring,
+    others: Ring,
+}
 
 /// Segments dropped; the programs limit their rate.
 pub struct DroppedRing(Ring);
 
 impl HeldRing {
     /// Must be called within a tokio runtime with I/O enabled.
-    pub(super) fn new(ring: RingBuf<MapData>) -> Result<Self, KernelError> {
-        Ring::new(maps::HELD, ring).map(Self)
+    pub(super) fn new(own: RingBuf<MapData>, others: RingBuf<MapData>) -> Result<Self, KernelError> {
+        Ok(Self { own: Ring::new(maps::HELD_OWN, own)?, others: Ring::new(maps::HELD, others)? })
     }
 
     /// The next held segment and its frame, link layer included. Cancel-safe.
@@ -25,7 +29,12 @@ impl HeldRing {
     /// # Errors
     /// A record that is no [`Held`] (it is consumed), or a failing poll.
     pub async fn next_held(&mut self) -> Result<(Held, Vec<u8>), KernelError> {
-        self.0.next(parse_held).await
+        // Each call looks at our own first: at most one forged SYN is between two of them.
+        tokio::select! {
+            biased;
+            held = self.own.next(parse_held) => held,
+            held = self.others.next(parse_held) => held,
+        }
     }
 }
 

@@ -49,6 +49,7 @@ pub fn neighbor(peer: &str) -> Neighbor {
         mkt: mkt("v61ne0qkel33&", Algorithm::HmacSha1_96),
         port: 179,
         ttl_security: None,
+        forwarded: Vec::new(),
         key_management: KeyManagement::Implicit,
         unauthenticated: Unauthenticated::Drop,
     }

@@ -67,6 +67,7 @@ pub fn with_neighbor(address: IpAddr, port: u16, mkt: Mkt) -> Config {
         mkt,
         port,
         ttl_security: None,
+        forwarded: Vec::new(),
         key_management: KeyManagement::Implicit,
         unauthenticated: Unauthenticated::Drop,
     });

@@ -5,7 +5,7 @@ use super::*;
 const ALGORITHMS: &str =
     r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sha-256-96" or "hmac-sha-256-128""#;
 const FIELDS: &str = "the fields are password, password-file, key-hex, key-base64, key-id, send-id, recv-id, \
-    algorithm, kdf, tcp-options, port, interface, ttl-security, key-management, unauthenticated";
+    algorithm, kdf, tcp-options, port, interface, ttl-security, forwarded, key-management, unauthenticated";
 
 /// `text` has one error, `expected` (after the name of the file).
 #[track_caller]
@@ -135,6 +135,47 @@ fn fields_that_exclude_each_other() {
         "neighbor.\"fe80::1%eth0\" = { password = \"one-secret\", interface = \"eth1\" }",
         "1:66: neighbor \"fe80::1%eth0\": the address and the field interface name different interfaces; \
          keep one of the two",
+    );
+}
+
+#[test]
+fn ends_behind_this_host_that_are_none() {
+    let written =
+        "write an end behind this host as \"172.17.0.2%docker0\", \"10.88.0.0/24%veth1\" or \"192.0.2.9\"";
+    field_error(
+        "forwarded = \"192.0.2.9\"",
+        "34: forwarded must be a list of addresses and prefixes in quotes, not text",
+    );
+    field_error(
+        "forwarded = [\"192.0.2.9\", 7]",
+        "48: an end of forwarded must be text in quotes, not a number",
+    );
+    for (end, wrong) in [
+        ("router1", "not an IP address or prefix"),
+        ("192.0.2.1/24", "bits are set behind the prefix"),
+        ("::ffff:192.0.2.9", "an IPv4 address in IPv6 form"),
+        ("127.0.0.1", "no end of a session has this address"),
+        ("224.0.0.5", "no end of a session has this address"),
+    ] {
+        field_error(&format!("forwarded = [\"{end}\"]"), &format!("35: {wrong}; {written}"));
+    }
+    field_error(
+        "forwarded = [\"192.0.2.9%a b\"]",
+        "35: not the name of an interface; use 1 to 15 characters without spaces, slashes and colons",
+    );
+    field_error(
+        "forwarded = [\"192.0.2.9/33\"]",
+        "35: the prefix length is wrong; write a number from 0 to 32 after the slash",
+    );
+    let twice = "the same end is in the list already; keep one of the two";
+    field_error("forwarded = [\"192.0.2.9\", \"192.0.2.9/32%eth0\"]", &format!("48: {twice}"));
+    field_error(
+        "forwarded = [\"192.0.2.9\", \"2001:db8::9\"]",
+        "48: an end of the other IP family; sessions with this neighbour cannot have it, remove it",
+    );
+    error(
+        "defaults.forwarded = [\"10.0.0.1/8\"]\nneighbor.\"192.0.2.1\".password = \"v61ne0qkel33&\"",
+        &format!("1:23: defaults: bits are set behind the prefix; {written}"),
     );
 }
 

@@ -107,6 +107,35 @@ fn defaults_are_inherited_field_by_field() {
 }
 
 #[test]
+fn ends_behind_this_host_are_those_of_the_neighbours_family() {
+    let config = good(
+        r#"
+        defaults.password = "secret of all"
+        defaults.forwarded = ["172.17.0.0/16%docker0", "2001:db8:1::9%docker0"]
+        [neighbor]
+        "192.0.2.1" = {}
+        "192.0.2.2" = { forwarded = ["10.88.0.0/24%veth1", "192.0.2.9/32", "192.0.2.3%veth1"] }
+        "192.0.2.3" = { forwarded = [] }
+        "2001:db8::1" = {}
+        "fe80::1%eth0" = { forwarded = ["fe80::2", "fe80::3%veth1"] }
+        "#,
+    );
+    let ends: Vec<String> = (config.neighbors.iter())
+        .map(|neighbor| neighbor.forwarded.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            "172.17.0.0/16%docker0",
+            "10.88.0.0/24%veth1 192.0.2.9 192.0.2.3%veth1",
+            "",
+            "2001:db8:1::9%docker0",
+            "fe80::2 fe80::3%veth1"
+        ]
+    );
+}
+
+#[test]
 fn a_password_is_the_octets_of_its_text() {
     for (toml, octets) in [
         (r#""pässwörd""#, "pässwörd"),
@@ -226,7 +255,7 @@ fn errors_of_an_added_neighbour_have_no_position() {
          neighbor \"192.0.2.1\": algorithm has an unknown value; use \"hmac-sha-1-96\" or \"aes-128-cmac-96\" or \
          \"hmac-sha-256-96\" or \"hmac-sha-256-128\"\n\
          neighbor \"192.0.2.1\": unknown field; the fields are password, password-file, key-hex, key-base64, key-id, \
-         send-id, recv-id, algorithm, kdf, tcp-options, port, interface, ttl-security, key-management, unauthenticated"
+         send-id, recv-id, algorithm, kdf, tcp-options, port, interface, ttl-security, forwarded, key-management, unauthenticated"
     );
     assert_eq!(
         errors("192.0.2.1", "password = v61ne0qkel33&"),

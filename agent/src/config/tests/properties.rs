@@ -8,7 +8,9 @@ use crate::keys::{MasterKey, Mkt};
 /// A configuration as TOML, secrets in it as hex.
 fn print(config: &Config) -> String {
     let mut text = String::new();
-    for Neighbor { peer, mkt, port, ttl_security, key_management, unauthenticated } in &config.neighbors {
+    for Neighbor { peer, mkt, port, ttl_security, forwarded, key_management, unauthenticated } in
+        &config.neighbors
+    {
         let (KeyManagement::Implicit, Unauthenticated::Drop) = (key_management, unauthenticated);
         text += &format!("[neighbor.\"{peer}\"]\nkey-hex = \"{}\"\n", hex::encode(mkt.master_key.octets()));
         text += &format!("send-id = {}\nrecv-id = {}\nport = {port}\n", mkt.send_id, mkt.recv_id);
@@ -18,13 +20,16 @@ fn print(config: &Config) -> String {
             "tcp-options = \"{options}\"\nkey-management = \"implicit\"\nunauthenticated = \"drop\"\n"
         );
         text += &ttl_security.map(|hops| format!("ttl-security = {hops}\n")).unwrap_or_default();
+        let ends: Vec<String> = forwarded.iter().map(|end| format!("\"{end}\"")).collect();
+        text += &format!("forwarded = [{}]\n", ends.join(", "));
     }
     text
 }
 
-/// What a neighbour is made of: peer, key, KeyIDs, algorithm, options under the MAC, port, hops. (A
+/// What a neighbour is made of: peer, key, KeyIDs, algorithm, options under the MAC, port, hops, and
+/// how many ends there are behind us. (A
 /// [`Neighbor`] has no `Debug`, which proptest wants.)
-type Parts = (String, Vec<u8>, (u8, u8), Algorithm, bool, u16, Option<u8>);
+type Parts = (String, Vec<u8>, (u8, u8), Algorithm, bool, u16, (Option<u8>, u8));
 
 fn parts() -> impl Strategy<Value = Parts> {
     let peer = prop_oneof![
@@ -36,10 +41,26 @@ fn parts() -> impl Strategy<Value = Parts> {
     ];
     let key = prop::collection::vec(any::<u8>(), 1..100);
     let algorithm = prop::sample::select(&Algorithm::ALL[..]);
-    (peer, key, any::<(u8, u8)>(), algorithm, any::<bool>(), 1..=u16::MAX, prop::option::of(1..=254u8))
+    (
+        peer,
+        key,
+        any::<(u8, u8)>(),
+        algorithm,
+        any::<bool>(),
+        1..=u16::MAX,
+        (prop::option::of(1..=254u8), 0..4u8),
+    )
 }
 
-fn neighbor((peer, key, (send_id, recv_id), algorithm, include, port, ttl_security): Parts) -> Neighbor {
+fn neighbor(
+    (peer, key, (send_id, recv_id), algorithm, include, port, (ttl_security, ends)): Parts,
+) -> Neighbor {
+    let peer: Peer = peer.parse().unwrap();
+    let end = |n| match (peer.address.is_ipv4(), n % 2) {
+        (true, 0) => format!("10.{n}.0.0/16%br{n}").parse().unwrap(),
+        (true, _) => format!("192.0.2.{n}").parse().unwrap(),
+        (false, _) => format!("2001:db8:{n}::%veth{n}").parse().unwrap(),
+    };
     let mkt = Mkt {
         send_id: KeyId(send_id),
         recv_id: KeyId(recv_id),
@@ -49,7 +70,8 @@ fn neighbor((peer, key, (send_id, recv_id), algorithm, include, port, ttl_securi
         master_key: MasterKey::new(key.into()).unwrap(),
     };
     Neighbor {
-        peer: peer.parse().unwrap(),
+        forwarded: (0..ends).map(end).collect(),
+        peer,
         mkt,
         port,
         ttl_security,
