@@ -7,7 +7,7 @@ fn loads() {
         .verifier_log_level(VerifierLogLevel::STATS)
         .load(aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT")))
         .unwrap();
-    for name in ["release", "egress", "ingress", "seal"] {
+    for name in ["release", "egress", "egress_l3", "ingress", "ingress_l3", "seal"] {
         let p: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         if let Err(e) = p.load() {
             let t = format!("{e:?}");

@@ -27,9 +27,9 @@ pub enum KeyChoice {
     Refuse(DropReason),
 }
 
-/// The key of a segment that arrives, with these TCP flags and this sequence number.
+/// The key of a segment that arrives, with these TCP flags, sequence and acknowledgment numbers.
 #[inline(always)]
-pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber) -> KeyChoice {
+pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: SeqNumber) -> KeyChoice {
     let Some(session) = session else {
         return if is_first_syn(flags) { KeyChoice::Hold } else { KeyChoice::Refuse(DropReason::NoSession) };
     };
@@ -41,11 +41,15 @@ pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber) -> Ke
         return KeyChoice::Refuse(DropReason::NoSession);
     }
     if session.flags & Session::PEER_ISN == 0 {
-        // Our SYN is under way: its answer brings the peer's ISN, a refusal has its own number for one.
-        return if flags & (flag::SYN | flag::RST) != 0 {
+        // Our SYN is under way: its answer brings the peer's ISN, a refusal has its own number for one. Both
+        // acknowledge our SYN: who has not seen it cannot keep the daemon busy.
+        let acknowledges = flags & flag::ACK != 0 && ack.0 == session.local_isn.0.wrapping_add(1);
+        return if flags & (flag::SYN | flag::RST) == 0 {
+            KeyChoice::Refuse(DropReason::NoSession)
+        } else if acknowledges {
             KeyChoice::Hold
         } else {
-            KeyChoice::Refuse(DropReason::NoSession)
+            KeyChoice::Refuse(DropReason::OutsideWindow)
         };
     }
     KeyChoice::Traffic
@@ -106,15 +110,16 @@ mod tests {
         outbound(Some(session), flags, SeqNumber(seq), SeqNumber(ack))
     }
 
+    /// Of a segment that acknowledges our SYN, if anything.
     fn inbound_choice(session: &Session, flags: u8, seq: u32) -> KeyChoice {
-        inbound(Some(session), flags, SeqNumber(seq))
+        inbound(Some(session), flags, SeqNumber(seq), SeqNumber(1001))
     }
 
     #[test]
     fn only_a_syn_can_be_without_a_session() {
         for flags in 0..=255 {
             let wanted = if flags & SYN_ACK == flag::SYN { KeyChoice::Hold } else { NO_SESSION };
-            assert_eq!(inbound(None, flags, SeqNumber(1)), wanted);
+            assert_eq!(inbound(None, flags, SeqNumber(1), SeqNumber(1)), wanted);
             assert_eq!(outbound(None, flags, SeqNumber(1), SeqNumber(1)), wanted);
         }
     }
@@ -127,6 +132,12 @@ mod tests {
         assert_eq!(inbound_choice(&client, SYN_ACK, 7), KeyChoice::Hold);
         assert_eq!(inbound_choice(&client, flag::RST | flag::ACK, 0), KeyChoice::Hold, "refused");
         assert_eq!(inbound_choice(&client, flag::ACK, 7), NO_SESSION);
+        let outside = KeyChoice::Refuse(DropReason::OutsideWindow);
+        for ack in [0, 1000, 1002] {
+            let choice = inbound(Some(&client), SYN_ACK, SeqNumber(7), SeqNumber(ack));
+            assert_eq!(choice, outside, "not an answer to our SYN");
+        }
+        assert_eq!(inbound_choice(&client, flag::RST, 0), outside, "acknowledges nothing");
         client.flags |= Session::PEER_ISN;
         assert_eq!(outbound_choice(&client, flag::ACK, 1001, 2001), KeyChoice::Traffic);
         assert_eq!(inbound_choice(&client, SYN_ACK, 2000), KeyChoice::Traffic, "retransmitted");

@@ -112,6 +112,10 @@ pub struct OptionWalk {
     pub kept: u32,
     /// 1: an option that has to go from a SYN (Fast Open, Multipath TCP) was seen.
     pub unwanted: u32,
+    /// 1: the list was ended before the header's end. What is put behind would not be seen.
+    pub ended: u32,
+    /// Zero.
+    pub reserved: u32,
     /// 1: an option runs past the end, or is shorter than its own head.
     pub malformed: u32,
 }
@@ -133,6 +137,8 @@ impl OptionWalk {
             wscale_plus_1: 0,
             kept: 0,
             unwanted: 0,
+            ended: 0,
+            reserved: 0,
             malformed: 0,
         }
     }
@@ -147,6 +153,7 @@ impl OptionWalk {
         let kind = header.octet(at);
         if kind == kind::END {
             self.at = self.end;
+            self.ended = 1;
             return false;
         }
         if kind == kind::NOP {
@@ -209,6 +216,8 @@ pub struct OptionRewrite {
     pub copy: u32,
     /// Length of a SACK option that fits, octets; 0: none.
     pub sack_len: u32,
+    /// Offset of the MSS option in the new header; 0: absent.
+    pub mss_at: u32,
 }
 
 impl OptionRewrite {
@@ -222,7 +231,16 @@ impl OptionRewrite {
         let taken = walk.kept + room + 2;
         let blocks = if taken > budget { 0 } else { (budget - taken) / 8 };
         let sack_len = if blocks == 0 { 0 } else { 2 + 8 * blocks };
-        Self { at: BASE_HEADER, end: walk.end, out: BASE_HEADER, position: 0, len: 0, copy: 0, sack_len }
+        Self {
+            at: BASE_HEADER,
+            end: walk.end,
+            out: BASE_HEADER,
+            position: 0,
+            len: 0,
+            copy: 0,
+            sack_len,
+            mss_at: 0,
+        }
     }
 
     /// Takes in one octet of `old`; false when all are done.
@@ -249,6 +267,9 @@ impl OptionRewrite {
             }
             if is_unwanted(octet) {
                 self.copy = 0;
+            }
+            if octet == kind::MSS && self.len == 4 {
+                self.mss_at = self.out;
             }
         }
         if self.position < self.copy {
@@ -331,6 +352,14 @@ mod tests {
     #[test]
     fn what_follows_the_end_is_not_seen() {
         assert_eq!(OptionWalk::run(&header(&[0, 29, 4, 1])).authentications, 0);
+    }
+
+    #[test]
+    fn an_end_before_the_end_is_noted_and_rewritten_away() {
+        let options = [2, 4, 5, 180, 0, 0, 0, 0];
+        assert_eq!(OptionWalk::run(&header(&options)).ended, 1);
+        assert_eq!(OptionWalk::run(&header(&options[..4])).ended, 0);
+        assert_eq!(rewrite(&options, 16), [2, 4, 5, 180]);
     }
 
     #[test]

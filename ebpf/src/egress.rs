@@ -1,37 +1,62 @@
-//! Egress of a protected interface: segments to a neighbour go into the lane, all else passes.
+//! Egress of a protected interface: our ends' segments to a neighbour go into the lane, all else passes.
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_redirect,
+    helpers::{bpf_redirect, bpf_skb_change_head, bpf_skb_store_bytes},
 };
+use tcpauth_common::{DropReason, layout::Direction, option::Header};
 
 use crate::{
+    account::refuse,
     barrier::skb_field,
     maps::{SETTINGS, SLOTS, scratch},
-    neighbor::{self, PeerEnd},
-    segment::{self, Content},
+    neighbor::{self, Origin, PeerEnd},
+    segment::{self, BARE_IP, Content, ETHERNET, ETHERTYPE},
 };
 
 #[inline(always)]
-pub fn run(skb: *mut __sk_buff) -> i32 {
+pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let Some(settings) = SETTINGS.get(0) else { return TC_ACT_SHOT };
-    if skb_field!(skb, ingress_ifindex) == settings.lane1 {
+    let arrived = skb_field!(skb, ingress_ifindex);
+    if arrived == settings.lane1 {
         // Sealed already.
         return TC_ACT_UNSPEC;
     }
     let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
-    let session = match segment::locate(skb, scratch) {
+    let session = match segment::locate(skb, scratch, link_header) {
         Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Destination, ifindex),
         Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Destination, ifindex),
+        Content::Tags => return TC_ACT_SHOT,
         Content::Icmp | Content::Other => None,
     };
-    if session.is_none() {
-        return TC_ACT_UNSPEC;
+    let Some(session) = session else { return TC_ACT_UNSPEC };
+    match neighbor::origin(scratch, arrived) {
+        Origin::Own => {}
+        Origin::Spoofed => {
+            scratch.header = Header::default();
+            scratch.walk.ao_at = 0;
+            return refuse(skb, session, DropReason::Spoofed, Direction::Outbound);
+        }
+        Origin::Stranger => return TC_ACT_UNSPEC,
     }
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };
     // SAFETY: the map value lives while the program runs, and the context is the kernel's.
     unsafe { (&raw mut (*skb).tc_index).write_volatile(u32::from(*slot)) };
+    if link_header == BARE_IP && !put_ethernet_header(skb, scratch.segment.ethertype) {
+        return TC_ACT_SHOT;
+    }
     // SAFETY: no pointers.
     unsafe { bpf_redirect(settings.lane0, 0) as i32 }
+}
+
+/// The lane is of Ethernet; the redirect out of it takes the header away again.
+#[inline(always)]
+fn put_ethernet_header(skb: *mut __sk_buff, ethertype: u16) -> bool {
+    let ethertype = ethertype.to_be();
+    // SAFETY: the pointer is to a local variable of 2 octets.
+    unsafe {
+        bpf_skb_change_head(skb, ETHERNET, 0) == 0
+            && bpf_skb_store_bytes(skb, ETHERTYPE, (&raw const ethertype).cast(), 2, 0) == 0
+    }
 }

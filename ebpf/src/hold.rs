@@ -6,14 +6,15 @@ use aya_ebpf::{
 };
 use tcpauth_common::{
     DropReason,
+    key_choice::is_first_syn,
     layout::{Direction, Held, MAX_HELD},
 };
 
 use crate::{
     account::take_token,
     barrier::{opaque, skb_field},
-    maps::{BUCKETS, HELD, scratch},
-    segment::load_raw,
+    maps::{BUCKETS, HELD, HELD_OWN, scratch},
+    segment::{self, load_raw},
 };
 
 /// Segments of a neighbour, each way, that are held in a second. Above it is a flood of forged SYNs, and must
@@ -43,9 +44,18 @@ const MALFORMED: u32 = 3;
 pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32) -> u32 {
     let Some(scratch) = scratch() else { return MALFORMED };
     let Some(bucket) = BUCKETS.get_ptr_mut(scratch.neighbor.number) else { return RATE_LIMITED };
+    // Anybody can forge a SYN; what our end sends, and the answers to it, must not wait behind those.
+    let is_own = direction == Direction::Outbound as u32;
+    let is_forgeable = !is_own && is_first_syn(segment::flags(&scratch.header));
     // SAFETY: map values live while the program runs; races only make the rate inexact.
     let tokens = unsafe {
-        if direction == Direction::Inbound as u32 { &mut (*bucket).inbound } else { &mut (*bucket).outbound }
+        if is_own {
+            &mut (*bucket).outbound
+        } else if is_forgeable {
+            &mut (*bucket).inbound
+        } else {
+            &mut (*bucket).answers
+        }
     };
     if !take_token(tokens, HELD_PER_SECOND) {
         return RATE_LIMITED;
@@ -67,7 +77,7 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32) -
         l3_offset: scratch.segment.l3 as u16,
         l4_offset: scratch.segment.l4 as u16,
         ethertype: scratch.segment.ethertype,
-        reserved: 0,
+        vlan_protocol: u16::from_be(skb_field!(skb, vlan_proto) as u16),
     };
     if !load_raw(skb, 0, scratch.held.frame.as_mut_ptr(), len) {
         return MALFORMED;
@@ -75,5 +85,7 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32) -
     let record_len = size_of::<Held>() + len as usize;
     // SAFETY: `len` is at most `MAX_HELD`, so the record is within `scratch.held`.
     let record = unsafe { core::slice::from_raw_parts((&raw const scratch.held).cast::<u8>(), record_len) };
-    if HELD.output::<[u8]>(record, 0).is_err() { OVERLOAD } else { HANDED_OVER }
+    let handed_over =
+        if is_forgeable { HELD.output::<[u8]>(record, 0) } else { HELD_OWN.output::<[u8]>(record, 0) };
+    if handed_over.is_err() { OVERLOAD } else { HANDED_OVER }
 }

@@ -92,7 +92,7 @@ fn quoted_session(skb: *mut __sk_buff, at: u32, is_ipv4: bool, ifindex: u32) -> 
     }
     let rule = neighbor::rule_of(&quartet.peer, ifindex)?;
     quartet.scope = rule.scope;
-    scratch.neighbor = neighbor::of_rule(rule)?;
+    scratch.neighbor = neighbor::of_rule(rule);
     scratch.header = Header::default();
     scratch.header.words[1] = u32::from_ne_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     scratch.walk.ao_at = 0;

@@ -1,7 +1,7 @@
 //! Ingress of a protected interface: segments from a neighbour are verified, or held for keys, or dropped.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_check_mtu, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_skb_store_bytes},
 };
 use tcpauth_common::{
@@ -25,10 +25,10 @@ use crate::{
 };
 
 #[inline(always)]
-pub fn run(skb: *mut __sk_buff) -> i32 {
+pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
-    let content = segment::locate(skb, scratch);
+    let content = segment::locate(skb, scratch, link_header);
     if neighbor::is_for_vlan_interface(&scratch.segment, ifindex) {
         return TC_ACT_UNSPEC;
     }
@@ -36,6 +36,7 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
         Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Source, ifindex),
         Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Source, ifindex),
         Content::Icmp => return icmp::run(skb, ifindex),
+        Content::Tags => return TC_ACT_SHOT,
         Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_UNSPEC };
@@ -67,14 +68,14 @@ fn verify(
     }
     let header_len = segment::read_header(skb, scratch)?;
     options::walk(header_len).ok_or(DropReason::Malformed)?;
-    let seq = segment::seq(&scratch.header);
+    let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
     check_option(scratch, session, header_len)?;
     if scratch.segment.hop_limit < scratch.neighbor.policy.min_hop_limit {
         return Err(DropReason::WrongHopLimit);
     }
     // SAFETY: null or a map value, which lives while the program runs.
-    let is_syn_key = match key_choice::inbound(unsafe { session.as_ref() }, flags, seq) {
+    let is_syn_key = match key_choice::inbound(unsafe { session.as_ref() }, flags, seq, ack) {
         KeyChoice::Hold => return hold(skb, ifindex, Direction::Inbound),
         KeyChoice::Refuse(reason) => return Err(reason),
         KeyChoice::Syn => true,

@@ -5,6 +5,7 @@
 //! | `egress` | egress of a protected interface | segments to a neighbour go into the lane |
 //! | `seal` | ingress of the lane's far end | gives them their MAC and sends them to the interface |
 //! | `ingress` | ingress of a protected interface | verifies segments from a neighbour |
+//! | `egress_l3`, `ingress_l3` | the same, of a tunnel | the same, without Ethernet headers |
 //! | `release` | ingress of the lane's near end | lets a held segment go on to the stack |
 
 #![no_std]
@@ -12,6 +13,8 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
+
+use crate::segment::{BARE_IP, ETHERNET};
 
 mod account;
 mod authenticate;
@@ -30,7 +33,13 @@ mod segment;
 /// See [`mod@egress`].
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    egress::run(ctx.skb.skb)
+    egress::run(ctx.skb.skb, ETHERNET)
+}
+
+/// The same for an interface that carries bare IP packets.
+#[classifier]
+pub fn egress_l3(ctx: TcContext) -> i32 {
+    egress::run(ctx.skb.skb, BARE_IP)
 }
 
 /// See [`mod@seal`].
@@ -42,7 +51,13 @@ pub fn seal(ctx: TcContext) -> i32 {
 /// See [`mod@ingress`].
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    ingress::run(ctx.skb.skb)
+    ingress::run(ctx.skb.skb, ETHERNET)
+}
+
+/// The same for an interface that carries bare IP packets.
+#[classifier]
+pub fn ingress_l3(ctx: TcContext) -> i32 {
+    ingress::run(ctx.skb.skb, BARE_IP)
 }
 
 /// See [`mod@release`].

@@ -27,6 +27,9 @@ pub static PORTS: Array<u8> = Array::with_max_entries(65_536, 0);
 #[map]
 pub static PEERS: LpmTrie<[u8; 20], PeerRule> =
     LpmTrie::with_max_entries(2 * MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
+/// Neighbour's number (network byte order, 4 octets) and address (16 octets).
+#[map]
+pub static FORWARDED: LpmTrie<[u8; 20], u32> = LpmTrie::with_max_entries(MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
 #[map]
 pub static LOCALS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
@@ -46,6 +49,8 @@ pub static INTERFACES: Array<u32> = Array::with_max_entries(MAX_INTERFACES, 0);
 pub static VLANS: HashMap<VlanTag, u32> = HashMap::with_max_entries(MAX_INTERFACES, BPF_F_NO_PREALLOC);
 #[map]
 pub static HELD: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+pub static HELD_OWN: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static DROPPED: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 

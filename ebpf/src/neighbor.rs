@@ -1,9 +1,10 @@
 //! Whose segment it is.
 
+use aya_ebpf::maps::lpm_trie::Key;
 use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
 
 use crate::{
-    maps::{LOCALS, PEERS, POLICIES, PORTS, SESSIONS, Scratch, VLANS},
+    maps::{FORWARDED, LOCALS, PEERS, POLICIES, PORTS, SESSIONS, Scratch, VLANS},
     segment::{LATER_FRAGMENT, Segment},
 };
 
@@ -28,6 +29,20 @@ pub enum PeerEnd {
     Destination,
 }
 
+/// Whose a segment is that leaves for a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Our end's: made here, or by an end behind us that the neighbour's `forwarded` names.
+    Own,
+    /// It is forwarded and says that it comes from this host.
+    Spoofed,
+    /// It is forwarded, from somebody whose sessions are no business of ours.
+    Stranger,
+}
+
+/// The port of a neighbour whose policy is missing: it has none, and its segments are refused.
+const NO_POLICY: u16 = 0;
+
 /// Finds whose session the TCP segment in `scratch` belongs to, on interface `ifindex`: leaves neighbour and
 /// quartet in `scratch` and returns the session, null if there is none yet. `None` if it is nobody's business.
 #[inline(always)]
@@ -46,13 +61,15 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
             return Some(session);
         }
     }
-    scratch.neighbor = of_addresses(segment, peer_end, ifindex)?;
+    scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
     let port = scratch.neighbor.policy.port;
-    if segment.source_port != port && segment.destination_port != port {
+    if segment.source_port != port && segment.destination_port != port && port != NO_POLICY {
         return None;
     }
     scratch.quartet.scope = scratch.neighbor.scope;
-    Some(SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut()))
+    let session = SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut());
+    let is_ours = !session.is_null() || peer_end == PeerEnd::Destination || is_own_end(scratch);
+    is_ours.then_some(session)
 }
 
 /// The same for a fragment or packet whose ports nobody can read. A later fragment is left alone: it comes to
@@ -62,15 +79,29 @@ pub fn of_tcp_without_ports(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u
     if scratch.segment.fragment == LATER_FRAGMENT {
         return None;
     }
-    scratch.neighbor = of_addresses(&scratch.segment, peer_end, ifindex)?;
     scratch.quartet = quartet(&scratch.segment, peer_end);
-    Some(core::ptr::null_mut())
+    scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
+    let is_ours = peer_end == PeerEnd::Destination || is_own_end(scratch);
+    is_ours.then_some(core::ptr::null_mut())
+}
+
+/// Whose the segment in `scratch` is, which arrived by the interface `arrived` (0: made here). To sign what
+/// others send would make this host an oracle for whoever sends it forged segments to forward.
+#[inline(always)]
+pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
+    if arrived == 0 || forwarded_by(scratch) == Some(arrived) {
+        Origin::Own
+    } else if LOCALS.get_ptr(&scratch.quartet.local).is_some() {
+        Origin::Spoofed
+    } else {
+        Origin::Stranger
+    }
 }
 
 /// Whether the frame is tagged for a VLAN interface of this host, which has programs of its own.
 #[inline(always)]
 pub fn is_for_vlan_interface(segment: &Segment, ifindex: u32) -> bool {
-    let tag = VlanTag { lower: ifindex, vid: u32::from(segment.vlan) };
+    let tag = VlanTag { lower: ifindex, vid: segment.vlan, protocol: segment.vlan_protocol };
     segment.vlan != 0 && VLANS.get_ptr(tag).is_some()
 }
 
@@ -80,22 +111,30 @@ pub fn is_protected_port(port: u16) -> bool {
     PORTS.get(u32::from(port)).is_some_and(|protected| *protected != 0)
 }
 
-/// The neighbour that `address` on `ifindex` is configured as.
+/// The rule for `address` on interface `ifindex`.
 #[inline(always)]
 pub fn rule_of(address: &[u8; 16], ifindex: u32) -> Option<&'static PeerRule> {
-    // Built in place: the key needs no second copy on the small stack.
-    let mut key = aya_ebpf::maps::lpm_trie::Key::new(160, [0u8; 20]);
-    key.data[..4].copy_from_slice(&ifindex.to_be_bytes());
-    let mut i = 0;
-    while i < 16 {
-        key.data[4 + i] = address[i];
-        i += 1;
+    let rule = match PEERS.get(prefix_key(ifindex, address)) {
+        Some(rule) => rule,
+        None => PEERS.get(prefix_key(0, address))?,
+    };
+    if rule.flags & PeerRule::NOBODY != 0 { None } else { Some(rule) }
+}
+
+/// The neighbour that a rule names.
+#[inline(always)]
+pub fn of_rule(rule: &PeerRule) -> Neighbor {
+    let mut neighbor = Neighbor {
+        number: rule.neighbor,
+        scope: rule.scope,
+        wrong_interface: (rule.flags & PeerRule::WRONG_INTERFACE != 0) as u32,
+        policy: Policy { port: NO_POLICY, min_hop_limit: 0, recv_id: 0, option_len: 0, reserved: [0; 3] },
+    };
+    match policy_of(rule.neighbor) {
+        Some(policy) => neighbor.policy = *policy,
+        None => neighbor.wrong_interface = 1,
     }
-    if let Some(rule) = PEERS.get(&key) {
-        return Some(rule);
-    }
-    key.data[..4].copy_from_slice(&[0; 4]);
-    PEERS.get(&key)
+    neighbor
 }
 
 /// The ends of the segment's connection, for a neighbour that is not bound to an interface.
@@ -118,35 +157,32 @@ fn policy_of(number: u32) -> Option<&'static Policy> {
     POLICIES.get_ptr(number).map(|policy| unsafe { &*policy })
 }
 
+/// Whether our end of the connection in `scratch` is here or behind us.
 #[inline(always)]
-fn of_addresses(segment: &Segment, peer_end: PeerEnd, ifindex: u32) -> Option<Neighbor> {
-    let (peer, other) = match peer_end {
-        PeerEnd::Source => (&segment.source, &segment.destination),
-        PeerEnd::Destination => (&segment.destination, &segment.source),
-    };
-    let rule = rule_of(peer, ifindex)?;
-    if rule.flags & PeerRule::HOST != 0 && is_transit(peer, other) {
-        return None;
+fn is_own_end(scratch: &Scratch) -> bool {
+    LOCALS.get_ptr(&scratch.quartet.local).is_some() || forwarded_by(scratch).is_some()
+}
+
+/// The interface by which segments of our end of the connection in `scratch` arrive, if it is behind us.
+#[inline(always)]
+fn forwarded_by(scratch: &Scratch) -> Option<u32> {
+    FORWARDED.get(prefix_key(scratch.neighbor.number, &scratch.quartet.local)).copied()
+}
+
+/// A whole key of `PEERS` (`number` is an interface index) or `FORWARDED` (a neighbour's number).
+#[inline(always)]
+fn prefix_key(number: u32, address: &[u8; 16]) -> Key<[u8; 20]> {
+    let mut key = Key::new(160, [0u8; 20]);
+    let number = number.to_be_bytes();
+    let mut i = 0;
+    while i < 4 {
+        key.data[i] = number[i];
+        i += 1;
     }
-    of_rule(rule)
-}
-
-/// The neighbour that a rule names.
-#[inline(always)]
-pub fn of_rule(rule: &PeerRule) -> Option<Neighbor> {
-    Some(Neighbor {
-        number: rule.neighbor,
-        scope: rule.scope,
-        wrong_interface: (rule.flags & PeerRule::WRONG_INTERFACE != 0) as u32,
-        policy: *policy_of(rule.neighbor)?,
-    })
-}
-
-/// Whether a session between two neighbours only passes through this host, as in a full mesh of iBGP: it is
-/// theirs to protect. Only told of single addresses: within a prefix it cannot be known who is behind us.
-#[inline(always)]
-fn is_transit(peer: &[u8; 16], other: &[u8; 16]) -> bool {
-    rule_of(other, 0).is_some_and(|rule| rule.flags & PeerRule::HOST != 0)
-        && LOCALS.get_ptr(other).is_none()
-        && LOCALS.get_ptr(peer).is_none()
+    let mut i = 0;
+    while i < 16 {
+        key.data[4 + i] = address[i];
+        i += 1;
+    }
+    key
 }

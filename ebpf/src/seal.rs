@@ -23,7 +23,7 @@ use crate::{
     maps::{INTERFACES, scratch},
     neighbor::{self, PeerEnd},
     options,
-    segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
+    segment::{self, Content, ETHERNET, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
 };
 
 #[inline(always)]
@@ -31,18 +31,21 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     let (slot, mark) = (skb_field!(skb, tc_index), skb_field!(skb, mark));
     // Without a slot it was let go by the daemon, which marks it.
     let mut ifindex = mark;
-    if slot != 0 {
+    if slot == 0 {
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { (&raw mut (*skb).mark).write_volatile(0) };
+    } else {
         match INTERFACES.get(slot) {
             Some(of_slot) => ifindex = *of_slot,
             None => return TC_ACT_SHOT,
         }
     }
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
-    let content = segment::locate(skb, scratch);
+    let content = segment::locate(skb, scratch, ETHERNET);
     let session = match content {
         Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Destination, ifindex),
         Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Destination, ifindex),
-        Content::Icmp | Content::Other => None,
+        Content::Tags | Content::Icmp | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_SHOT };
     scratch.header = Header::default();
@@ -139,20 +142,17 @@ pub extern "C" fn write_header(header_len: u32, room: u32, ids: u32) -> u32 {
         i += 1;
     }
     let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
-    if is_syn && scratch.walk.mss_at != 0 {
-        // Larger segments than the peer's programs could verify are not asked for.
-        let at = scratch.walk.mss_at + 2;
-        if u32::from(scratch.header.number16(at)) > MAX_DATA {
-            scratch.header.set_number16(at, MAX_DATA as u16);
-            scratch.rewritten.set_number16(at, MAX_DATA as u16);
-        }
-    }
-    let mut kept_len = header_len;
-    if header_len + room > MAX_HEADER || (is_syn && scratch.walk.unwanted != 0) {
+    let (mut kept_len, mut mss_at) = (header_len, scratch.walk.mss_at);
+    if header_len + room > MAX_HEADER || scratch.walk.ended != 0 || (is_syn && scratch.walk.unwanted != 0) {
         match options::rewrite(room) {
             Some(len) => kept_len = len,
             None => return 0,
         }
+        mss_at = scratch.rewrite.mss_at;
+    }
+    if is_syn && mss_at != 0 && u32::from(scratch.rewritten.number16(mss_at + 2)) > MAX_DATA {
+        // Larger segments than these programs could verify are not asked for.
+        scratch.rewritten.set_number16(mss_at + 2, MAX_DATA as u16);
     }
     let kept_len = opaque(kept_len);
     if !(BASE_HEADER..=MAX_HEADER).contains(&kept_len) || kept_len + room > MAX_HEADER {

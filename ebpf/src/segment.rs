@@ -22,8 +22,16 @@ pub const PROTOCOL_ICMPV6: u8 = 58;
 /// Offset of the checksum in a TCP header.
 pub const TCP_CHECKSUM: u32 = 16;
 
-const ETHERNET_HEADER: u32 = 14;
-const VLAN_HEADER: u32 = 4;
+/// Length of the link's header on an Ethernet interface, octets.
+pub const ETHERNET: u32 = 14;
+/// Length of the link's header on an interface that carries bare IP packets (a tunnel), octets.
+pub const BARE_IP: u32 = 0;
+/// Offset of the EtherType in an Ethernet header.
+pub const ETHERTYPE: u32 = 12;
+
+const VLAN_TAG: u32 = 4;
+/// VLAN tags followed in a frame. The kernel removes any number of tags with identifier 0.
+const MAX_TAGS: u32 = 8;
 const IPV6_HOP_BY_HOP: u8 = 0;
 const IPV6_ROUTING: u8 = 43;
 const IPV6_FRAGMENT: u8 = 44;
@@ -49,15 +57,17 @@ pub struct Segment {
     pub destination_port: u16,
     /// Of the network layer, without VLAN tags.
     pub ethertype: u16,
-    /// VLAN identifier if the frame is tagged, else 0.
+    /// Identifier of the outermost VLAN tag, 0 if there is none.
     pub vlan: u16,
+    /// Protocol of the outermost VLAN tag, 0 if there is none.
+    pub vlan_protocol: u16,
     pub protocol: u8,
     pub hop_limit: u8,
     /// [`FIRST_FRAGMENT`], [`LATER_FRAGMENT`], [`UNFOLLOWED`], or 0 for a whole packet.
     pub fragment: u8,
-    pub reserved: u8,
-    /// Two fragments' worth of bytes read while following extension headers.
+    /// The head of an extension header, read while they are followed.
     pub extension: [u8; 8],
+    pub reserved: [u8; 7],
 }
 
 /// A fragment with an offset of 0.
@@ -75,6 +85,8 @@ pub enum Content {
     /// A fragment of a TCP segment too short for the ports, or one that is not the first, or extension headers
     /// that nobody follows.
     TcpWithoutPorts,
+    /// More VLAN tags than are followed: nobody can tell what is behind them.
+    Tags,
     /// An ICMP or ICMPv6 message.
     Icmp,
     /// Anything else.
@@ -89,22 +101,42 @@ impl Segment {
     }
 }
 
-/// Reads the frame's headers up to the ports into `scratch.segment`.
+/// Reads the frame's headers up to the ports into `scratch.segment`. `link_header` is [`ETHERNET`] or [`BARE_IP`].
 #[inline(always)]
-pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch) -> Content {
+pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> Content {
     let segment = &mut scratch.segment;
+    segment.vlan = 0;
+    segment.vlan_protocol = 0;
+    if skb_field!(skb, vlan_present) != 0 {
+        segment.vlan = (skb_field!(skb, vlan_tci) & 0xfff) as u16;
+        segment.vlan_protocol = u16::from_be(skb_field!(skb, vlan_proto) as u16);
+    }
+    segment.l3 = link_header;
     let mut ethertype = u16::from_be(skb_field!(skb, protocol) as u16);
-    segment.vlan =
-        if skb_field!(skb, vlan_present) != 0 { (skb_field!(skb, vlan_tci) & 0xfff) as u16 } else { 0 };
-    segment.l3 = ETHERNET_HEADER;
-    if ethertype == 0x8100 || ethertype == 0x88a8 {
-        let mut tag = [0u8; VLAN_HEADER as usize];
-        if !load(skb, ETHERNET_HEADER, &mut tag) {
+    if link_header == ETHERNET {
+        // Not the kernel's word for it: a VLAN interface that leaves the tag in the frame has told it the type inside.
+        let mut inside = [0u8; 2];
+        if !load(skb, ETHERTYPE, &mut inside) {
             return Content::Other;
         }
-        segment.vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
-        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
-        segment.l3 += VLAN_HEADER;
+        ethertype = u16::from_be_bytes(inside);
+        let mut i = 0;
+        while i < MAX_TAGS && is_tag(ethertype) {
+            let mut tag = [0u8; VLAN_TAG as usize];
+            if !load(skb, segment.l3, &mut tag) {
+                return Content::Other;
+            }
+            if segment.vlan_protocol == 0 {
+                segment.vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+                segment.vlan_protocol = ethertype;
+            }
+            ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+            segment.l3 += VLAN_TAG;
+            i += 1;
+        }
+        if is_tag(ethertype) {
+            return Content::Tags;
+        }
     }
     segment.ethertype = ethertype;
     segment.fragment = 0;
@@ -265,6 +297,11 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
     segment.protocol = next;
     segment.l4 = at;
     true
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == 0x8100 || ethertype == 0x88a8
 }
 
 /// ::ffff:a.b.c.d

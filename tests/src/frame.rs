@@ -158,6 +158,12 @@ pub fn tcp_ao_option(key_id: u8, mac: u8) -> Vec<u8> {
     option
 }
 
+/// The same frame behind `tags` 802.1Q tags that give a priority but no VLAN.
+pub fn with_priority_tags(frame: &[u8], tags: usize) -> Vec<u8> {
+    let tag = [0x81, 0x00, 0x00, 0x00];
+    [&frame[..12], &tag.repeat(tags), &frame[12..]].concat()
+}
+
 /// Makes an IPv4 frame the first fragment of a packet.
 pub fn mark_fragment(frame: &mut [u8]) {
     let header = &mut frame[14..34];

@@ -119,6 +119,24 @@ fn an_icmp_error_about_the_session() -> Result<()> {
     })
 }
 
+/// The kernel takes off any number of tags with VLAN identifier 0 before it looks at the packet.
+#[test]
+fn data_behind_priority_tags() -> Result<()> {
+    let target = Target::up("")?;
+    for tags in [1, 2, 3, 8] {
+        target.refuses_frame("no-option", |next, macs| {
+            let frame = Segment { data: b"forged".to_vec(), ..next }.frame(macs.0, macs.1);
+            frame::with_priority_tags(&frame, tags)
+        })?;
+    }
+    // More than are followed: the frame is nobody's, so it is not counted, but it must not pass.
+    let reset = Segment { flags: flags::RST, ..target.next()? };
+    let network = &target.protected.network;
+    let frame = reset.frame(network.attacker().mac, network.r1.mac);
+    wire::inject_frames(network.attacker(), &[frame::with_priority_tags(&frame, 10)])?;
+    target.is_unharmed()
+}
+
 #[test]
 fn a_flood_of_syns_is_rate_limited() -> Result<()> {
     let target = Target::up("")?;

@@ -147,8 +147,8 @@ pub fn meaning(reason: DropReason, key_id: Option<u8>, recv_id: u8) -> String {
             "segments arrive by another interface than the configured one: check `interface` and routing".to_owned()
         }
         DropReason::Spoofed => {
-            "segments with an address of this host came in from outside to be forwarded: list the container that \
-             is masqueraded under `forwarded`, with its interface; or somebody forges them"
+            "segments to forward claim to come from this host: somebody forges them; or, if it is a container \
+             behind masquerade, name our address and its interface in `forwarded`"
                 .to_owned()
         }
         DropReason::Overload => {
