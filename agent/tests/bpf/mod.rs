@@ -1,0 +1,17 @@
+//! What the tests are made of, and the tests, one concern each.
+
+mod connection;
+mod context;
+mod lab;
+mod segment;
+
+mod choice;
+mod drops;
+mod hold;
+mod load;
+mod mac;
+mod malformed;
+mod padding;
+mod rewrite;
+mod sne;
+mod vectors;
