@@ -8,6 +8,7 @@ mod segment;
 mod choice;
 mod drops;
 mod hold;
+mod icmp;
 mod load;
 mod mac;
 mod malformed;
