@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_NET},
     helpers::{
         bpf_csum_diff, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-        bpf_skb_adjust_room, bpf_skb_store_bytes,
+        bpf_skb_adjust_room, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
 use tcpauth_common::{
@@ -209,7 +209,12 @@ pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
     let (l4, len) = (segment.l4, segment.len());
     // SAFETY: lengths are bounded above; pointers are to the scratch value.
     unsafe {
-        if growth != 0 && bpf_skb_adjust_room(skb, growth, BPF_ADJ_ROOM_NET, 0) != 0 {
+        // The kernel moves the headers before the room as if they lay in the linear part, which those of a frame
+        // from a packet socket need not.
+        if growth != 0
+            && (bpf_skb_pull_data(skb, base) != 0
+                || bpf_skb_adjust_room(skb, growth, BPF_ADJ_ROOM_NET, 0) != 0)
+        {
             return 0;
         }
         if between > 0 && bpf_skb_store_bytes(skb, base, scratch.moved.as_ptr().cast(), between, 0) != 0 {

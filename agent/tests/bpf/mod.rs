@@ -16,3 +16,4 @@ mod padding;
 mod rewrite;
 mod sne;
 mod vectors;
+mod wire;
