@@ -17,7 +17,7 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{Covered, MAX_DATA, authenticate},
+    authenticate::{Covered, MAX_MSS, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
     maps::{INTERFACES, scratch},
@@ -150,9 +150,9 @@ pub extern "C" fn write_header(header_len: u32, room: u32, ids: u32) -> u32 {
         }
         mss_at = scratch.rewrite.mss_at;
     }
-    if is_syn && mss_at != 0 && u32::from(scratch.rewritten.number16(mss_at + 2)) > MAX_DATA {
-        // Larger segments than these programs could verify are not asked for.
-        scratch.rewritten.set_number16(mss_at + 2, MAX_DATA as u16);
+    if is_syn && mss_at != 0 && u32::from(scratch.rewritten.number16(mss_at + 2)) > MAX_MSS {
+        // Larger segments than the programs could seal are not asked for.
+        scratch.rewritten.set_number16(mss_at + 2, MAX_MSS as u16);
     }
     let kept_len = opaque(kept_len);
     if !(BASE_HEADER..=MAX_HEADER).contains(&kept_len) || kept_len + room > MAX_HEADER {

@@ -7,11 +7,13 @@ mod segment;
 
 mod choice;
 mod drops;
+mod fuzz;
 mod hold;
 mod icmp;
 mod load;
 mod mac;
 mod malformed;
+mod mss;
 mod padding;
 mod rewrite;
 mod sne;

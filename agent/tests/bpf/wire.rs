@@ -14,7 +14,7 @@ use tcpauth_common::{Algorithm, DropReason, layout::Direction};
 use super::{
     connection::{ACK, Connection, Family, LOCAL_ISN, PEER_ISN, PSH_ACK, SYN},
     lab::Lab,
-    segment::Segment,
+    segment::{Segment, number16},
 };
 
 /// Most data that the programs verify in one segment.
@@ -99,6 +99,25 @@ fn segments_up_to_the_largest() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn no_peer_is_answered_with_more_than_can_be_sealed() {
+    for (family, extensions) in [(Family::V4, vec![]), (Family::V6, vec![(60, vec![0; 64])])] {
+        let connection = Connection::new(family, Algorithm::HmacSha256_128, TcpOptions::Include);
+        let session = connection.session();
+        let mut wire = Wire::new(&connection);
+        // MTUs are 65000 here. What a SYN-ACK arrives with is what our stack goes by.
+        let syn_ack = Segment { options: vec![2, 4, 0xff, 0xff], ..connection.inbound(SYN | ACK, PEER_ISN) };
+        let arrived = wire.lab.verified(&connection.sign(&session.traffic.recv, syn_ack, 0));
+        let data = vec![1; number16(&arrived.options, 2).into()];
+        assert_eq!(data.len(), MOST_ASKED - 20);
+        let mut extensions = extensions;
+        extensions.iter_mut().for_each(|(_, octets)| octets[1] = octets.len() as u8 / 8 - 1);
+        let ours = Segment { data, extensions, ..connection.outbound(PSH_ACK, LOCAL_ISN + 1) };
+        let (frame, _) = wire.seal(&ours.frame());
+        assert!(connection.accepts(&session.traffic.send, &Segment::of_frame(&frame), 0));
     }
 }
 
