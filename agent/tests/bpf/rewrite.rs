@@ -69,6 +69,12 @@ fn sack_blocks_are_trimmed_to_what_fits() {
 }
 
 #[test]
+fn of_several_sack_options_one_is_left() {
+    let options = [&[1, 1], &sack(1)[..], &[1, 1], &sack(1), &[1, 1], &sack(1)].concat();
+    assert_eq!(rewritten(Algorithm::HmacSha1_96, ACK, &options), padded(sack(1)));
+}
+
+#[test]
 fn fast_open_and_mptcp_leave_a_syn() {
     let usual = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
     let kept = padded(vec![2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 3, 3, 7]);
