@@ -156,14 +156,14 @@ fn forgetting_takes_the_programs_off() {
     run("ip link add tk0 type veth peer name tk1");
     let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
     // To the data plane, a VLAN interface is whatever is said to be one.
-    let kind = LinkKind::Vlan { lower: index("tk0"), vid: 7 };
+    let kind = LinkKind::Vlan { lower: index("tk0"), vid: 7, protocol: 0x88a8 };
     let vlan = Link { kind, ..ethernet("tk1") };
     let map = MapData::from_pin(namespace.instance.pin_dir().join("maps/VLANS")).unwrap();
     let vlans: HashMap<_, [u32; 2], u32> = Map::from_map_data(map).unwrap().try_into().unwrap();
     for link in [ethernet("tk0"), vlan.clone()] {
         dataplane.attach(&link).unwrap();
         assert_eq!(programs(&link.name, TcAttachType::Egress).len(), 1);
-        let tagged = vlans.get(&[index("tk0"), 7], 0).ok();
+        let tagged = vlans.get(&[index("tk0"), 7 | 0x88a8 << 16], 0).ok();
         assert_eq!(tagged, (link == vlan).then_some(index("tk1")));
         dataplane.forget(link.index).unwrap();
         dataplane.forget(link.index).unwrap();
@@ -184,7 +184,7 @@ fn purge_leaves_nothing() {
     let report = Dataplane::purge(&namespace.instance).unwrap();
     assert_eq!(report.interfaces, ["tk0"]);
     assert!(report.lane);
-    assert!(report.pins >= 15 + 4 + 4, "{report}");
+    assert!(report.pins >= 15 + 6 + 4, "{report}");
     assert!(!namespace.instance.pin_dir().exists());
     assert!(programs("tk0", TcAttachType::Ingress).is_empty());
     assert!(!run("ip link").contains(LANE0));

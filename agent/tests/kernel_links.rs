@@ -37,6 +37,7 @@ fn what_is_there_comes_first_and_kinds_are_told_apart() {
     run("ip link add tkbr type bridge");
     run("ip link set tk1 master tkbr");
     run("ip tuntap add tktun mode tun");
+    run("ip link add tkmv link tk0 type macvlan mode bridge");
     run("ip addr add 192.0.2.1/24 dev tk0");
     run("ip addr add 192.0.2.9 peer 192.0.2.10 dev tk0");
     run("ip addr add 2001:db8::1/64 dev tk0");
@@ -46,8 +47,13 @@ fn what_is_there_comes_first_and_kinds_are_told_apart() {
         let events = events(&mut watch).await;
         assert_eq!(up(&events, "tk0"), Some(LinkKind::Ethernet));
         assert_eq!(up(&events, "tkbr"), Some(LinkKind::Ethernet));
-        assert!(matches!(up(&events, "tktun"), Some(LinkKind::Unprotected(_))));
-        for none in ["lo", "tk1", "tcpauth-lane0", "tcpauth-lane1"] {
+        assert_eq!(up(&events, "tktun"), Some(LinkKind::Ip));
+        assert_eq!(up(&events, "lo"), Some(LinkKind::Loopback));
+        assert_eq!(up(&events, "tkmv"), Some(LinkKind::Upper { lower: index("tk0") }));
+        let first_link = events.iter().position(|event| matches!(event, LinkEvent::Up(_))).unwrap();
+        let last_address = events.iter().rposition(|event| matches!(event, LinkEvent::AddressAdded(_)));
+        assert!(last_address.unwrap() < first_link, "{events:?}");
+        for none in ["tk1", "tcpauth-lane0", "tcpauth-lane1"] {
             assert_eq!(up(&events, none), None);
             assert!(events.contains(&LinkEvent::Gone(index(none))), "{none}");
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Daemon,
-    interfaces::index_of,
     neighbors::{Neighbors, Rules},
     rules::{self, Reconciled},
 };
@@ -88,7 +87,7 @@ impl Daemon {
     /// # Errors
     /// [`KernelError::Map`], [`KernelError::MapFull`].
     pub(super) fn follow_interfaces(&mut self) -> Result<(), KernelError> {
-        let rules = self.neighbors.rules(&index_of);
+        let rules = self.current_rules();
         if rules != self.rules {
             self.write_rules(rules)?;
         }
@@ -98,16 +97,17 @@ impl Daemon {
     /// Makes `config` the running one. If the maps refuse it, they get the old one back.
     fn apply(&mut self, config: Config) -> Result<Change, String> {
         let mut change = Change::between(&self.config, &config);
-        let neighbors = Neighbors::number(config.neighbors.iter().cloned(), &self.neighbors, &HashMap::new());
+        let neighbors =
+            Neighbors::number(config.neighbors.iter().cloned(), &self.neighbors, &HashMap::new(), &|_| None);
         let before = std::mem::replace(&mut self.neighbors, neighbors);
-        let rules = self.neighbors.rules(&index_of);
+        let rules = self.current_rules();
         match self.write_rules(rules) {
             Ok(sessions) => change.sessions = sessions,
             Err(error) => {
                 self.neighbors = before;
                 let undo = rules::read(&self.dataplane).and_then(|found| {
                     self.rules = found;
-                    self.write_rules(self.neighbors.rules(&index_of))
+                    self.write_rules(self.current_rules())
                 });
                 if let Err(error) = undo {
                     tracing::error!("the old configuration could not be restored: {error}");
@@ -120,10 +120,16 @@ impl Daemon {
         Ok(change)
     }
 
+    /// What the maps have to say, with interfaces as they are now.
+    pub(super) fn current_rules(&self) -> Rules {
+        self.neighbors.rules(&|name| self.interfaces.bound(name), &|name| self.interfaces.arrival(name))
+    }
+
     /// Brings maps and sessions to `new`.
     pub(super) fn write_rules(&mut self, new: Rules) -> Result<Reconciled, KernelError> {
         rules::write(&mut self.dataplane, &self.rules, &new)?;
-        let reconciled = rules::reconcile(&mut self.dataplane, &self.neighbors, &index_of)?;
+        let reconciled =
+            rules::reconcile(&mut self.dataplane, &self.neighbors, &|name| self.interfaces.bound(name))?;
         rules::drop_policies(&mut self.dataplane, &self.rules, &new)?;
         self.rules = new;
         if reconciled != Reconciled::default() {

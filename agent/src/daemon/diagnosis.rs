@@ -25,6 +25,8 @@ pub struct Evidence<'a> {
     pub recv_id: u8,
     /// Interface it is bound to that does not exist or is not protected, and why.
     pub interface_problem: Option<String>,
+    /// What is odd about its interface, although it is protected.
+    pub interface_notice: Option<String>,
     /// Port of its sessions.
     pub port: u16,
     /// This moment.
@@ -59,6 +61,12 @@ pub struct Diagnosis {
 
 /// Why a neighbour is not established, if it is not.
 pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
+    let Diagnosis { state, reason } = diagnose_sessions(evidence);
+    let parts: Vec<String> = reason.into_iter().chain(evidence.interface_notice.clone()).collect();
+    Diagnosis { state, reason: (!parts.is_empty()).then(|| parts.join("; ")) }
+}
+
+fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
     let established = evidence
         .sessions
         .iter()
@@ -260,6 +268,7 @@ mod tests {
             verified,
             recv_id: 1,
             interface_problem: None,
+            interface_notice: None,
             port: 179,
             now: NOW,
         });

@@ -1,52 +1,80 @@
 //! Interfaces and addresses of this network namespace, as the daemon knows them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
 use nix::net::if_::if_nametoindex;
 
 use crate::{
+    config::Peer,
     control::protocol::InterfaceStatus,
-    kernel::{Attachment, Dataplane, KernelError, Link, mapped},
+    kernel::{Attachment, Dataplane, KernelError, Link, LinkKind, interface_towards, mapped},
 };
 
 /// Interfaces by index, and the addresses of all.
 #[derive(Default)]
 pub struct Interfaces {
     links: BTreeMap<u32, Known>,
+    /// Names that interfaces had before they were renamed, and that no other has now.
+    former: HashMap<String, u32>,
     addresses: HashSet<[u8; 16]>,
 }
 
 struct Known {
     link: Link,
     attached: Attachment,
-}
-
-/// Index of the interface with this name, if there is one.
-pub fn index_of(name: &str) -> Option<u32> {
-    if_nametoindex(name).ok()
+    /// Attaching failed, and may succeed later.
+    failed: bool,
 }
 
 impl Interfaces {
+    /// Knows an interface by its name before it is attached to.
+    pub fn learn(&mut self, link: &Link) {
+        let attached = Attachment::Unprotected("not attached to yet".to_owned());
+        self.links.insert(link.index, Known { link: link.clone(), attached, failed: true });
+    }
+
     /// Attaches to an interface that came or changed. What fails is shown in its status.
     pub fn up(&mut self, dataplane: &mut Dataplane, link: Link) {
-        let attached = match dataplane.attach(&link) {
+        self.note_name(&link);
+        let (attached, failed) = match dataplane.attach(&link) {
             Ok(attached) => {
-                tracing::info!(interface = link.name, index = link.index, %attached, "interface found");
-                attached
+                if let Attachment::Unprotected(reason) = &attached {
+                    tracing::warn!(
+                        index = link.index,
+                        "interface {} carries segments unprotected: {reason}",
+                        link.name
+                    );
+                } else {
+                    tracing::info!(interface = link.name, index = link.index, %attached, "interface found");
+                }
+                (attached, false)
             }
             Err(error) => {
                 tracing::error!(
-                    interface = link.name,
                     index = link.index,
-                    "interface is not protected: {error}"
+                    "interface {} carries segments unprotected, trying again: {error}",
+                    link.name
                 );
-                Attachment::Unprotected(error.to_string())
+                (Attachment::Unprotected(error.to_string()), true)
             }
         };
-        self.links.insert(link.index, Known { link, attached });
+        self.links.insert(link.index, Known { link, attached, failed });
+    }
+
+    /// Tries again where attaching failed.
+    pub fn retry(&mut self, dataplane: &mut Dataplane) {
+        for Known { link, attached, failed } in self.links.values_mut().filter(|known| known.failed) {
+            match dataplane.attach(link) {
+                Ok(now) => {
+                    tracing::info!(interface = link.name, index = link.index, attached = %now, "interface attached to at last");
+                    (*attached, *failed) = (now, false);
+                }
+                Err(error) => *attached = Attachment::Unprotected(error.to_string()),
+            }
+        }
     }
 
     /// Forgets an interface that is gone, or part of another one.
@@ -57,7 +85,24 @@ impl Interfaces {
         if let Some(known) = self.links.remove(&index) {
             tracing::info!(interface = known.link.name, index, "interface is gone");
         }
+        self.former.retain(|_, former| *former != index);
         dataplane.forget(index)
+    }
+
+    /// Index of the interface whose programs see the segments of a neighbour bound to `name`: the one below for a
+    /// macvlan. An interface that was renamed is found by its former name too.
+    pub fn bound(&self, name: &str) -> Option<u32> {
+        let index = self.arrival(name)?;
+        match self.links.get(&index).map(|known| &known.link.kind) {
+            Some(LinkKind::Upper { lower }) => Some(*lower),
+            _ => Some(index),
+        }
+    }
+
+    /// Index of the interface by which segments arrive that are to be forwarded.
+    pub fn arrival(&self, name: &str) -> Option<u32> {
+        let named = self.named(name).map(|known| known.link.index);
+        named.or_else(|| self.former.get(name).copied()).or_else(|| if_nametoindex(name).ok())
     }
 
     /// Adds an address of this host.
@@ -106,34 +151,176 @@ impl Interfaces {
         self.links.get(&index).map_or_else(|| format!("#{index}"), |known| known.link.name.clone())
     }
 
-    /// Why sessions of a neighbour bound to `interface`, or to none, cannot be protected.
-    pub fn problem(&self, interface: Option<&str>) -> Option<String> {
-        let Some(name) = interface else {
-            let any = self.links.values().any(|known| matches!(known.attached, Attachment::Protected(_)));
-            return (!any)
-                .then(|| "no interface carries tcpauth's programs: see the interfaces' status".to_owned());
+    /// Why sessions of a neighbour cannot be protected.
+    pub fn problem(&self, peer: &Peer) -> Option<String> {
+        let Some(name) = peer.interface.as_deref() else {
+            let any = self.links.values().any(|known| {
+                known.link.kind != LinkKind::Loopback && matches!(known.attached, Attachment::Protected(_))
+            });
+            if !any {
+                let reason = "no interface carries tcpauth's programs: see the interfaces' status";
+                return Some(reason.to_owned());
+            }
+            return self.unprotected_way(peer);
         };
-        match self.links.values().find(|known| known.link.name == name) {
-            None => Some(format!("interface {name} does not exist: segments pass once it does")),
-            Some(known) => match &known.attached {
-                Attachment::Protected(_) => None,
-                Attachment::Unprotected(reason) => {
-                    Some(format!("interface {name} is not protected: {reason}"))
-                }
-            },
+        if let Some(known) = self.named(name) {
+            return self.exposure(known).map(|reason| format!("interface {name} is not protected: {reason}"));
         }
+        if self.former.contains_key(name) {
+            return None;
+        }
+        if if_nametoindex(name).is_ok() {
+            return Some(format!(
+                "interface {name} is part of a bridge, bond or team, or a VRF: name the master of the former, a \
+                 member of the latter"
+            ));
+        }
+        Some(match peer.is_link_local() {
+            true => format!("interface {name} does not exist: nothing can pass until it does"),
+            false => format!(
+                "interface {name} does not exist: until it does, segments are dropped as wrong-interface"
+            ),
+        })
+    }
+
+    /// What is odd about a neighbour's interface, although its sessions are protected.
+    pub fn notice(&self, peer: &Peer) -> Option<String> {
+        let name = peer.interface.as_deref()?;
+        let index = self.former.get(name)?;
+        Some(format!("interface {name} is gone; its link is now called {}", self.name(*index)))
     }
 
     /// All, for the operator.
     pub fn status(&self) -> Vec<InterfaceStatus> {
         self.links
             .values()
-            .map(|Known { link, attached }| InterfaceStatus {
+            .filter(|known| known.link.kind != LinkKind::Loopback || self.exposure(known).is_some())
+            .map(|Known { link, attached, .. }| InterfaceStatus {
                 name: link.name.clone(),
                 index: link.index,
                 mtu: link.mtu,
-                attached: attached.to_string(),
+                attached: match attached {
+                    Attachment::ByLower(lower, _) => format!("by {}", self.name(*lower)),
+                    attached => attached.to_string(),
+                },
             })
             .collect()
+    }
+
+    /// Remembers the name that an interface had before, and forgets who had the one that it has now.
+    fn note_name(&mut self, link: &Link) {
+        self.former.remove(&link.name);
+        let Some(before) = self.links.get(&link.index).map(|known| known.link.name.clone()) else { return };
+        if before != link.name {
+            tracing::warn!(
+                index = link.index,
+                "interface {before} is gone; its link is now called {}: neighbours bound to it stay so",
+                link.name
+            );
+            self.former.insert(before, link.index);
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&Known> {
+        self.links.values().find(|known| known.link.name == name)
+    }
+
+    /// Why segments on an interface are not protected, if they are not.
+    fn exposure(&self, known: &Known) -> Option<String> {
+        match &known.attached {
+            Attachment::Protected(_) => None,
+            Attachment::Unprotected(reason) => Some(reason.clone()),
+            Attachment::ByLower(lower, name) => match self.links.get(lower).map(|known| &known.attached) {
+                Some(Attachment::Unprotected(reason)) => Some(format!("{name} below it: {reason}")),
+                // One that is part of a bond or a bridge has its master's programs, if it has a way at all.
+                _ => None,
+            },
+        }
+    }
+
+    /// The unprotected interface by which the kernel would send to a neighbour that is one address.
+    fn unprotected_way(&self, peer: &Peer) -> Option<String> {
+        let exposed = |known: &Known| known.link.kind != LinkKind::Loopback && self.exposure(known).is_some();
+        if !peer.is_host() || !self.links.values().any(exposed) {
+            return None;
+        }
+        let known = self.links.get(&interface_towards(peer.address)?)?;
+        let reason = self.exposure(known)?;
+        Some(format!("interface {} carries its segments unprotected: {reason}", known.link.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Hook;
+
+    fn interfaces(links: &[(u32, &str, LinkKind, Attachment)]) -> Interfaces {
+        let mut interfaces = Interfaces::default();
+        for (index, name, kind, attached) in links {
+            let link = Link { index: *index, name: (*name).to_owned(), mtu: 1500, kind: kind.clone() };
+            let attached = attached.clone();
+            interfaces.links.insert(*index, Known { link, attached, failed: false });
+        }
+        interfaces
+    }
+
+    fn tcx() -> Attachment {
+        Attachment::Protected(Hook::Tcx)
+    }
+
+    fn peer(text: &str) -> Peer {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_macvlan_is_protected_by_the_interface_below() {
+        let upper = LinkKind::Upper { lower: 2 };
+        let below = Attachment::ByLower(2, "eth0".to_owned());
+        let good =
+            interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx()), (3, "mv0", upper.clone(), below.clone())]);
+        assert_eq!((good.bound("mv0"), good.arrival("mv0")), (Some(2), Some(3)));
+        assert_eq!(good.status()[1].attached, "by eth0");
+        assert_eq!(good.problem(&peer("192.0.2.1%mv0")), None);
+        let failed = Attachment::Unprotected("no room".to_owned());
+        let bad = interfaces(&[(2, "eth0", LinkKind::Ethernet, failed), (3, "mv0", upper, below)]);
+        assert!(bad.problem(&peer("192.0.2.1%mv0")).unwrap().ends_with("eth0 below it: no room"));
+    }
+
+    #[test]
+    fn a_renamed_interface_keeps_its_neighbours_until_another_has_the_name() {
+        let mut interfaces = interfaces(&[(92, "tkt0", LinkKind::Ethernet, tcx())]);
+        let renamed =
+            |index, name: &str| Link { index, name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet };
+        let rename = |interfaces: &mut Interfaces, link: Link| {
+            interfaces.note_name(&link);
+            interfaces.links.insert(link.index, Known { link, attached: tcx(), failed: false });
+        };
+        rename(&mut interfaces, renamed(92, "tkt7"));
+        let bound = peer("192.0.2.1%tkt0");
+        assert_eq!((interfaces.bound("tkt0"), interfaces.bound("tkt7")), (Some(92), Some(92)));
+        assert_eq!(interfaces.problem(&bound), None);
+        assert_eq!(interfaces.notice(&bound).unwrap(), "interface tkt0 is gone; its link is now called tkt7");
+        rename(&mut interfaces, renamed(93, "tkt0"));
+        assert_eq!(interfaces.bound("tkt0"), Some(93));
+        assert_eq!(interfaces.notice(&bound), None);
+    }
+
+    #[test]
+    fn what_becomes_of_segments_is_said_for_an_interface_that_does_not_exist() {
+        let interfaces = interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx())]);
+        let global = interfaces.problem(&peer("192.0.2.1%tkt9")).unwrap();
+        assert!(global.contains("dropped as wrong-interface"), "{global}");
+        let local = interfaces.problem(&peer("fe80::1%tkt9")).unwrap();
+        assert!(local.contains("nothing can pass"), "{local}");
+    }
+
+    #[test]
+    fn loopback_is_no_way_to_a_neighbour_and_shown_only_if_it_fails() {
+        let good = interfaces(&[(1, "lo", LinkKind::Loopback, tcx())]);
+        assert!(good.status().is_empty());
+        assert!(good.problem(&peer("192.0.2.1")).is_some());
+        let failed = Attachment::Unprotected("no room".to_owned());
+        assert_eq!(interfaces(&[(1, "lo", LinkKind::Loopback, failed)]).status().len(), 1);
     }
 }

@@ -73,12 +73,11 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     // Early: a reload asked for while starting must not end the daemon.
     let mut signals = Signals::receive().map_err(DaemonError::Signals)?;
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
-    let mut daemon = Daemon::start(options, config, events.clone())?;
-    let mut sources = Sources {
-        held: daemon.dataplane.take_held()?,
-        dropped: daemon.dataplane.take_dropped()?,
-        links: LinkWatch::new()?,
-    };
+    // First: neighbours are bound to interfaces by name, and what is bound wrongly for a moment is unprotected.
+    let links = LinkWatch::new()?;
+    let mut daemon = Daemon::start(options, config, events.clone(), &links)?;
+    let mut sources =
+        Sources { held: daemon.dataplane.take_held()?, dropped: daemon.dataplane.take_dropped()?, links };
     daemon.take_in_links(&mut sources.links)?;
     daemon.interfaces.forget_others(&mut daemon.dataplane)?;
     daemon.follow_interfaces()?;
@@ -143,18 +142,22 @@ impl Daemon {
         options: Options,
         config: Config,
         events: broadcast::Sender<Event>,
+        links: &LinkWatch,
     ) -> Result<Self, DaemonError> {
         let dataplane = Dataplane::open(&options.instance)?;
         let rules = rules::read(&dataplane)?;
+        let mut interfaces = Interfaces::default();
+        links.links().for_each(|link| interfaces.learn(link));
+        let bound = |name: &str| interfaces.bound(name);
         let neighbors =
-            Neighbors::number(config.neighbors.iter().cloned(), &Neighbors::default(), &rules.peers);
+            Neighbors::number(config.neighbors.iter().cloned(), &Neighbors::default(), &rules.peers, &bound);
         let mut daemon = Self {
             instance: options.instance,
             config_file: options.config_file,
             neighbors,
             rules,
             dataplane,
-            interfaces: Interfaces::default(),
+            interfaces,
             drops: Drops::new(events.clone()),
             events,
             started: Instant::now(),
@@ -164,7 +167,7 @@ impl Daemon {
             config,
         };
         daemon.log_warnings();
-        daemon.write_rules(daemon.neighbors.rules(&interfaces::index_of))?;
+        daemon.write_rules(daemon.current_rules())?;
         Ok(daemon)
     }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use tcpauth_common::layout::{OwnEnd, PeerPrefix, PeerRule, Policy, Quartet};
@@ -48,13 +48,17 @@ impl Neighbors {
         neighbors: impl IntoIterator<Item = Neighbor>,
         previous: &Self,
         pinned: &HashMap<PeerPrefix, PeerRule>,
+        index_of: &dyn Fn(&str) -> Option<u32>,
     ) -> Self {
         let known: HashMap<&Peer, u32> =
             previous.by_number.iter().map(|(number, neighbor)| (&neighbor.peer, *number)).collect();
         let mut by_number = BTreeMap::new();
         let mut without = Vec::new();
         for neighbor in neighbors {
-            let number = known.get(&neighbor.peer).copied().or_else(|| pinned_number(&neighbor.peer, pinned));
+            let number = known
+                .get(&neighbor.peer)
+                .copied()
+                .or_else(|| pinned_number(&neighbor.peer, pinned, index_of));
             match number {
                 Some(number) if !by_number.contains_key(&number) => {
                     by_number.insert(number, neighbor);
@@ -103,8 +107,19 @@ impl Neighbors {
         has_port.then_some(Owner { number, neighbor })
     }
 
-    /// What the maps have to say, with interfaces as `index_of` resolves them now.
-    pub fn rules(&self, index_of: &dyn Fn(&str) -> Option<u32>) -> Rules {
+    /// Whether our end of the connection is one behind this host that the neighbour's `forwarded` names.
+    pub fn is_forwarded(&self, number: u32, quartet: &Quartet) -> bool {
+        let forwarded = self.numbered(number).map_or(&[][..], |neighbor| &neighbor.forwarded);
+        forwarded.iter().any(|end| covers(end, &quartet.local))
+    }
+
+    /// What the maps have to say, with interfaces as they are now: `index_of` tells whose programs see the segments
+    /// of a neighbour bound to one, `arrival` by which segments arrive that are to be forwarded.
+    pub fn rules(
+        &self,
+        index_of: &dyn Fn(&str) -> Option<u32>,
+        arrival: &dyn Fn(&str) -> Option<u32>,
+    ) -> Rules {
         let mut rules = Rules::default();
         let mut elsewhere = Vec::new();
         for (number, neighbor) in self.iter() {
@@ -113,7 +128,7 @@ impl Neighbors {
             rules.ports.insert(neighbor.port);
             // None for an end whose interface does not exist: nothing can arrive by it.
             rules.forwarded.extend(neighbor.forwarded.iter().filter_map(|end| {
-                let ifindex = end.interface.as_deref().map_or(Some(0), index_of)?;
+                let ifindex = end.interface.as_deref().map_or(Some(0), arrival)?;
                 Some((own_end(number, end), ifindex))
             }));
             let Some(interface) = &peer.interface else {
@@ -134,30 +149,74 @@ impl Neighbors {
         for (prefix, rule) in elsewhere {
             rules.peers.entry(prefix).or_insert(rule);
         }
+        keep_out_ipv4(&mut rules.peers);
         rules
     }
+}
+
+/// An IPv6 prefix that is short enough has all of ::ffff:0:0/96 in it, where the maps have IPv4; but it is not
+/// about IPv4. Where it is bound to an interface, the IPv4 rules for any interface have to be beside it, as a
+/// rule with the interface goes before them.
+fn keep_out_ipv4(peers: &mut HashMap<PeerPrefix, PeerRule>) {
+    let ipv4 = PeerPrefix { prefix_len: 32 + 96, scope: [0; 4], address: mapped([0, 0, 0, 0].into()) };
+    let scopes: BTreeSet<[u8; 4]> = (peers.keys())
+        .filter(|key| {
+            key.prefix_len < ipv4.prefix_len && same_bits(&key.address, &ipv4.address, key.prefix_len - 32)
+        })
+        .map(|key| key.scope)
+        .collect();
+    let anywhere: Vec<(PeerPrefix, PeerRule)> = (peers.iter())
+        .filter(|(key, _)| key.scope == [0; 4] && key.prefix_len >= ipv4.prefix_len)
+        .filter(|(key, _)| same_bits(&key.address, &ipv4.address, 96))
+        .map(|(key, rule)| (*key, *rule))
+        .collect();
+    for scope in scopes {
+        for (key, rule) in &anywhere {
+            peers.entry(PeerPrefix { scope, ..*key }).or_insert(*rule);
+        }
+        let nobody = PeerRule { neighbor: 0, scope: 0, flags: PeerRule::NOBODY };
+        peers.entry(PeerPrefix { scope, ..ipv4 }).or_insert(nobody);
+    }
+}
+
+/// Whether the first `bits` bits of two addresses are the same.
+fn same_bits(a: &[u8; 16], b: &[u8; 16], bits: u32) -> bool {
+    let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
+    (u128::from_be_bytes(*a) ^ u128::from_be_bytes(*b)) & mask == 0
 }
 
 /// The octets and the mask of `peer` cover an address of a map's key.
 pub fn covers(peer: &Peer, address: &[u8; 16]) -> bool {
     let bits = u32::from(peer.prefix_len) + if peer.address.is_ipv4() { 96 } else { 0 };
-    let (ours, theirs) = (u128::from_be_bytes(mapped(peer.address)), u128::from_be_bytes(*address));
-    let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
-    (ours ^ theirs) & mask == 0
+    // An IPv6 prefix is not about IPv4, however short.
+    let is_ipv4 = Ipv6Addr::from(*address).to_ipv4_mapped().is_some();
+    is_ipv4 == peer.address.is_ipv4() && same_bits(&mapped(peer.address), address, bits)
 }
 
-fn pinned_number(peer: &Peer, pinned: &HashMap<PeerPrefix, PeerRule>) -> Option<u32> {
-    let plain = PeerPrefix { scope: [0; 4], ..prefix(peer, 0) };
-    match peer.interface {
-        None => pinned.get(&plain).filter(|rule| rule.flags & PeerRule::WRONG_INTERFACE == 0),
-        // Which interface it was is not in the map by name; the address bound to any tells enough.
-        Some(_) => pinned
-            .iter()
-            .find(|(key, rule)| {
-                (key.prefix_len, key.address) == (plain.prefix_len, plain.address)
-                    && (key.scope != [0; 4] || rule.flags & PeerRule::WRONG_INTERFACE != 0)
-            })
-            .map(|(_, rule)| rule),
+fn pinned_number(
+    peer: &Peer,
+    pinned: &HashMap<PeerPrefix, PeerRule>,
+    index_of: &dyn Fn(&str) -> Option<u32>,
+) -> Option<u32> {
+    let plain = prefix(peer, 0);
+    // A rule that is copied into another scope is not the neighbour's own.
+    let is_own = |scope: u32, rule: &PeerRule| rule.flags == 0 && rule.scope == scope;
+    match &peer.interface {
+        None => pinned.get(&plain).filter(|rule| is_own(0, rule)),
+        Some(interface) => {
+            let scope = index_of(interface);
+            let there =
+                scope.and_then(|scope| pinned.get(&prefix(peer, scope)).filter(|rule| is_own(scope, rule)));
+            // Which interface it was is not in the map by name; the address bound to any tells enough.
+            let anywhere = || {
+                pinned.iter().find(|(key, rule)| {
+                    let same = (key.prefix_len, key.address) == (plain.prefix_len, plain.address);
+                    let own = is_own(u32::from_be_bytes(key.scope), rule) && key.scope != [0; 4];
+                    same && (own || rule.flags & PeerRule::WRONG_INTERFACE != 0)
+                })
+            };
+            there.or_else(|| anywhere().map(|(_, rule)| rule))
+        }
     }
     .map(|rule| rule.neighbor)
 }
@@ -201,7 +260,12 @@ mod tests {
     }
 
     fn numbered(peers: &[&str]) -> Neighbors {
-        Neighbors::number(peers.iter().map(|peer| neighbor(peer)), &Neighbors::default(), &HashMap::new())
+        Neighbors::number(
+            peers.iter().map(|peer| neighbor(peer)),
+            &Neighbors::default(),
+            &HashMap::new(),
+            &index_of,
+        )
     }
 
     fn number_of(neighbors: &Neighbors, peer: &str) -> u32 {
@@ -212,7 +276,7 @@ mod tests {
     fn numbers_stay_with_their_neighbours() {
         let first = numbered(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
         let config = ["192.0.2.9", "192.0.2.3", "192.0.2.1"].map(neighbor);
-        let second = Neighbors::number(config, &first, &HashMap::new());
+        let second = Neighbors::number(config, &first, &HashMap::new(), &index_of);
         assert_eq!(number_of(&second, "192.0.2.1"), number_of(&first, "192.0.2.1"));
         assert_eq!(number_of(&second, "192.0.2.3"), number_of(&first, "192.0.2.3"));
         assert_eq!(number_of(&second, "192.0.2.9"), 4);
@@ -222,9 +286,9 @@ mod tests {
     fn numbers_come_back_from_the_maps() {
         let peers = ["2001:db8::1", "192.0.2.0/24", "fe80::1%eth0", "192.0.2.7%eth1", "192.0.2.7"];
         let first = numbered(&peers);
-        let pinned = first.rules(&index_of).peers;
+        let pinned = first.rules(&index_of, &index_of).peers;
         let reversed = peers.iter().rev().map(|peer| neighbor(peer));
-        let second = Neighbors::number(reversed, &Neighbors::default(), &pinned);
+        let second = Neighbors::number(reversed, &Neighbors::default(), &pinned, &index_of);
         for peer in peers {
             assert_eq!(number_of(&second, peer), number_of(&first, peer), "{peer}");
         }
@@ -233,7 +297,7 @@ mod tests {
     #[test]
     fn bound_neighbours_follow_their_interface() {
         let neighbors = numbered(&["fe80::1%eth0", "192.0.2.7%eth1", "fe80::2%eth9", "192.0.2.8%eth9"]);
-        let rules = neighbors.rules(&index_of);
+        let rules = neighbors.rules(&index_of, &index_of);
         let peers: BTreeMap<_, _> = rules
             .peers
             .iter()
@@ -250,7 +314,7 @@ mod tests {
         let mut router = neighbor("192.0.2.1");
         let ends = ["172.17.0.2%eth0", "10.88.0.0/24%eth9", "192.0.2.9"];
         router.forwarded = ends.map(|end| end.parse().unwrap()).to_vec();
-        let neighbors = Neighbors::number([router], &Neighbors::default(), &HashMap::new());
+        let neighbors = Neighbors::number([router], &Neighbors::default(), &HashMap::new(), &index_of);
         let ends = |rules: Rules| -> BTreeMap<_, _> {
             let shown = |end: OwnEnd| (u32::from_be_bytes(end.neighbor), end.prefix_len, end.address);
             rules.forwarded.into_iter().map(|(end, ifindex)| (shown(end), ifindex)).collect()
@@ -258,16 +322,16 @@ mod tests {
         let address = |text: &str| mapped(text.parse().unwrap());
         let mut wanted =
             BTreeMap::from([((1, 160, address("172.17.0.2")), 7), ((1, 160, address("192.0.2.9")), 0)]);
-        assert_eq!(ends(neighbors.rules(&index_of)), wanted);
+        assert_eq!(ends(neighbors.rules(&index_of, &index_of)), wanted);
         wanted.insert((1, 152, address("10.88.0.0")), 11);
         let later = |name: &str| if name == "eth9" { Some(11) } else { index_of(name) };
-        assert_eq!(ends(neighbors.rules(&later)), wanted);
+        assert_eq!(ends(neighbors.rules(&index_of, &later)), wanted);
     }
 
     #[test]
     fn an_unbound_neighbour_has_the_other_interfaces() {
         let neighbors = numbered(&["192.0.2.7%eth1", "192.0.2.7"]);
-        let rules = neighbors.rules(&index_of);
+        let rules = neighbors.rules(&index_of, &index_of);
         assert_eq!(rules.peers.len(), 2);
         assert!(rules.peers.values().all(|rule| rule.flags == 0));
     }
@@ -291,6 +355,42 @@ mod tests {
         assert_eq!(owner([192, 0, 2, 9], 7, 179), Some(4));
         assert_eq!(owner([192, 0, 2, 9], 8, 179), None);
         assert_eq!(owner([192, 0, 2, 7], 0, 180), None);
+    }
+
+    #[test]
+    fn an_address_in_two_vrfs_is_two_neighbours() {
+        let peers = ["10.0.0.1%eth0", "10.0.0.1%eth1"];
+        let first = numbered(&peers);
+        let pinned = first.rules(&index_of, &index_of).peers;
+        assert_eq!(pinned.len(), 3, "one for each interface, and for the others");
+        let reversed = peers.iter().rev().map(|peer| neighbor(peer));
+        let second = Neighbors::number(reversed, &Neighbors::default(), &pinned, &index_of);
+        for (peer, scope) in peers.into_iter().zip([7, 8]) {
+            assert_eq!(number_of(&second, peer), number_of(&first, peer));
+            let quartet =
+                Quartet { peer: mapped([10, 0, 0, 1].into()), peer_port: 179, scope, ..Quartet::default() };
+            assert_eq!(second.owner(&quartet, &index_of).unwrap().number, number_of(&first, peer));
+        }
+    }
+
+    #[test]
+    fn a_short_ipv6_prefix_is_not_about_ipv4() {
+        let ipv4 = |scope: u32| PeerPrefix {
+            prefix_len: 128,
+            scope: scope.to_be_bytes(),
+            address: mapped([0, 0, 0, 0].into()),
+        };
+        let rules = |peers: &[&str]| numbered(peers).rules(&index_of, &index_of).peers;
+        let nobody = PeerRule { neighbor: 0, scope: 0, flags: PeerRule::NOBODY };
+        assert_eq!(rules(&["::/0"]).get(&ipv4(0)), Some(&nobody));
+        assert_eq!(rules(&["::/80"]).get(&ipv4(0)), Some(&nobody));
+        assert_eq!(rules(&["2001:db8::/32"]).len(), 1);
+        assert_eq!(rules(&["::/0", "0.0.0.0/0"])[&ipv4(0)].neighbor, 2);
+        let bound = rules(&["::/0%eth0", "192.0.2.1"]);
+        assert_eq!((bound[&ipv4(7)], bound[&ipv4(0)]), (nobody, nobody));
+        let router = prefix(&"192.0.2.1".parse().unwrap(), 7);
+        assert_eq!(bound[&router].neighbor, 2, "it is known on eth0 too");
+        assert!(!covers(&"::/0".parse().unwrap(), &mapped([192, 0, 2, 1].into())));
     }
 
     #[test]

@@ -104,7 +104,8 @@ impl Daemon {
             same_reason: last_drop.map_or(0, |drop| counters.dropped[drop.reason as usize]),
             verified: counters.verified_segments,
             recv_id: neighbor.mkt.recv_id.0,
-            interface_problem: self.interfaces.problem(neighbor.peer.interface.as_deref()),
+            interface_problem: self.interfaces.problem(&neighbor.peer),
+            interface_notice: self.interfaces.notice(&neighbor.peer),
             port: neighbor.port,
             now,
         })

@@ -17,6 +17,7 @@ impl Daemon {
     /// One round. A failure is logged, and the next round tries again.
     pub(super) fn upkeep(&mut self) {
         let begin = Instant::now();
+        self.interfaces.retry(&mut self.dataplane);
         if let Err(error) = self.remove_expired().and_then(|()| self.log_states()) {
             tracing::error!("upkeep: {error}");
         }
@@ -29,7 +30,7 @@ impl Daemon {
         let mut expired = Vec::new();
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
-            if expiry(&session, now, || self.whereabouts(&quartet, &mut sockets)) {
+            if expiry(&session, now, || self.whereabouts(session.neighbor, &quartet, &mut sockets)) {
                 expired.push((quartet, session));
             }
         }
@@ -41,7 +42,12 @@ impl Daemon {
     }
 
     /// Where a quiet session's socket is; the sockets are listed once a round at most.
-    fn whereabouts(&self, quartet: &Quartet, sockets: &mut Option<Option<Sockets>>) -> Whereabouts {
+    fn whereabouts(
+        &self,
+        neighbor: u32,
+        quartet: &Quartet,
+        sockets: &mut Option<Option<Sockets>>,
+    ) -> Whereabouts {
         if !self.interfaces.has_address(&quartet.local) {
             return Whereabouts::Forwarded;
         }
@@ -49,6 +55,10 @@ impl Daemon {
             Sockets::list().inspect_err(|error| tracing::warn!("cannot list sockets: {error}")).ok()
         });
         match sockets {
+            // Our address may stand for a container behind masquerade.
+            Some(sockets) if !sockets.have(quartet) && self.neighbors.is_forwarded(neighbor, quartet) => {
+                Whereabouts::Forwarded
+            }
             Some(sockets) if !sockets.have(quartet) => Whereabouts::Gone,
             // What is not known to be gone stays.
             _ => Whereabouts::Here,

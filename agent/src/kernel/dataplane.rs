@@ -16,7 +16,7 @@ use super::{
     maps::{Maps, pinned_settings},
     netlink::Netlink,
     pins::Pins,
-    programs::{EGRESS, INGRESS, Programs, RELEASE, SEAL},
+    programs::{EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, Programs, RELEASE, SEAL},
     purge,
     release::{Releaser, lane_for},
     rings::drain,
@@ -38,6 +38,8 @@ pub struct Dataplane {
 pub enum Attachment {
     /// By programs at this hook.
     Protected(Hook),
+    /// By the programs of another interface, which all its frames pass: that one's index and name.
+    ByLower(u32, String),
     /// Not at all; why, for the operator.
     Unprotected(String),
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Attachment {
         match self {
             Self::Protected(Hook::Tcx) => f.write_str("tcx"),
             Self::Protected(Hook::Clsact) => f.write_str("clsact"),
+            Self::ByLower(_, name) => write!(f, "by {name}"),
             Self::Unprotected(reason) => f.write_str(reason),
         }
     }
@@ -102,10 +105,23 @@ impl Dataplane {
     /// # Errors
     /// [`KernelError::Attach`], [`KernelError::TooManyInterfaces`], [`KernelError::Map`].
     pub fn attach(&mut self, link: &Link) -> Result<Attachment, KernelError> {
-        let tag = match &link.kind {
+        let (tag, ingress, egress) = match &link.kind {
             LinkKind::Unprotected(reason) => return Ok(Attachment::Unprotected(reason.clone())),
-            LinkKind::Ethernet => None,
-            LinkKind::Vlan { lower, vid } => Some(VlanTag { lower: *lower, vid: *vid, protocol: 0x8100 }),
+            LinkKind::Upper { lower } => {
+                // A second pass would miss what the first has taken off.
+                self.forget(link.index)?;
+                return interface_name(*lower).map(|name| Attachment::ByLower(*lower, name));
+            }
+            LinkKind::Loopback => {
+                self.hook_up(link.index, INGRESS, INGRESS)?;
+                return Ok(Attachment::Protected(self.hook));
+            }
+            LinkKind::Ethernet => (None, INGRESS, EGRESS),
+            LinkKind::Ip => (None, INGRESS_L3, EGRESS_L3),
+            LinkKind::Vlan { lower, vid, protocol } => {
+                let tag = VlanTag { lower: *lower, vid: *vid, protocol: *protocol };
+                (Some(tag), INGRESS, EGRESS)
+            }
         };
         if self.maps.allot_slot(link.index)?.is_none() {
             return Err(KernelError::TooManyInterfaces {
@@ -113,10 +129,8 @@ impl Dataplane {
                 max: MAX_INTERFACES - 1,
             });
         }
-        for (name, at) in [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)] {
-            let pin = self.pins.link(&format!("{}-{name}", link.index));
-            self.hook.attach(self.programs.get(name)?, link.index, at, &pin)?;
-        }
+        self.hook_up(link.index, INGRESS, ingress)?;
+        self.hook_up(link.index, EGRESS, egress)?;
         self.forget_tags(link.index, tag)?;
         // Not before the programs are there: from now on the lower interface leaves these frames to it.
         if let Some(tag) = tag {
@@ -176,6 +190,13 @@ impl Dataplane {
     /// [`KernelError::RingTaken`].
     pub fn take_dropped(&mut self) -> Result<DroppedRing, KernelError> {
         DroppedRing::new(self.maps.dropped.take().ok_or(KernelError::RingTaken(maps::DROPPED))?)
+    }
+
+    /// Puts a program where `place` ([`INGRESS`] or [`EGRESS`]) says, in the place of the one that is there.
+    fn hook_up(&mut self, ifindex: u32, place: &str, program: &str) -> Result<(), KernelError> {
+        let at = if place == INGRESS { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let pin = self.pins.link(&format!("{ifindex}-{place}"));
+        self.hook.attach(self.programs.get(program)?, ifindex, at, &pin)
     }
 
     /// Forgets interfaces that went while no daemon was there.

@@ -5,7 +5,7 @@ use rtnetlink::packet_route::link::{
     LinkMessage, VlanProtocol,
 };
 
-use super::{LANE0, LANE1};
+use super::{ETHERTYPE_8021AD, ETHERTYPE_8021Q, LANE0, LANE1};
 
 /// An interface of the network namespace that segments of a neighbour might use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,25 +25,37 @@ pub struct Link {
 pub enum LinkKind {
     /// Carries Ethernet frames.
     Ethernet,
-    /// Takes the frames of one 802.1Q VLAN from another interface.
+    /// Carries IP packets without a header in front: tunnels, PPP, WireGuard.
+    Ip,
+    /// Takes the frames of one VLAN from another interface.
     Vlan {
         /// Index of the interface that carries the tagged frames.
         lower: u32,
         /// VLAN identifier, 1 to 4094.
         vid: u16,
+        /// EtherType of the tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
+        protocol: u16,
     },
+    /// A macvlan, macvtap or ipvlan: its frames pass the programs of the interface below.
+    Upper {
+        /// Index of the interface below.
+        lower: u32,
+    },
+    /// Loopback, where packets taken out of a tunnel or a label may arrive.
+    Loopback,
     /// Carries no Ethernet frames, so the programs cannot work there; why, for the operator.
     Unprotected(String),
 }
 
 impl Link {
-    /// The link in a netlink message; `None` for those that are none of our business: loopback,
+    /// The link in a netlink message; `None` for those that are none of our business:
     /// the lane, ports of a bridge, bond or team (their master is attached instead) and VRF masters.
     pub(super) fn parse(message: &LinkMessage) -> Option<Self> {
         let mut name = None;
         let mut mtu = 0;
         let mut lower = None;
         let mut elsewhere = false;
+        let mut has_remote = false;
         let mut info: &[LinkInfo] = &[];
         for attribute in &message.attributes {
             match attribute {
@@ -51,22 +63,29 @@ impl Link {
                 LinkAttribute::Mtu(value) => mtu = *value,
                 LinkAttribute::Link(value) => lower = Some(*value),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                // Of a tunnel, the remote end's address.
+                LinkAttribute::Broadcast(value) => has_remote = value.iter().any(|octet| *octet != 0),
                 LinkAttribute::LinkInfo(value) => info = value,
                 _ => {}
             }
         }
         let name = name?;
-        if message.header.flags.contains(LinkFlags::Loopback)
-            || name == LANE0
-            || name == LANE1
-            || is_inner(info)
-        {
+        if name == LANE0 || name == LANE1 || is_inner(info) {
             return None;
         }
-        let kind = match (message.header.link_layer_type, vlan_id(info), lower) {
-            (LinkLayerType::Ether, Some(vid), Some(lower)) if !elsewhere => LinkKind::Vlan { lower, vid },
-            (LinkLayerType::Ether, ..) => LinkKind::Ethernet,
-            (other, ..) => LinkKind::Unprotected(format!("link type {other:?} carries no Ethernet frames")),
+        // An interface whose lower one is in another namespace is the first of this one that frames pass.
+        let lower = lower.filter(|_| !elsewhere);
+        let kind = match (message.header.link_layer_type, lower) {
+            _ if message.header.flags.contains(LinkFlags::Loopback) => LinkKind::Loopback,
+            (LinkLayerType::Ether, Some(lower)) if is_upper(info) => LinkKind::Upper { lower },
+            (LinkLayerType::Ether, Some(lower)) => vlan(info, lower).unwrap_or(LinkKind::Ethernet),
+            (LinkLayerType::Ether, None) => LinkKind::Ethernet,
+            (LinkLayerType::Ipgre | LinkLayerType::Ip6gre, _) if !has_remote => {
+                let reason = "a GRE tunnel without a remote end sends packets with another header in front";
+                LinkKind::Unprotected(reason.to_owned())
+            }
+            (other, _) if is_bare(other) => LinkKind::Ip,
+            (other, _) => LinkKind::Unprotected(format!("frames of link type {other:?} are not understood")),
         };
         Some(Self { index: message.header.index, name: name.to_owned(), mtu, kind })
     }
@@ -83,20 +102,43 @@ fn is_inner(info: &[LinkInfo]) -> bool {
     })
 }
 
-/// VLAN identifier of an 802.1Q interface. One of 802.1ad is like any other: its tag is not the one looked at.
-fn vlan_id(info: &[LinkInfo]) -> Option<u16> {
+/// Whether the link's frames pass the one below it, and its programs.
+fn is_upper(info: &[LinkInfo]) -> bool {
+    info.iter().any(|info| {
+        matches!(
+            info,
+            LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
+        )
+    })
+}
+
+/// Link types that the kernel says have no MAC header (`dev_is_mac_header_xmit`).
+fn is_bare(layer: LinkLayerType) -> bool {
+    matches!(
+        layer,
+        LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+            | LinkLayerType::Void
+            | LinkLayerType::None
+            | LinkLayerType::Rawip
+            | LinkLayerType::Pimreg
+            | LinkLayerType::Ppp
+    )
+}
+
+/// What a VLAN interface takes from the one below it.
+fn vlan(info: &[LinkInfo], lower: u32) -> Option<LinkKind> {
     let data = info.iter().find_map(|info| match info {
         LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
         _ => None,
     })?;
-    if data
-        .iter()
-        .any(|item| matches!(item, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q))
-    {
-        return None;
-    }
+    let is_8021ad = data.iter().any(|item| matches!(item, InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)));
+    let protocol = if is_8021ad { ETHERTYPE_8021AD } else { ETHERTYPE_8021Q };
     data.iter().find_map(|item| match item {
-        InfoVlan::Id(vid) => Some(*vid),
+        InfoVlan::Id(vid) => Some(LinkKind::Vlan { lower, vid: *vid, protocol }),
         _ => None,
     })
 }
@@ -118,25 +160,40 @@ mod tests {
         message
     }
 
-    fn vlan(protocol: VlanProtocol) -> Vec<LinkInfo> {
+    fn vlan_info(protocol: VlanProtocol) -> Vec<LinkInfo> {
         let data = vec![InfoVlan::Protocol(protocol), InfoVlan::Id(7)];
         vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(data))]
     }
 
-    #[test]
-    fn a_vlan_is_known_by_its_lower_interface_and_identifier() {
-        let link = Link::parse(&message("eth0.7", vlan(VlanProtocol::Ieee8021Q))).unwrap();
-        let kind = LinkKind::Vlan { lower: 2, vid: 7 };
-        assert_eq!(link, Link { index: 5, name: "eth0.7".to_owned(), mtu: 1500, kind });
+    fn kind(message: &LinkMessage) -> LinkKind {
+        Link::parse(message).unwrap().kind
     }
 
     #[test]
-    fn a_vlan_with_another_tag_or_in_another_namespace_is_an_interface_like_any_other() {
-        let mut moved = message("eth0.7", vlan(VlanProtocol::Ieee8021Q));
-        moved.attributes.push(LinkAttribute::LinkNetNsId(0));
-        for message in [message("eth0.7", vlan(VlanProtocol::Ieee8021Ad)), moved] {
-            assert_eq!(Link::parse(&message).unwrap().kind, LinkKind::Ethernet);
+    fn a_vlan_is_known_by_its_lower_interface_tag_and_identifier() {
+        for (tag, protocol) in [(VlanProtocol::Ieee8021Q, 0x8100), (VlanProtocol::Ieee8021Ad, 0x88a8)] {
+            let link = Link::parse(&message("eth0.7", vlan_info(tag))).unwrap();
+            let kind = LinkKind::Vlan { lower: 2, vid: 7, protocol };
+            assert_eq!(link, Link { index: 5, name: "eth0.7".to_owned(), mtu: 1500, kind });
         }
+    }
+
+    #[test]
+    fn what_is_above_an_interface_of_another_namespace_is_like_any_other() {
+        let macvlan = vec![LinkInfo::Kind(InfoKind::MacVlan)];
+        for info in [vlan_info(VlanProtocol::Ieee8021Q), macvlan] {
+            let mut moved = message("eth0.7", info);
+            moved.attributes.push(LinkAttribute::LinkNetNsId(0));
+            assert_eq!(kind(&moved), LinkKind::Ethernet);
+        }
+    }
+
+    #[test]
+    fn frames_of_a_macvlan_or_ipvlan_pass_the_interface_below() {
+        for info in [InfoKind::MacVlan, InfoKind::MacVtap, InfoKind::IpVlan, InfoKind::IpVtap] {
+            assert_eq!(kind(&message("mv0", vec![LinkInfo::Kind(info)])), LinkKind::Upper { lower: 2 });
+        }
+        assert_eq!(kind(&message("v0", vec![LinkInfo::Kind(InfoKind::Veth)])), LinkKind::Ethernet);
     }
 
     #[test]
@@ -146,9 +203,6 @@ mod tests {
         }
         assert_eq!(Link::parse(&message("red", vec![LinkInfo::Kind(InfoKind::Vrf)])), None);
         assert_eq!(Link::parse(&message(LANE1, vec![LinkInfo::Kind(InfoKind::Veth)])), None);
-        let mut loopback = message("lo", Vec::new());
-        loopback.header.flags = LinkFlags::Loopback;
-        assert_eq!(Link::parse(&loopback), None);
     }
 
     #[test]
@@ -158,9 +212,32 @@ mod tests {
     }
 
     #[test]
-    fn a_link_without_ethernet_frames_is_told_as_unprotected() {
-        let mut tun = message("tun0", Vec::new());
-        tun.header.link_layer_type = LinkLayerType::None;
-        assert!(matches!(Link::parse(&tun).unwrap().kind, LinkKind::Unprotected(_)));
+    fn links_are_told_apart_by_what_they_put_in_front_of_packets() {
+        let of = |layer, flags| {
+            let mut link = message("x0", Vec::new());
+            link.header.link_layer_type = layer;
+            link.header.flags = flags;
+            link
+        };
+        let none = LinkFlags::empty();
+        assert_eq!(kind(&of(LinkLayerType::Loopback, LinkFlags::Loopback)), LinkKind::Loopback);
+        for bare in [
+            LinkLayerType::None,
+            LinkLayerType::Ppp,
+            LinkLayerType::Tunnel,
+            LinkLayerType::Tunnel6,
+            LinkLayerType::Sit,
+            LinkLayerType::Rawip,
+        ] {
+            assert_eq!(kind(&of(bare, none)), LinkKind::Ip, "{bare:?}");
+        }
+        assert!(matches!(kind(&of(LinkLayerType::Infiniband, none)), LinkKind::Unprotected(_)));
+        for gre in [LinkLayerType::Ipgre, LinkLayerType::Ip6gre] {
+            let mut tunnel = of(gre, none);
+            tunnel.attributes.push(LinkAttribute::Broadcast(vec![0; 4]));
+            assert!(matches!(kind(&tunnel), LinkKind::Unprotected(_)), "the remote end varies");
+            tunnel.attributes.push(LinkAttribute::Broadcast(vec![192, 0, 2, 2]));
+            assert_eq!(kind(&tunnel), LinkKind::Ip);
+        }
     }
 }

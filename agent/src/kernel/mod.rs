@@ -24,12 +24,18 @@ mod release;
 mod rings;
 mod watch;
 
+/// EtherType of 802.1Q.
+const ETHERTYPE_8021Q: u16 = 0x8100;
+/// EtherType of 802.1ad.
+const ETHERTYPE_8021AD: u16 = 0x88a8;
+
 pub use dataplane::{Attachment, Dataplane};
 pub use error::KernelError;
 pub use hook::Hook;
 pub use lane::{LANE0, LANE1};
 pub use links::{Link, LinkKind};
 pub use maps::mapped;
+pub use netlink::interface_towards;
 pub use purge::PurgeReport;
 pub use rings::{DroppedRing, HeldRing};
 pub use watch::{LinkEvent, LinkWatch};

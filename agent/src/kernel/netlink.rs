@@ -1,24 +1,28 @@
 //! A small rtnetlink client that blocks: the daemon's requests are few and answered at once.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+        NetlinkPayload,
     },
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         address::AddressMessage,
-        link::LinkMessage,
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage},
         tc::{TcHandle, TcMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::KernelError;
+use super::{KernelError, hook::interface_name};
 
 /// Length of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
+/// Length of `struct ifinfomsg`.
+const IFINFOMSG_LEN: usize = 16;
 
 /// A netlink socket in the network namespace of the thread that made it.
 pub(super) struct Netlink {
@@ -66,6 +70,33 @@ impl Netlink {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Index of the interface by which the kernel would send to an address; `None` if there is no route.
+    pub(super) fn route_to(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+        let mut request = RouteMessage::default();
+        let (family, bits, address) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
+        request.header.address_family = family;
+        request.header.destination_prefix_length = bits;
+        request.attributes = vec![RouteAttribute::Destination(address)];
+        let answers = match self.call(RouteNetlinkMessage::GetRoute(request), NLM_F_ACK) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
+                return Ok(None);
+            }
+            answers => answers?,
+        };
+        Ok(answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => {
+                route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                })
+            }
+            _ => None,
+        }))
     }
 
     /// Makes an interface.
@@ -135,6 +166,11 @@ impl Netlink {
     }
 }
 
+/// Index of the interface by which the kernel would send to an address, as far as it can be told.
+pub fn interface_towards(address: IpAddr) -> Option<u32> {
+    Netlink::new().ok()?.route_to(address).ok()?
+}
+
 fn tc_message(index: u32, parent: TcHandle) -> TcMessage {
     let mut message = TcMessage::default();
     message.header.index = index.cast_signed();
@@ -142,8 +178,8 @@ fn tc_message(index: u32, parent: TcHandle) -> TcMessage {
     message
 }
 
-/// The messages in one datagram. One that cannot be decoded is logged and left out: it is better
-/// to miss an exotic interface than to see none.
+/// The messages in one datagram. Of an interface whose message cannot be decoded, what matters most is read;
+/// any other such message is logged and left out.
 pub(super) fn messages(mut datagram: &[u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
     let mut messages = Vec::new();
     while let Some((len, _)) = datagram.split_first_chunk::<4>() {
@@ -156,9 +192,94 @@ pub(super) fn messages(mut datagram: &[u8]) -> io::Result<Vec<NetlinkMessage<Rou
         };
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(octets) {
             Ok(message) => messages.push(message),
-            Err(error) => tracing::warn!(%error, "netlink: a message of the kernel cannot be decoded"),
+            Err(error) => {
+                let link = bare_link(octets);
+                let index = link.as_ref().map(|link| link.header.index);
+                tracing::warn!(%error, index, "netlink: a message of the kernel cannot be decoded");
+                messages.extend(link.map(|link| {
+                    let mut header = NetlinkHeader::default();
+                    header.sequence_number =
+                        u32::from_ne_bytes([octets[8], octets[9], octets[10], octets[11]]);
+                    let payload = NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link));
+                    NetlinkMessage::new(header, payload)
+                }));
+            }
         }
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(messages)
+}
+
+/// An RTM_NEWLINK by its head (`struct ifinfomsg`) and the few attributes that are plain.
+fn bare_link(octets: &[u8]) -> Option<LinkMessage> {
+    let word = |at: usize| octets.get(at..at + 4).map(|word| [word[0], word[1], word[2], word[3]]);
+    let half = |at: usize| octets.get(at..at + 2).map(|half| u16::from_ne_bytes([half[0], half[1]]));
+    if half(4)? != libc::RTM_NEWLINK {
+        return None;
+    }
+    let mut link = LinkMessage::default();
+    link.header.interface_family = octets[HEADER_LEN].into();
+    link.header.link_layer_type = half(HEADER_LEN + 2)?.into();
+    link.header.index = u32::from_ne_bytes(word(HEADER_LEN + 4)?);
+    link.header.flags = LinkFlags::from_bits_retain(u32::from_ne_bytes(word(HEADER_LEN + 8)?));
+    let mut at = HEADER_LEN + IFINFOMSG_LEN;
+    while let (Some(len), Some(kind)) = (half(at).map(usize::from), half(at + 2)) {
+        let Some(value) = octets.get(at + 4..at + len).filter(|_| len >= 4) else { break };
+        let number = || value.try_into().map(u32::from_ne_bytes).ok();
+        let attribute = match kind {
+            libc::IFLA_IFNAME => Some(LinkAttribute::IfName(name(value))),
+            libc::IFLA_MTU => number().map(LinkAttribute::Mtu),
+            libc::IFLA_BROADCAST => Some(LinkAttribute::Broadcast(value.to_vec())),
+            _ => None,
+        };
+        link.attributes.extend(attribute);
+        at += len.next_multiple_of(4);
+    }
+    let is_named = link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(_)));
+    if !is_named {
+        link.attributes.push(LinkAttribute::IfName(interface_name(link.header.index).ok()?));
+    }
+    Some(link)
+}
+
+/// A name as the kernel ends it.
+fn name(octets: &[u8]) -> String {
+    let end = octets.iter().position(|octet| *octet == 0).unwrap_or(octets.len());
+    String::from_utf8_lossy(&octets[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Link, LinkKind};
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut octets = [(4 + value.len() as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
+        octets.extend(value);
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets
+    }
+
+    #[test]
+    fn an_interface_that_cannot_be_decoded_is_known_by_its_head() {
+        let mut link = [&[0u8, 0][..], &1u16.to_ne_bytes(), &7u32.to_ne_bytes(), &[0; 8]].concat();
+        link.extend(attribute(libc::IFLA_IFNAME, b"odd0\0"));
+        // The MTU has 4 octets; a number of 3 cannot be decoded.
+        link.extend(attribute(libc::IFLA_TXQLEN, &[1, 2, 3]));
+        link.extend(attribute(libc::IFLA_MTU, &9000u32.to_ne_bytes()));
+        let mut datagram = ((HEADER_LEN + link.len()) as u32).to_ne_bytes().to_vec();
+        datagram.extend(libc::RTM_NEWLINK.to_ne_bytes());
+        datagram.extend([0; 2]);
+        datagram.extend(5u32.to_ne_bytes());
+        datagram.extend([0; 4]);
+        datagram.extend(link);
+        assert!(NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram).is_err());
+        let messages = messages(&datagram).unwrap();
+        assert_eq!(messages[0].header.sequence_number, 5);
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &messages[0].payload else {
+            panic!("not a link");
+        };
+        let known = Link { index: 7, name: "odd0".to_owned(), mtu: 9000, kind: LinkKind::Ethernet };
+        assert_eq!(Link::parse(link), Some(known));
+    }
 }

@@ -17,12 +17,16 @@ use super::{
 pub(super) const EGRESS: &str = "egress";
 /// On every interface, for what arrives.
 pub(super) const INGRESS: &str = "ingress";
+/// [`EGRESS`] for links without Ethernet headers.
+pub(super) const EGRESS_L3: &str = "egress_l3";
+/// [`INGRESS`] for links without Ethernet headers.
+pub(super) const INGRESS_L3: &str = "ingress_l3";
 /// At the lane's far end.
 pub(super) const SEAL: &str = "seal";
 /// At the lane's near end.
 pub(super) const RELEASE: &str = "release";
 
-const ALL: [&str; 4] = [EGRESS, INGRESS, SEAL, RELEASE];
+const ALL: [&str; 6] = [EGRESS, INGRESS, EGRESS_L3, INGRESS_L3, SEAL, RELEASE];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"));
 

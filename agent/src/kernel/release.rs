@@ -1,6 +1,7 @@
 //! Sends held segments on, the way they were going, through the lane.
 
 use std::{
+    borrow::Cow,
     io,
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -10,11 +11,10 @@ use nix::sys::socket::{
 };
 use tcpauth_common::layout::{Direction, Held};
 
-use super::{KernelError, error::is_privilege};
+use super::{ETHERTYPE_8021Q, KernelError, error::is_privilege};
 
-/// Length of the two MAC addresses, after which an 802.1Q header stands.
+/// Length of the two MAC addresses, after which a VLAN header stands.
 const MAC_ADDRESSES: usize = 12;
-const ETHERTYPE_8021Q: u16 = 0x8100;
 
 /// A packet socket in the daemon's network namespace that only sends.
 pub(super) struct Releaser {
@@ -35,15 +35,8 @@ impl Releaser {
 
     /// Sends `frame` on lane interface `lane`; the program at its other end takes it to `held.ifindex`.
     pub(super) fn send(&self, lane: u32, held: &Held, frame: &[u8]) -> Result<(), KernelError> {
-        let tagged;
-        let frame = match held.vlan_present {
-            0 => frame,
-            _ => {
-                tagged = with_tag(frame, held.vlan_tci);
-                &tagged
-            }
-        };
-        self.send_marked(lane, held.ifindex, frame).map_err(|source| KernelError::Release { source })
+        self.send_marked(lane, held.ifindex, &for_lane(held, frame))
+            .map_err(|source| KernelError::Release { source })
     }
 
     fn send_marked(&self, lane: u32, mark: u32, frame: &[u8]) -> io::Result<()> {
@@ -58,10 +51,18 @@ pub(super) fn lane_for(held: &Held, lane0: u32, lane1: u32) -> u32 {
     if held.direction == Direction::Outbound as u8 { lane0 } else { lane1 }
 }
 
-/// The frame with the 802.1Q header that the kernel had moved beside it.
-fn with_tag(frame: &[u8], tci: u16) -> Vec<u8> {
+/// The frame as the lane takes it: with an Ethernet header, and in it the VLAN tag that the kernel had beside it.
+fn for_lane<'f>(held: &Held, frame: &'f [u8]) -> Cow<'f, [u8]> {
+    if held.l3_offset == 0 {
+        // From a link without such headers; the redirect out of the lane takes it away again.
+        return Cow::Owned([&[0; MAC_ADDRESSES][..], &held.ethertype.to_be_bytes(), frame].concat());
+    }
+    if held.vlan_present == 0 {
+        return Cow::Borrowed(frame);
+    }
+    let protocol = if held.vlan_protocol == 0 { ETHERTYPE_8021Q } else { held.vlan_protocol };
     let (addresses, rest) = frame.split_at(MAC_ADDRESSES.min(frame.len()));
-    [addresses, &ETHERTYPE_8021Q.to_be_bytes(), &tci.to_be_bytes(), rest].concat()
+    Cow::Owned([addresses, &protocol.to_be_bytes(), &held.vlan_tci.to_be_bytes(), rest].concat())
 }
 
 fn link_address(ifindex: u32) -> io::Result<LinkAddr> {
@@ -87,10 +88,27 @@ mod tests {
     #[test]
     fn the_tag_stands_after_the_addresses() {
         let frame: Vec<u8> = (0..20).collect();
-        let tagged = with_tag(&frame, 0xa00a);
-        assert_eq!(tagged[..12], frame[..12]);
-        assert_eq!(tagged[12..16], [0x81, 0, 0xa0, 0x0a]);
-        assert_eq!(tagged[16..], frame[12..]);
+        let plain = Held { l3_offset: 14, ..Held::default() };
+        assert_eq!(for_lane(&plain, &frame), frame);
+        for (vlan_protocol, octets) in [(0, [0x81, 0]), (0x8100, [0x81, 0]), (0x88a8, [0x88, 0xa8])] {
+            let held = Held { vlan_present: 1, vlan_tci: 0xa00a, vlan_protocol, ..plain };
+            let tagged = for_lane(&held, &frame);
+            assert_eq!(tagged[..12], frame[..12]);
+            assert_eq!(tagged[12..14], octets);
+            assert_eq!(tagged[14..16], [0xa0, 0x0a]);
+            assert_eq!(tagged[16..], frame[12..]);
+        }
+    }
+
+    #[test]
+    fn a_bare_packet_gets_an_ethernet_header_for_the_lane() {
+        for ethertype in [0x0800u16, 0x86dd] {
+            let held = Held { ethertype, ..Held::default() };
+            let frame = for_lane(&held, b"packet");
+            assert_eq!(frame[..12], [0; 12]);
+            assert_eq!(frame[12..14], ethertype.to_be_bytes());
+            assert_eq!(&frame[14..], b"packet");
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum LinkEvent {
 }
 
 /// Follows the network namespace of the thread that made it. First come all interfaces and addresses that are
-/// there. Loopback, the lane, ports of a bridge, bond or team and VRF masters are never `Up`.
+/// there, the addresses before the interfaces. The lane, ports of a bridge, bond or team and VRF masters are never `Up`.
 pub struct LinkWatch {
     socket: AsyncFd<Socket>,
     netlink: Netlink,
@@ -61,6 +61,11 @@ impl LinkWatch {
         // After the subscription: what changes in between is in the dump or comes as a message, or both.
         watch.list()?;
         Ok(watch)
+    }
+
+    /// The interfaces as of the last event read from the kernel: also those of which [`Self::try_next`] tells next.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.state.links.values().flatten()
     }
 
     /// An event that is there already, without waiting: until `None`, the first listing or one burst of changes.
@@ -169,6 +174,14 @@ impl State {
         events: &mut VecDeque<LinkEvent>,
     ) {
         let there: BTreeSet<u32> = links.iter().map(|link| link.header.index).collect();
+        let now: BTreeSet<(u32, IpAddr)> = addresses
+            .iter()
+            .filter_map(|message| Some((message.header.index, address_of(message)?)))
+            .collect();
+        // Before the links: on an interface just attached to, the programs have to know whose address is ours.
+        for &(index, address) in &now {
+            self.add_address(index, address, events);
+        }
         let gone: Vec<u32> = self.links.keys().filter(|index| !there.contains(index)).copied().collect();
         for index in gone {
             self.link_gone(index, events);
@@ -176,18 +189,11 @@ impl State {
         for link in links {
             self.link(link.header.index, Link::parse(link), events);
         }
-        let now: BTreeSet<(u32, IpAddr)> = addresses
-            .iter()
-            .filter_map(|message| Some((message.header.index, address_of(message)?)))
-            .collect();
         let before: Vec<(u32, IpAddr)> = self
             .addresses
             .iter()
             .flat_map(|(index, addresses)| addresses.iter().map(|address| (*index, *address)))
             .collect();
-        for &(index, address) in &now {
-            self.add_address(index, address, events);
-        }
         for (index, address) in before.into_iter().filter(|known| !now.contains(known)) {
             self.remove_address(index, address, events);
         }
@@ -248,6 +254,8 @@ fn address_of(message: &AddressMessage) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+
     use super::*;
     use crate::kernel::LinkKind;
 
@@ -300,5 +308,20 @@ mod tests {
         events.clear();
         state.replace(&[], &[], &mut events);
         assert_eq!(events, [LinkEvent::Gone(2), LinkEvent::AddressRemoved(address)]);
+    }
+
+    #[test]
+    fn a_listing_tells_addresses_first() {
+        let mut link = LinkMessage::default();
+        link.header.index = 2;
+        link.header.link_layer_type = LinkLayerType::Ether;
+        link.attributes = vec![LinkAttribute::IfName("eth2".to_owned()), LinkAttribute::Mtu(1500)];
+        let mut address = AddressMessage::default();
+        address.header.index = 2;
+        address.attributes = vec![AddressAttribute::Local("192.0.2.1".parse().unwrap())];
+        let mut events = VecDeque::new();
+        State::default().replace(&[link], &[address], &mut events);
+        let added = LinkEvent::AddressAdded("192.0.2.1".parse().unwrap());
+        assert_eq!(events, [added, LinkEvent::Up(ethernet(2, 1500))]);
     }
 }

@@ -421,7 +421,7 @@ proptest! {
         let choice = if outbound {
             key_choice::outbound(Some(&session), flags, SeqNumber(seq), SeqNumber(ack))
         } else {
-            key_choice::inbound(Some(&session), flags, SeqNumber(seq))
+            key_choice::inbound(Some(&session), flags, SeqNumber(seq), SeqNumber(ack))
         };
         prop_assert_ne!(choice, KeyChoice::Hold);
     }
