@@ -7,6 +7,7 @@
 //! - [`scenario`]: routers that protect their sessions: where most tests begin.
 //! - [`bgp`]: BIRD, FRR and GoBGP.
 //! - [`frame`], [`wire`]: segments forged, sniffed and captured.
+//! - [`tunnel`]: links without Ethernet headers.
 //! - [`transfer`]: TCP connections of the tests' own, bulk data among them.
 //! - [`independent`]: the verifier that shares no code with the project's.
 
@@ -22,5 +23,6 @@ pub mod network;
 pub mod process;
 pub mod scenario;
 pub mod transfer;
+pub mod tunnel;
 pub mod wait;
 pub mod wire;

@@ -10,6 +10,7 @@ use tcpauth_tests::{
     network::{INTERFACE, Network},
     scenario::{PASSWORD, Protected, end_at, neighbor, wait_attached},
     transfer::{self, Options},
+    tunnel::{self, Tunnel},
     wait::eventually,
     wire,
 };
@@ -99,6 +100,38 @@ fn a_neighbor_on_another_interface_than_its_own() -> Result<()> {
     eventually(std::time::Duration::from_secs(3), "the segment to be counted", || {
         Ok((agent1.dropped("192.0.2.2%eth1", "wrong-interface")? == 1).then_some(()))
     })
+}
+
+/// WireGuard, GRE and the like: no Ethernet header before the packets.
+#[test]
+fn a_tunnel() -> Result<()> {
+    let network = Network::switched()?;
+    let [v6_1, v6_2] = ["2001:db8:99::1", "2001:db8:99::2"];
+    let (first, second) = (&network.r1.namespace, &network.r2.namespace);
+    let _tunnel = Tunnel::between([(first, "203.0.113.1/30"), (second, "203.0.113.2/30")])?;
+    for (namespace, v6) in [(first, v6_1), (second, v6_2)] {
+        namespace.ip(&["address", "add", &format!("{v6}/64"), "dev", tunnel::INTERFACE, "nodad"])?;
+    }
+    let configs = [["203.0.113.2", v6_2], ["203.0.113.1", v6_1]]
+        .map(|peers| peers.map(|peer| neighbor(peer, PASSWORD, "")).concat());
+    let Protected { agent1, agent2, network } = &Protected::with(network, &configs[0], &configs[1])?;
+    wait_attached(agent1, tunnel::INTERFACE)?;
+    wait_attached(agent2, tunnel::INTERFACE)?;
+    for (near, far) in [("203.0.113.1:0", "203.0.113.2:179"), ("[2001:db8:99::1]:0", "[2001:db8:99::2]:179")]
+    {
+        let client = end_at(&network.r1.namespace, near.parse()?);
+        let server = end_at(&network.r2.namespace, far.parse()?);
+        let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+        transfer::exchange(near, far, 1 << 20)?;
+    }
+    for (agent, peers) in [(agent1, ["203.0.113.2", v6_2]), (agent2, ["203.0.113.1", v6_1])] {
+        for peer in peers {
+            let counters = &agent.neighbor(peer)?["counters"];
+            ensure!(counters["verified_segments"].as_u64() > Some(100), "{peer}: {counters}");
+            ensure!(agent.dropped_in_all(peer)? == 0, "{peer}: {counters}");
+        }
+    }
+    Ok(())
 }
 
 #[test]
