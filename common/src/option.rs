@@ -262,8 +262,12 @@ impl OptionRewrite {
             self.position = 0;
             self.len = old.octet(self.at + 1) as u32;
             self.copy = self.len;
-            if octet == kind::SACK && self.len > self.sack_len {
-                self.copy = self.sack_len;
+            if octet == kind::SACK {
+                if self.len > self.sack_len {
+                    self.copy = self.sack_len;
+                }
+                // There is room for one.
+                self.sack_len = 0;
             }
             if is_unwanted(octet) {
                 self.copy = 0;

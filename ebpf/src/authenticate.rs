@@ -19,6 +19,10 @@ use crate::{
 /// Octets of data that fit in the workspace beside the rest.
 pub const MAX_DATA: u32 = 16_000;
 
+/// Largest MSS that is let through. The kernel makes room for the option in frames of up to 16 KiB less what it
+/// keeps for itself, 320 to 768 octets (`SKB_MAX_ALLOC`): headers and option have to fit beside the data.
+pub const MAX_MSS: u32 = 15_360;
+
 /// What the MAC is taken of. The TCP header, MAC and checksum zeroed, is in `scratch.rewritten`.
 #[repr(C)]
 #[derive(Clone, Copy)]

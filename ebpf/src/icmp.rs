@@ -14,7 +14,10 @@ use crate::{
     account,
     maps::{SESSIONS, scratch},
     neighbor,
-    segment::{self, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP},
+    segment::{
+        self, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_FRAGMENT, IPV6_HEADER, LATER_FRAGMENT, MAX_EXTENSIONS,
+        PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
+    },
 };
 
 /// Octets before the quoted packet.
@@ -30,7 +33,7 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     let is_ipv4 = segment.ethertype == ETHERTYPE_IPV4;
     let l4 = segment.l4;
     let mut icmp = [0u8; ICMP_HEADER as usize];
-    if segment.fragment != 0 || !segment::load(skb, l4, &mut icmp) {
+    if segment.fragment == LATER_FRAGMENT || !segment::load(skb, l4, &mut icmp) {
         return TC_ACT_UNSPEC;
     }
     let (is_hard, is_too_big) = match (segment.protocol, icmp[0], icmp[1]) {
@@ -41,9 +44,15 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
         (PROTOCOL_ICMPV6, ICMPV6_PACKET_TOO_BIG, _) => (false, true),
         _ => return TC_ACT_UNSPEC,
     };
-    let Some(session) = quoted_session(skb, l4 + ICMP_HEADER, is_ipv4, ifindex) else {
-        return TC_ACT_UNSPEC;
+    let Some(about_tcp) = find_quoted(skb, l4 + ICMP_HEADER, is_ipv4) else {
+        // A first fragment, or a quotation with more extension headers than are followed. No router sends the
+        // like, and our stack would find out what this cannot.
+        return if is_hard { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
     };
+    if !about_tcp {
+        return TC_ACT_UNSPEC;
+    }
+    let Some(session) = quoted_session(ifindex) else { return TC_ACT_UNSPEC };
     // SAFETY: map values live while the program runs.
     let (known, algorithm) = unsafe { ((*session).flags, (*session).traffic.algorithm) };
     if is_hard && known & Session::LOCAL_ISN != 0 && known & Session::PEER_ISN != 0 {
@@ -56,16 +65,19 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// The session of the TCP segment quoted at `at`, which our end sent, if it is a neighbour's. Leaves in the
-/// scratch memory whose it is, for the record of the drop: with the quoted sequence number.
+/// Leaves in the scratch memory the ends of the TCP segment quoted at `at`, which our end sent, and its sequence
+/// number. False if it is no TCP segment, `None` if that cannot be told.
 #[inline(always)]
-fn quoted_session(skb: *mut __sk_buff, at: u32, is_ipv4: bool, ifindex: u32) -> Option<*mut Session> {
+fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
     let scratch = scratch()?;
     let quartet = &mut scratch.quartet;
-    let ports_at = if is_ipv4 {
+    let tcp_at = if is_ipv4 {
         let mut ip = [0u8; IPV4_HEADER as usize];
-        if !segment::load(skb, at, &mut ip) || ip[9] != PROTOCOL_TCP {
+        if !segment::load(skb, at, &mut ip) {
             return None;
+        }
+        if ip[9] != PROTOCOL_TCP {
+            return Some(false);
         }
         quartet.local = segment::mapped([ip[12], ip[13], ip[14], ip[15]]);
         quartet.peer = segment::mapped([ip[16], ip[17], ip[18], ip[19]]);
@@ -73,28 +85,54 @@ fn quoted_session(skb: *mut __sk_buff, at: u32, is_ipv4: bool, ifindex: u32) -> 
     } else {
         let mut next = [0u8; 1];
         if !segment::load(skb, at + 6, &mut next)
-            || next[0] != PROTOCOL_TCP
             || !segment::load(skb, at + 8, &mut quartet.local)
             || !segment::load(skb, at + 24, &mut quartet.peer)
         {
             return None;
         }
-        at + IPV6_HEADER
+        let (mut next, mut tcp_at) = (next[0], at + IPV6_HEADER);
+        let mut i = 0;
+        while i < MAX_EXTENSIONS && segment::is_extension(next) {
+            let mut extension = [0u8; 2];
+            if !segment::load(skb, tcp_at, &mut extension) {
+                return None;
+            }
+            let len = if next == IPV6_FRAGMENT { 8 } else { (u32::from(extension[1]) + 1) * 8 };
+            next = extension[0];
+            tcp_at += len;
+            i += 1;
+        }
+        if segment::is_extension(next) {
+            return None;
+        }
+        if next != PROTOCOL_TCP {
+            return Some(false);
+        }
+        tcp_at
     };
     let mut tcp = [0u8; 8];
-    if !segment::load(skb, ports_at, &mut tcp) {
+    if !segment::load(skb, tcp_at, &mut tcp) {
         return None;
     }
     quartet.local_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     quartet.peer_port = u16::from_be_bytes([tcp[2], tcp[3]]);
+    scratch.header = Header::default();
+    scratch.header.words[1] = u32::from_ne_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    Some(true)
+}
+
+/// The session whose ends are in the scratch memory, if it is a neighbour's. Leaves there whose it is, for the
+/// record of the drop.
+#[inline(always)]
+fn quoted_session(ifindex: u32) -> Option<*mut Session> {
+    let scratch = scratch()?;
+    let quartet = &mut scratch.quartet;
     if !neighbor::is_protected_port(quartet.local_port) && !neighbor::is_protected_port(quartet.peer_port) {
         return None;
     }
     let rule = neighbor::rule_of(&quartet.peer, ifindex)?;
     quartet.scope = rule.scope;
     scratch.neighbor = neighbor::of_rule(rule);
-    scratch.header = Header::default();
-    scratch.header.words[1] = u32::from_ne_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     scratch.walk.ao_at = 0;
     SESSIONS.get_ptr_mut(&scratch.quartet)
 }

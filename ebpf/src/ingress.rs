@@ -14,7 +14,7 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, MAX_DATA, authenticate},
+    authenticate::{self, Covered, MAX_MSS, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
@@ -199,7 +199,7 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 
         let mut mtu = 0u32;
         // SAFETY: the pointer is to a local variable.
         unsafe { bpf_check_mtu(skb.cast(), 0, &raw mut mtu, 0, 0) };
-        let most = mtu.saturating_sub(ip_len + BASE_HEADER).min(MAX_DATA);
+        let most = mtu.saturating_sub(ip_len + BASE_HEADER).min(MAX_MSS);
         let mss = u32::from(new.number16(mss_at)).min(most);
         new.set_number16(mss_at, mss.saturating_sub(len) as u16);
     }

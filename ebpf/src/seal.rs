@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_NET},
     helpers::{
         bpf_csum_diff, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-        bpf_skb_adjust_room, bpf_skb_store_bytes,
+        bpf_skb_adjust_room, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
 use tcpauth_common::{
@@ -17,7 +17,7 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{Covered, MAX_DATA, authenticate},
+    authenticate::{Covered, MAX_MSS, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
     maps::{INTERFACES, scratch},
@@ -150,9 +150,9 @@ pub extern "C" fn write_header(header_len: u32, room: u32, ids: u32) -> u32 {
         }
         mss_at = scratch.rewrite.mss_at;
     }
-    if is_syn && mss_at != 0 && u32::from(scratch.rewritten.number16(mss_at + 2)) > MAX_DATA {
-        // Larger segments than these programs could verify are not asked for.
-        scratch.rewritten.set_number16(mss_at + 2, MAX_DATA as u16);
+    if is_syn && mss_at != 0 && u32::from(scratch.rewritten.number16(mss_at + 2)) > MAX_MSS {
+        // Larger segments than the programs could seal are not asked for.
+        scratch.rewritten.set_number16(mss_at + 2, MAX_MSS as u16);
     }
     let kept_len = opaque(kept_len);
     if !(BASE_HEADER..=MAX_HEADER).contains(&kept_len) || kept_len + room > MAX_HEADER {
@@ -209,7 +209,12 @@ pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
     let (l4, len) = (segment.l4, segment.len());
     // SAFETY: lengths are bounded above; pointers are to the scratch value.
     unsafe {
-        if growth != 0 && bpf_skb_adjust_room(skb, growth, BPF_ADJ_ROOM_NET, 0) != 0 {
+        // The kernel moves the headers before the room as if they lay in the linear part, which those of a frame
+        // from a packet socket need not.
+        if growth != 0
+            && (bpf_skb_pull_data(skb, base) != 0
+                || bpf_skb_adjust_room(skb, growth, BPF_ADJ_ROOM_NET, 0) != 0)
+        {
             return 0;
         }
         if between > 0 && bpf_skb_store_bytes(skb, base, scratch.moved.as_ptr().cast(), between, 0) != 0 {

@@ -34,10 +34,10 @@ const VLAN_TAG: u32 = 4;
 const MAX_TAGS: u32 = 8;
 const IPV6_HOP_BY_HOP: u8 = 0;
 const IPV6_ROUTING: u8 = 43;
-const IPV6_FRAGMENT: u8 = 44;
+pub const IPV6_FRAGMENT: u8 = 44;
 const IPV6_DESTINATION: u8 = 60;
 /// Extension headers followed before TCP. More is nothing that a BGP speaker sends.
-const MAX_EXTENSIONS: u32 = 6;
+pub const MAX_EXTENSIONS: u32 = 6;
 
 /// A TCP segment, or the head of another IP packet. Offsets in octets from the start of the frame.
 #[repr(C)]
@@ -288,7 +288,7 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
         }
         i += 1;
     }
-    if next == IPV6_HOP_BY_HOP || next == IPV6_DESTINATION || next == IPV6_ROUTING || next == IPV6_FRAGMENT {
+    if is_extension(next) {
         if segment.fragment != LATER_FRAGMENT {
             segment.fragment = UNFOLLOWED;
         }
@@ -302,6 +302,15 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
 #[inline(always)]
 const fn is_tag(ethertype: u16) -> bool {
     ethertype == 0x8100 || ethertype == 0x88a8
+}
+
+/// Whether an IPv6 header of this number is followed by another header.
+#[inline(always)]
+pub fn is_extension(number: u8) -> bool {
+    number == IPV6_HOP_BY_HOP
+        || number == IPV6_DESTINATION
+        || number == IPV6_ROUTING
+        || number == IPV6_FRAGMENT
 }
 
 /// ::ffff:a.b.c.d

@@ -57,7 +57,10 @@ fn a_container_behind_the_router() -> Result<()> {
     container.ip(&["route", "add", "default", "via", "198.51.100.1"])?;
     network.r2.namespace.ip(&["route", "add", "198.51.100.0/24", "via", "192.0.2.1"])?;
 
-    let configs = [outside, inside].map(|peer| neighbor(&peer.to_string(), PASSWORD, ""));
+    let configs = [
+        neighbor(&outside.to_string(), PASSWORD, "forwarded = [\"198.51.100.2%veth0\"]"),
+        neighbor(&inside.to_string(), PASSWORD, ""),
+    ];
     let Protected { network, .. } = &Protected::with(network, &configs[0], &configs[1])?;
     let sniffer = network.sniff()?;
     let (mut first, mut second) = Peering::between(inside, outside);

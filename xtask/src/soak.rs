@@ -33,8 +33,7 @@ const ROUND: u64 = 20 << 20;
 /// Transfers over impaired paths, sequence numbers wrapping in each, until the time is up.
 pub fn run(arguments: &Arguments) -> Result<()> {
     require_root("`cargo xtask soak`")?;
-    setup::require_build_tools()?;
-    setup::require_test_tools()?;
+    setup::for_tests()?;
     use_folder(programs_under_test()?);
     namespace::sweep()?;
     hide_logs();

@@ -68,7 +68,11 @@ struct Totals {
 /// Runs or lists the tests.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
-    setup::require_build_tools()?;
+    if arguments.list {
+        setup::require_build_tools()?
+    } else {
+        setup::for_tests()?
+    }
     let mut totals = Totals::default();
     let (mut broken, mut without_root) = (Vec::new(), Vec::new());
     for (number, layer) in LAYERS.iter().enumerate() {
@@ -112,7 +116,6 @@ impl Layer {
             self.runs.iter().any(|run| run.contains(&"tcpauth-tests") && run.contains(&"--test"));
         let programs = match is_end_to_end && !arguments.list {
             true => {
-                setup::require_test_tools()?;
                 namespace::sweep()?;
                 Some(programs_under_test()?)
             }

@@ -8,7 +8,7 @@ use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::command::{answer, require_root};
+use crate::command::{answer, is_root, require_root};
 
 /// What to set up.
 #[derive(clap::Args)]
@@ -66,19 +66,16 @@ pub fn for_demo() -> Result<()> {
     install(&[BUILD, DEMO])
 }
 
+/// Installs what the tests need and is missing, if root asks; others can build and run the first layer.
+pub fn for_tests() -> Result<()> {
+    if is_root() { install(&[BUILD, DEMO, TEST]) } else { require_build_tools() }
+}
+
 /// # Errors
 /// If something is missing that building needs.
 pub fn require_build_tools() -> Result<()> {
     let mut names: Vec<&str> = missing(&[BUILD]).iter().map(|need| need.name).collect();
     names.extend(toolchain::missing());
-    ensure!(names.is_empty(), "missing: {}; run `cargo xtask setup` as root", names.join(", "));
-    Ok(())
-}
-
-/// # Errors
-/// If something is missing that the end-to-end tests need.
-pub fn require_test_tools() -> Result<()> {
-    let names: Vec<&str> = missing(&[DEMO, TEST]).iter().map(|need| need.name).collect();
     ensure!(names.is_empty(), "missing: {}; run `cargo xtask setup` as root", names.join(", "));
     Ok(())
 }

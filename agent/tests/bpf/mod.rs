@@ -1,0 +1,21 @@
+//! What the tests are made of, and the tests, one concern each.
+
+mod connection;
+mod context;
+mod lab;
+mod segment;
+
+mod choice;
+mod drops;
+mod fuzz;
+mod hold;
+mod icmp;
+mod load;
+mod mac;
+mod malformed;
+mod mss;
+mod padding;
+mod rewrite;
+mod sne;
+mod vectors;
+mod wire;
