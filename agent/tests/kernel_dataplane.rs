@@ -13,7 +13,7 @@ use aya::{
 };
 use namespace::{Namespace, index, run};
 use tcpauth::kernel::{Attachment, Dataplane, Hook, KernelError, LANE0, LANE1, Link, LinkKind, mapped};
-use tcpauth_common::layout::{LAYOUT_VERSION, PeerPrefix, PeerRule, Policy, Quartet, Session};
+use tcpauth_common::layout::{LAYOUT_VERSION, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session};
 
 fn ethernet(name: &str) -> Link {
     Link { index: index(name), name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet }
@@ -172,6 +172,47 @@ fn forgetting_takes_the_programs_off() {
     }
     assert_eq!(vlans.keys().count(), 0);
     assert!(dataplane.attached().unwrap().is_empty());
+}
+
+#[test]
+fn loopback_has_a_program_for_what_arrives_and_a_macvlan_none() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    run("ip link add tkmv link tk0 type macvlan");
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    dataplane.attach(&Link { kind: LinkKind::Loopback, ..ethernet("lo") }).unwrap();
+    assert_eq!(programs("lo", TcAttachType::Ingress).len(), 1);
+    assert!(programs("lo", TcAttachType::Egress).is_empty());
+    // As an earlier version would have it.
+    dataplane.attach(&ethernet("tkmv")).unwrap();
+    let upper = Link { kind: LinkKind::Upper { lower: index("tk0") }, ..ethernet("tkmv") };
+    let attached = dataplane.attach(&upper).unwrap();
+    assert_eq!(attached, Attachment::ByLower(index("tk0"), "tk0".to_owned()));
+    assert_eq!(attached.to_string(), "by tk0");
+    assert!(programs("tkmv", TcAttachType::Ingress).is_empty());
+    assert!(programs("tkmv", TcAttachType::Egress).is_empty());
+    assert!(dataplane.attached().unwrap().is_empty(), "neither needs a slot");
+    dataplane.forget(index("lo")).unwrap();
+    assert!(programs("lo", TcAttachType::Ingress).is_empty());
+}
+
+#[test]
+fn ends_behind_us_are_kept_for_the_next_daemon() {
+    let namespace = Namespace::new();
+    let mut first = Dataplane::open(&namespace.instance).unwrap();
+    let end = OwnEnd {
+        prefix_len: 32 + 96 + 24,
+        neighbor: 3_u32.to_be_bytes(),
+        address: mapped("10.88.0.0".parse().unwrap()),
+    };
+    first.set_forwarded(&end, 5).unwrap();
+    first.set_forwarded(&end, 6).unwrap();
+    drop(first);
+    let mut second = Dataplane::open(&namespace.instance).unwrap();
+    assert_eq!(second.forwarded().unwrap(), [(end, 6)]);
+    second.remove_forwarded(&end).unwrap();
+    second.remove_forwarded(&end).unwrap();
+    assert!(second.forwarded().unwrap().is_empty());
 }
 
 #[test]

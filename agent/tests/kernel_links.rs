@@ -6,7 +6,7 @@ mod namespace;
 use std::time::Duration;
 
 use namespace::{Namespace, index, run};
-use tcpauth::kernel::{Dataplane, LinkEvent, LinkKind, LinkWatch};
+use tcpauth::kernel::{Dataplane, LinkEvent, LinkKind, LinkWatch, interface_towards};
 use tokio::time::timeout;
 
 fn in_runtime<T>(future: impl Future<Output = T>) -> T {
@@ -63,6 +63,19 @@ fn what_is_there_comes_first_and_kinds_are_told_apart() {
         }
         assert!(!events.contains(&LinkEvent::AddressAdded("192.0.2.10".parse().unwrap())));
     });
+}
+
+#[test]
+fn the_kernel_is_asked_for_the_way_to_a_neighbour() {
+    let _namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    run("ip link set tk0 up");
+    run("ip addr add 192.0.2.1/24 dev tk0");
+    run("ip addr add 2001:db8::1/64 dev tk0 nodad");
+    for address in ["192.0.2.7", "2001:db8::7"] {
+        assert_eq!(interface_towards(address.parse().unwrap()), Some(index("tk0")), "{address}");
+    }
+    assert_eq!(interface_towards("198.51.100.1".parse().unwrap()), None);
 }
 
 #[test]

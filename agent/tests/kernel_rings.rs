@@ -3,7 +3,7 @@
 #[path = "kernel/namespace.rs"]
 mod namespace;
 
-use std::{io, os::fd::AsRawFd, time::Duration};
+use std::{io, io::Write, os::fd::AsRawFd, time::Duration};
 
 use namespace::{Namespace, index, run};
 use tcpauth::{
@@ -175,4 +175,70 @@ fn what_was_held_before_a_start_is_thrown_away() {
         let (held, frame) = timeout(WAIT, ring.next_held()).await.unwrap().unwrap();
         check_inbound(&held, &frame);
     });
+}
+
+/// A bare IPv4 packet written into a tun device arrives by it.
+#[test]
+fn a_segment_from_a_tunnel_is_held_released_and_arrives_again() {
+    let namespace = Namespace::new();
+    let mut tunnel = open_tun("tktun");
+    run("ip link set tktun up");
+    run("ip addr add 198.51.100.1 peer 192.0.2.2 dev tktun");
+    let mut dataplane = with_neighbor(&namespace.instance);
+    let link = Link { index: index("tktun"), name: "tktun".to_owned(), mtu: 1500, kind: LinkKind::Ip };
+    dataplane.attach(&link).unwrap();
+    assert!(namespace.pins("links").contains(&format!("{}-ingress", link.index)));
+    let packet = &signed_syn()[14..];
+    in_runtime(async {
+        let mut ring = dataplane.take_held().unwrap();
+        for _ in 0..2 {
+            // The first time as it is written into the tunnel, the second time as it is released.
+            tunnel.write_all(packet).unwrap_or_else(|error| panic!("{error}"));
+            let (held, frame) = timeout(WAIT, ring.next_held()).await.unwrap().unwrap();
+            assert_eq!((held.ifindex, held.l3_offset, held.l4_offset), (link.index, 0, 20));
+            assert_eq!(frame, packet);
+            dataplane.release(&held, &frame).unwrap();
+            let (again, frame) = timeout(WAIT, ring.next_held()).await.unwrap().unwrap();
+            assert_eq!((again.ifindex, again.l3_offset), (link.index, 0));
+            assert_eq!(frame, packet);
+        }
+        assert!(timeout(SHORT, ring.next_held()).await.is_err(), "once, not more often");
+    });
+}
+
+#[test]
+fn what_our_end_sends_is_read_before_a_flood_of_forged_syns() {
+    let namespace = Namespace::new();
+    let mut dataplane = with_neighbor(&namespace.instance);
+    in_runtime(async {
+        let mut ring = dataplane.take_held().unwrap();
+        for _ in 0..50 {
+            inject("tk1", &signed_syn());
+        }
+        let (held, _) = timeout(WAIT, ring.next_held()).await.unwrap().unwrap();
+        assert_eq!(held.direction, Direction::Inbound as u8);
+        let connecting = tokio::spawn(TcpStream::connect("192.0.2.2:179"));
+        tokio::time::sleep(SHORT).await;
+        connecting.abort();
+        let (held, _) = timeout(WAIT, ring.next_held()).await.unwrap().unwrap();
+        assert_eq!(held.direction, Direction::Outbound as u8, "the flood was there before");
+        let (held, _) = timeout(WAIT, ring.next_held()).await.unwrap().unwrap();
+        assert_eq!(held.direction, Direction::Inbound as u8);
+    });
+}
+
+/// A tun device of this name; it goes with the file.
+fn open_tun(name: &str) -> std::fs::File {
+    const TUNSETIFF: libc::Ioctl = 0x4004_54ca_u32 as libc::Ioctl;
+    let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    // SAFETY: zeros are an ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
+    // SAFETY: the request outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw const request) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    file
 }

@@ -1,36 +1,10 @@
 //! `tcpauthd`: authenticates the TCP segments of BGP sessions.
 
-use std::{env, io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{env, io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
-use tcpauth::{
-    daemon::{self, DaemonError, Options},
-    instance::Instance,
-};
+use tcpauth::daemon::{self, Arguments, DaemonError, Options};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
-
-/// The daemon that adds a MAC to every TCP segment of configured BGP neighbours, and checks it.
-///
-/// Exit status: 0 stopped by a signal, 1 failure, 2 error in the configuration or on the command line.
-#[derive(Parser)]
-#[command(name = "tcpauthd", version)]
-struct Arguments {
-    /// Configuration file [default: /etc/tcpauth/tcpauth.toml, or /etc/tcpauth/INSTANCE.toml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// One of several daemons on this host, each in a network namespace of its own
-    #[arg(long, value_name = "NAME", default_value_t)]
-    instance: Instance,
-
-    /// Log to standard error, also under systemd
-    #[arg(long)]
-    foreground: bool,
-
-    /// Log more; twice: even more
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -19,6 +19,7 @@ use self::{
 };
 use crate::{
     control::{client::Client, protocol::Request},
+    daemon,
     instance::Instance,
 };
 
@@ -98,7 +99,7 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the man page, or write all pages into a directory
+    /// Print the man page, or write all pages, the daemon's among them, into a directory
     Man {
         /// Where to write the pages of every command
         dir: Option<PathBuf>,
@@ -141,7 +142,10 @@ impl Cli {
             Command::Verify(args) => return Ok(verify::run(&args, &self.instance, self.json)),
             Command::Purge(args) => purge::run(&args, &self.instance, &client, output).await?,
             Command::Completions { shell } => pages::completions(Cli::command(), shell)?,
-            Command::Man { dir } => pages::man(&[(Cli::command(), "1")], dir.as_deref())?,
+            Command::Man { dir } => {
+                let commands = [(Cli::command(), "1"), (daemon::Arguments::command(), "8")];
+                pages::man(&commands, dir.as_deref())?;
+            }
             Command::Version => print(&format!("tcpauth {}\n", env!("CARGO_PKG_VERSION")))?,
         }
         Ok(ExitCode::SUCCESS)

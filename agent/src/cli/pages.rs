@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn every_command_has_a_page() {
         let dir = tempfile::tempdir().unwrap();
-        let other = Command::new("tcpauthd").about("the daemon");
-        man(&[(Cli::command(), "1"), (other, "8")], Some(dir.path())).unwrap();
+        let daemon = crate::daemon::Arguments::command();
+        man(&[(Cli::command(), "1"), (daemon, "8")], Some(dir.path())).unwrap();
         for (page, words) in [
             ("tcpauth.1", "Exit codes"),
             ("tcpauth-status.1", "tcpauth"),
@@ -96,7 +96,7 @@ mod tests {
             ("tcpauth-purge.1", "yes"),
             ("tcpauth-verify.1", "capture"),
             ("tcpauth-check.1", "configuration"),
-            ("tcpauthd.8", "the daemon"),
+            ("tcpauthd.8", "foreground"),
         ] {
             let text = fs::read_to_string(dir.path().join(page)).unwrap();
             assert!(text.contains(words), "{page} does not speak of {words}");

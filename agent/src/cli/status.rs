@@ -78,7 +78,8 @@ fn agent(agent: &AgentStatus) -> Block {
 fn interfaces(interfaces: &[InterfaceStatus]) -> Table {
     let mut table = Table::new(&["INTERFACE", "INDEX", "MTU", "PROGRAMS"]);
     for interface in interfaces {
-        let attached = matches!(interface.attached.as_str(), "tcx" | "clsact");
+        let how = interface.attached.as_str();
+        let attached = matches!(how, "tcx" | "clsact") || how.starts_with("by ");
         let paint = if attached { Paint::Good } else { Paint::Warn };
         table.row(
             vec![

@@ -107,7 +107,8 @@ pub enum Problem {
     #[error("the same neighbour is configured already; remove it first")]
     NeighborExists,
     #[error(
-        "{other} has the same address without or on another interface; bind an address to one interface, or to none"
+        "{other} is the same address, and only one of them has an interface; bind both, to interfaces that differ, \
+         or keep one"
     )]
     SameOnOtherInterface { other: String },
     #[error(

@@ -155,8 +155,8 @@ fn neighbor(peer: Peer, mkt: Mkt, entry: &Entry<'_>, defaults: &Fields) -> Neigh
 enum Clash {
     /// They are the same.
     Same,
-    /// They differ only in the interface, or in whether they have one: which of them a segment
-    /// belongs to would hang on the way it takes.
+    /// They differ only in that one has no interface: which of them a segment belongs to would hang on the way it
+    /// takes. Two that are bound are two routers, in two VRFs.
     OtherInterface,
     /// One is an unbound part of a bound prefix: on that interface both the interface and the
     /// longer match would have to win.
@@ -169,7 +169,7 @@ impl Clash {
         let same_addresses = (wrong.address, wrong.prefix_len) == (other.address, other.prefix_len);
         if wrong == other {
             Some(Self::Same)
-        } else if same_addresses && !wrong.is_link_local() {
+        } else if same_addresses && wrong.interface.is_some() != other.interface.is_some() {
             Some(Self::OtherInterface)
         } else if wrong.interface.is_none() && other.interface.is_some() && other.contains(wrong) {
             Some(Self::InsideBoundPrefix)

@@ -17,6 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+pub use arguments::Arguments;
 pub use error::DaemonError;
 
 use crate::{
@@ -34,6 +35,7 @@ use interfaces::Interfaces;
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
 
+mod arguments;
 mod configuration;
 mod diagnosis;
 mod drops;

@@ -26,7 +26,7 @@ pub enum Progress {
     Established,
     /// One end sent a FIN.
     Closing,
-    /// Both ends sent a FIN, or one an RST.
+    /// Both ends sent a FIN, or one an RST (which the other may not have believed).
     Closed,
 }
 
@@ -76,7 +76,9 @@ pub fn progress(session: &Session) -> Progress {
 pub fn expiry(session: &Session, now: Monotonic, whereabouts: impl FnOnce() -> Whereabouts) -> bool {
     let idle = now.since(Monotonic(session.last_segment));
     match progress(session) {
-        Progress::Closed => idle > CLOSED_LIMIT,
+        // A verified RST may have been answered by a challenge ACK (RFC 5961): then the connection lives on. A
+        // socket in TIME-WAIT goes by itself.
+        Progress::Closed => idle > CLOSED_LIMIT && whereabouts() != Whereabouts::Here,
         Progress::SynSent | Progress::SynReceived => idle > HALF_OPEN_LIMIT,
         Progress::Established | Progress::Closing if idle > NO_SOCKET_LIMIT => match whereabouts() {
             Whereabouts::Here => false,
@@ -103,7 +105,9 @@ mod tests {
     fn closed_sessions_stay_for_retransmissions_only() {
         for seen in [3, 4, 8, 7] {
             assert!(!expires(BOTH, seen, 120, Whereabouts::Gone), "{seen}");
-            assert!(expires(BOTH, seen, 121, Whereabouts::Here), "{seen}");
+            assert!(expires(BOTH, seen, 121, Whereabouts::Gone), "{seen}");
+            assert!(expires(BOTH, seen, 121, Whereabouts::Forwarded), "{seen}");
+            assert!(!expires(BOTH, seen, 30 * 24 * 3600, Whereabouts::Here), "{seen}");
         }
         assert!(!expires(BOTH, Session::FIN_SENT, 121, Whereabouts::Gone));
     }

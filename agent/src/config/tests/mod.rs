@@ -175,9 +175,10 @@ fn overlaps_that_the_longest_match_decides_are_legal() {
         "defaults.password = \"secret of all\"\n\
          neighbor.\"192.0.2.0/24\" = {}\nneighbor.\"192.0.2.1%eth0\" = {}\n\
          neighbor.\"10.0.0.0/8%eth0\" = {}\nneighbor.\"10.1.0.0/16%eth1\" = {}\n\
-         neighbor.\"fe80::1%eth0\" = {}\nneighbor.\"fe80::1%eth1\" = {}\nneighbor.\"::/0\" = {}",
+         neighbor.\"fe80::1%eth0\" = {}\nneighbor.\"fe80::1%eth1\" = {}\nneighbor.\"::/0\" = {}\n\
+         neighbor.\"172.16.0.1%eth0\" = {}\nneighbor.\"172.16.0.1%eth1\" = {}",
     );
-    assert_eq!(config.neighbors.len(), 7);
+    assert_eq!(config.neighbors.len(), 9);
 }
 
 #[test]
@@ -222,8 +223,8 @@ fn a_neighbour_is_added_with_the_defaults_and_removed() {
     let bound = parse("192.0.2.1%eth0", "password = \"secret-1\"", &config).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(
         config.insert(bound).unwrap_err().to_string(),
-        "neighbor \"192.0.2.1%eth0\": neighbor \"192.0.2.1\" has the same address without or on another interface; \
-         bind an address to one interface, or to none"
+        "neighbor \"192.0.2.1%eth0\": neighbor \"192.0.2.1\" is the same address, and only one of them has an \
+         interface; bind both, to interfaces that differ, or keep one"
     );
     let around =
         parse("192.0.2.0/24%eth0", "password = \"secret-1\"", &config).unwrap_or_else(|e| panic!("{e}"));
