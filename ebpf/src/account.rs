@@ -11,7 +11,8 @@ use tcpauth_common::{
 
 use crate::{
     barrier::{opaque, skb_field},
-    maps::{BUCKETS, COUNTERS, DROPPED, scratch},
+    maps::{BUCKETS, COUNTERS, DROPPED},
+    scratch::scratch,
     segment,
 };
 

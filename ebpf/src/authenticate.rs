@@ -12,7 +12,7 @@ use tcpauth_common::{
 
 use crate::{
     barrier::opaque,
-    maps::{Scratch, scratch},
+    scratch::{Scratch, scratch},
     segment::{ETHERTYPE_IPV6, load_raw},
 };
 

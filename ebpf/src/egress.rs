@@ -9,8 +9,9 @@ use tcpauth_common::{DropReason, layout::Direction, option::Header};
 use crate::{
     account::refuse,
     barrier::skb_field,
-    maps::{SETTINGS, SLOTS, scratch},
+    maps::{SETTINGS, SLOTS},
     neighbor::{self, Origin, PeerEnd},
+    scratch::scratch,
     segment::{self, BARE_IP, Content, ETHERNET, ETHERTYPE},
 };
 

@@ -13,7 +13,8 @@ use tcpauth_common::{
 use crate::{
     account::take_token,
     barrier::{opaque, skb_field},
-    maps::{BUCKETS, HELD, HELD_OWN, scratch},
+    maps::{BUCKETS, HELD, HELD_OWN},
+    scratch::scratch,
     segment::{self, load_raw},
 };
 

@@ -12,8 +12,9 @@ use tcpauth_common::{
 
 use crate::{
     account,
-    maps::{SESSIONS, scratch},
+    maps::SESSIONS,
     neighbor,
+    scratch::scratch,
     segment::{
         self, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_FRAGMENT, IPV6_HEADER, LATER_FRAGMENT, MAX_EXTENSIONS,
         PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,

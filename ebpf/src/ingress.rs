@@ -18,9 +18,9 @@ use crate::{
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
-    maps::{Scratch, scratch},
     neighbor::{self, PeerEnd},
     options,
+    scratch::{Scratch, scratch},
     segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
 };
 
@@ -40,8 +40,6 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
         Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_UNSPEC };
-    scratch.header = Header::default();
-    scratch.walk.ao_at = 0;
     match verify(skb, session, content, ifindex) {
         Ok(verdict) => verdict,
         Err(reason) => refuse(skb, session, reason, Direction::Inbound),
@@ -56,18 +54,8 @@ fn verify(
     content: Content,
     ifindex: u32,
 ) -> Result<i32, DropReason> {
+    let header_len = segment::admit(skb, content)?;
     let scratch = scratch().ok_or(DropReason::Malformed)?;
-    if scratch.neighbor.wrong_interface != 0 {
-        return Err(DropReason::WrongInterface);
-    }
-    if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
-        return Err(DropReason::Fragment);
-    }
-    if skb_field!(skb, gso_size) != 0 {
-        return Err(DropReason::Merged);
-    }
-    let header_len = segment::read_header(skb, scratch)?;
-    options::walk(header_len).ok_or(DropReason::Malformed)?;
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
     check_option(scratch, session, header_len)?;
@@ -125,9 +113,6 @@ fn verify(
 #[inline(always)]
 fn check_option(scratch: &Scratch, session: *const Session, header_len: u32) -> Result<(), DropReason> {
     let walk = &scratch.walk;
-    if walk.malformed != 0 {
-        return Err(DropReason::Malformed);
-    }
     if walk.authentications > 1 {
         return Err(DropReason::OptionTwice);
     }

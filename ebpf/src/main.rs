@@ -27,6 +27,7 @@ mod maps;
 mod neighbor;
 mod options;
 mod release;
+mod scratch;
 mod seal;
 mod segment;
 

@@ -4,7 +4,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
 
 use crate::{
-    maps::{FORWARDED, LOCALS, PEERS, POLICIES, PORTS, SESSIONS, Scratch, VLANS},
+    maps::{FORWARDED, LOCALS, PEERS, POLICIES, PORTS, SESSIONS, VLANS},
+    scratch::Scratch,
     segment::{LATER_FRAGMENT, Segment},
 };
 
@@ -68,7 +69,8 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
     }
     scratch.quartet.scope = scratch.neighbor.scope;
     let session = SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut());
-    let is_ours = !session.is_null() || peer_end == PeerEnd::Destination || is_own_end(scratch);
+    let is_ours =
+        !session.is_null() || peer_end == PeerEnd::Destination || is_from_elsewhere_to_us(scratch, ifindex);
     is_ours.then_some(session)
 }
 
@@ -81,7 +83,7 @@ pub fn of_tcp_without_ports(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u
     }
     scratch.quartet = quartet(&scratch.segment, peer_end);
     scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
-    let is_ours = peer_end == PeerEnd::Destination || is_own_end(scratch);
+    let is_ours = peer_end == PeerEnd::Destination || is_from_elsewhere_to_us(scratch, ifindex);
     is_ours.then_some(core::ptr::null_mut())
 }
 
@@ -157,10 +159,16 @@ fn policy_of(number: u32) -> Option<&'static Policy> {
     POLICIES.get_ptr(number).map(|policy| unsafe { &*policy })
 }
 
-/// Whether our end of the connection in `scratch` is here or behind us.
+/// Index of the loopback interface in every network namespace (LOOPBACK_IFINDEX).
+const LOOPBACK: u32 = 1;
+
+/// Whether our end of the connection in `scratch` is here or behind us, and the peer's end is not here too: a
+/// prefix of neighbours may contain our own address, and connections within this host have no neighbour.
 #[inline(always)]
-fn is_own_end(scratch: &Scratch) -> bool {
-    LOCALS.get_ptr(&scratch.quartet.local).is_some() || forwarded_by(scratch).is_some()
+fn is_from_elsewhere_to_us(scratch: &Scratch, ifindex: u32) -> bool {
+    let is_own_end = LOCALS.get_ptr(&scratch.quartet.local).is_some() || forwarded_by(scratch).is_some();
+    let is_within = ifindex == LOOPBACK && LOCALS.get_ptr(&scratch.quartet.peer).is_some();
+    is_own_end && !is_within
 }
 
 /// The interface by which segments of our end of the connection in `scratch` arrive, if it is behind us.

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_loop;
 use tcpauth_common::option::{OptionRewrite, OptionWalk};
 
-use crate::maps::scratch;
+use crate::scratch::scratch;
 
 /// Walks over the options of `scratch.header`, `header_len` octets long, into `scratch.walk`.
 #[inline(always)]

@@ -20,9 +20,10 @@ use crate::{
     authenticate::{Covered, MAX_MSS, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
-    maps::{INTERFACES, scratch},
+    maps::INTERFACES,
     neighbor::{self, PeerEnd},
     options,
+    scratch::scratch,
     segment::{self, Content, ETHERNET, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
 };
 
@@ -48,8 +49,6 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
         Content::Tags | Content::Icmp | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_SHOT };
-    scratch.header = Header::default();
-    scratch.walk.ao_at = 0;
     match seal(skb, session, content, ifindex) {
         Ok(verdict) => verdict,
         Err(reason) => refuse(skb, session, reason, Direction::Outbound),
@@ -63,23 +62,10 @@ fn seal(
     content: Content,
     ifindex: u32,
 ) -> Result<i32, DropReason> {
+    let header_len = segment::admit(skb, content)?;
     let scratch = scratch().ok_or(DropReason::Malformed)?;
-    if scratch.neighbor.wrong_interface != 0 {
-        return Err(DropReason::WrongInterface);
-    }
-    if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
-        return Err(DropReason::Fragment);
-    }
-    if skb_field!(skb, gso_size) != 0 {
-        return Err(DropReason::Merged);
-    }
-    let header_len = segment::read_header(skb, scratch)?;
-    options::walk(header_len).ok_or(DropReason::Malformed)?;
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
-    if scratch.walk.malformed != 0 {
-        return Err(DropReason::Malformed);
-    }
     if scratch.walk.authentications != 0 {
         // The application asked the kernel to sign as well: the peer could only drop it.
         return Err(DropReason::OptionTwice);

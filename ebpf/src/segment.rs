@@ -8,7 +8,8 @@ use tcpauth_common::{
 
 use crate::{
     barrier::{opaque, skb_field},
-    maps::Scratch,
+    options,
+    scratch::{Scratch, scratch},
 };
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -167,7 +168,7 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
 
 /// Reads the TCP header into `scratch.header`; its length, octets.
 #[inline(always)]
-pub fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropReason> {
+fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropReason> {
     let available = skb_field!(skb, len);
     let len = scratch.segment.len();
     if scratch.segment.end > available || len < BASE_HEADER || len > 0xffff {
@@ -182,6 +183,31 @@ pub fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, Dr
         return Err(DropReason::Malformed);
     }
     if !load_raw(skb, scratch.segment.l4, header.cast(), header_len) {
+        return Err(DropReason::Malformed);
+    }
+    Ok(header_len)
+}
+
+/// Reads the TCP header of a neighbour's segment and walks over its options, after all that rules it out without
+/// a look at it. The header's length, octets.
+#[inline(always)]
+pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
+    let scratch = scratch().ok_or(DropReason::Malformed)?;
+    // For the record of a drop, if it comes to that before they are read.
+    scratch.header = Header::default();
+    scratch.walk.ao_at = 0;
+    if scratch.neighbor.wrong_interface != 0 {
+        return Err(DropReason::WrongInterface);
+    }
+    if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
+        return Err(DropReason::Fragment);
+    }
+    if skb_field!(skb, gso_size) != 0 {
+        return Err(DropReason::Merged);
+    }
+    let header_len = read_header(skb, scratch)?;
+    options::walk(header_len).ok_or(DropReason::Malformed)?;
+    if scratch.walk.malformed != 0 {
         return Err(DropReason::Malformed);
     }
     Ok(header_len)

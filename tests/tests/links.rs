@@ -143,6 +143,19 @@ fn dynamic_neighbors() -> Result<()> {
     bgp::wait_for_routes(&a, &b, 10, 10)
 }
 
+/// A prefix of neighbours contains our own address; a connection from it to itself has no neighbour.
+#[test]
+fn a_connection_within_the_host() -> Result<()> {
+    let network = Network::switched()?;
+    let configs = [neighbor("192.0.2.0/24", PASSWORD, ""), neighbor("192.0.2.1", PASSWORD, "")];
+    let Protected { network, .. } = &Protected::with(network, &configs[0], &configs[1])?;
+    let client = end_at(&network.r1.namespace, SocketAddr::new(network.r1.v4.into(), 0));
+    let server = end_at(&network.r1.namespace, SocketAddr::new(network.r1.v4.into(), 179));
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::exchange(near, far, 1 << 20)?;
+    Ok(())
+}
+
 /// Needs a kernel with VLAN interfaces.
 #[test]
 fn a_vlan() -> Result<()> {

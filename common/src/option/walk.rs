@@ -1,0 +1,110 @@
+//! The walk over a header's options, one option a step.
+
+use super::{BASE_HEADER, Header, MAX_HEADER, is_unwanted, kind};
+
+/// What the options of a segment were found to be. Offsets are from the start of the TCP header; 0: absent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OptionWalk {
+    /// Where the walk stands.
+    pub at: u32,
+    /// Where the header ends.
+    pub end: u32,
+    /// Offset of the first TCP-AO option.
+    pub ao_at: u32,
+    /// Its length, octets.
+    pub ao_len: u32,
+    /// TCP-AO and TCP-MD5 options seen.
+    pub authentications: u32,
+    /// Offset of the MSS option.
+    pub mss_at: u32,
+    /// Window scale shift plus one; 0 if the option is absent.
+    pub wscale_plus_1: u32,
+    /// Octets of options that stay whatever happens: neither padding, nor SACK, nor unwanted.
+    pub kept: u32,
+    /// 1: an option that has to go from a SYN (Fast Open, Multipath TCP) was seen.
+    pub unwanted: u32,
+    /// 1: the list was ended before the header's end. What is put behind would not be seen.
+    pub ended: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// 1: an option runs past the end, or is shorter than its own head.
+    pub malformed: u32,
+}
+
+impl OptionWalk {
+    /// Most steps a walk can take: each option has at least one octet.
+    pub const MAX_STEPS: u32 = MAX_HEADER - BASE_HEADER;
+
+    /// Stands at the first option of a header of `header_len` octets (20 to 60).
+    #[inline(always)]
+    pub const fn over(header_len: u32) -> Self {
+        Self {
+            at: BASE_HEADER,
+            end: header_len,
+            ao_at: 0,
+            ao_len: 0,
+            authentications: 0,
+            mss_at: 0,
+            wscale_plus_1: 0,
+            kept: 0,
+            unwanted: 0,
+            ended: 0,
+            reserved: 0,
+            malformed: 0,
+        }
+    }
+
+    /// Takes in one option; false when the walk is over.
+    #[inline(always)]
+    pub const fn step(&mut self, header: &Header) -> bool {
+        let at = self.at;
+        if at >= self.end {
+            return false;
+        }
+        let kind = header.octet(at);
+        if kind == kind::END {
+            self.at = self.end;
+            self.ended = 1;
+            return false;
+        }
+        if kind == kind::NOP {
+            self.at = at + 1;
+            return true;
+        }
+        let len = if at + 1 < self.end { header.octet(at + 1) as u32 } else { 0 };
+        if len < 2 || len > self.end - at {
+            self.malformed = 1;
+            return false;
+        }
+        if kind == kind::AO || kind == kind::MD5 {
+            self.authentications += 1;
+            if kind == kind::AO && self.ao_at == 0 {
+                self.ao_at = at;
+                self.ao_len = len;
+            }
+        }
+        if kind == kind::MSS && len == 4 {
+            self.mss_at = at;
+        }
+        if kind == kind::WINDOW_SCALE && len == 3 {
+            let shift = header.octet(at + 2) as u32;
+            self.wscale_plus_1 = if shift > 14 { 15 } else { shift + 1 };
+        }
+        if is_unwanted(kind) {
+            self.unwanted = 1;
+        }
+        if kind != kind::SACK && !is_unwanted(kind) {
+            self.kept += len;
+        }
+        self.at = at + len;
+        true
+    }
+
+    /// Walks to the end, on the host.
+    pub fn run(header: &Header) -> Self {
+        let mut walk = Self::over(header.len_by_offset());
+        while walk.step(header) {}
+        walk
+    }
+}
