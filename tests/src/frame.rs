@@ -32,6 +32,8 @@ pub struct Segment {
     pub ack: u32,
     /// [`flags`].
     pub flags: u8,
+    /// Window, unscaled.
+    pub window: u16,
     /// Options, padded to a multiple of four octets.
     pub options: Vec<u8>,
     /// Data.
@@ -76,20 +78,24 @@ impl Segment {
             seq: word(4)?,
             ack: word(8)?,
             flags: *tcp.get(13)?,
+            window: word(12)? as u16,
             options: tcp.get(20..header)?.to_vec(),
             data: tcp.get(header..)?.to_vec(),
             hop_limit,
         })
     }
 
-    /// An Ethernet frame with this segment, its checksums right.
+    /// An Ethernet frame with this segment, its checksums right. Of a segment as it was on the wire, the MAC is
+    /// right too.
     pub fn frame(&self, source_mac: [u8; 6], destination_mac: [u8; 6]) -> Vec<u8> {
         let mut tcp = Vec::with_capacity(20 + self.options.len() + self.data.len());
         tcp.extend(self.source.port().to_be_bytes());
         tcp.extend(self.destination.port().to_be_bytes());
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend(self.ack.to_be_bytes());
-        tcp.extend([(20 + self.options.len() as u8) << 2, self.flags, 0x01, 0xf6, 0, 0, 0, 0]);
+        tcp.extend([(20 + self.options.len() as u8) << 2, self.flags]);
+        tcp.extend(self.window.to_be_bytes());
+        tcp.extend([0; 4]);
         tcp.extend(&self.options);
         tcp.extend(&self.data);
         let mut frame = [destination_mac, source_mac].concat();
@@ -238,6 +244,7 @@ mod tests {
             seq: 0xffff_fff0,
             ack: 7,
             flags: flags::ACK | flags::PSH,
+            window: 502,
             options: [vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8], tcp_ao_option(9, 0xab)].concat(),
             data: b"odd".to_vec(),
             hop_limit: 64,

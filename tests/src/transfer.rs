@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::{impair::Random, namespace::Namespace, wire::set_option};
+use crate::{impair::Random, namespace::Namespace, wait::eventually, wire::set_option};
 
 /// How long a read or write may stand still before it is an error.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -44,10 +44,13 @@ pub struct Options {
 /// If the address is in use or not there.
 pub fn listen(server: &End, client: IpAddr, options: &Options) -> Result<Socket> {
     server.namespace.enter(|| {
-        let socket = stream_socket(server.address, client, options)?;
-        socket.bind(&server.address.into())?;
-        socket.listen(128)?;
-        Ok(socket)
+        // A process that another test starts has what was closed here open until it is executed.
+        eventually(Duration::from_secs(2), "the port to be free", || {
+            let socket = stream_socket(server.address, client, options)?;
+            socket.bind(&server.address.into())?;
+            socket.listen(128)?;
+            Ok(Some(socket))
+        })
     })
 }
 
@@ -158,7 +161,20 @@ pub fn ping(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn send(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
+/// Closes a connection without a segment, as if its host had crashed.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn vanish(stream: TcpStream) -> Result<()> {
+    // A socket under repair is only taken down.
+    set_option(&stream, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1_i32).context("TCP_REPAIR")
+}
+
+/// Sends `octets` that `seed` gives, and closes this direction.
+///
+/// # Errors
+/// If writing stands still for a minute, or the connection ends.
+pub fn send(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
     let mut pattern = Pattern::new(seed);
     let mut left = octets as usize;
     while left > 0 {
@@ -171,7 +187,11 @@ fn send(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
     Ok(())
 }
 
-fn receive(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
+/// Reads what [`send`] sends with the same arguments, to the end of the direction.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn receive(mut stream: &TcpStream, octets: u64, seed: u64) -> Result<()> {
     let mut pattern = Pattern::new(seed);
     let mut buffer = vec![0; Pattern::BLOCK];
     let mut left = octets as usize;

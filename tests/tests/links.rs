@@ -92,6 +92,7 @@ fn a_neighbor_on_another_interface_than_its_own() -> Result<()> {
         seq: 1,
         ack: 0,
         flags: flags::SYN,
+        window: 502,
         options: Vec::new(),
         data: Vec::new(),
         hop_limit: 64,
