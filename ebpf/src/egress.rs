@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_redirect, bpf_skb_change_head, bpf_skb_store_bytes},
 };
-use tcpauth_common::{DropReason, layout::Direction, option::Header};
+use tcpauth_common::{DropReason, layout::Direction};
 
 use crate::{
     account::refuse,
@@ -35,8 +35,7 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     match neighbor::origin(scratch, arrived) {
         Origin::Own => {}
         Origin::Spoofed => {
-            scratch.header = Header::default();
-            scratch.walk.ao_at = 0;
+            segment::forget_header(scratch);
             return refuse(skb, session, DropReason::Spoofed, Direction::Outbound);
         }
         Origin::Stranger => return TC_ACT_UNSPEC,

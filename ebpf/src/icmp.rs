@@ -7,7 +7,6 @@ use aya_ebpf::{
 use tcpauth_common::{
     Algorithm, DropReason,
     layout::{Direction, Session},
-    option::Header,
 };
 
 use crate::{
@@ -117,7 +116,7 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
     }
     quartet.local_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     quartet.peer_port = u16::from_be_bytes([tcp[2], tcp[3]]);
-    scratch.header = Header::default();
+    segment::forget_header(scratch);
     scratch.header.words[1] = u32::from_ne_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     Some(true)
 }
@@ -134,8 +133,7 @@ fn quoted_session(ifindex: u32) -> Option<*mut Session> {
     let rule = neighbor::rule_of(&quartet.peer, ifindex)?;
     quartet.scope = rule.scope;
     scratch.neighbor = neighbor::of_rule(rule);
-    scratch.walk.ao_at = 0;
-    SESSIONS.get_ptr_mut(&scratch.quartet)
+    SESSIONS.get_ptr_mut(scratch.quartet)
 }
 
 /// Packet Too Big speaks of the sealed segment; our stack makes it without the option.

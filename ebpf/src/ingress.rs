@@ -8,7 +8,7 @@ use tcpauth_common::{
     Algorithm, DropReason, SeqNumber,
     key_choice::{self, KeyChoice, flag},
     layout::{Direction, KeySlot, Session},
-    option::{BASE_HEADER, Header, MAX_HEADER, kind},
+    option::{BASE_HEADER, MAX_HEADER, kind},
     sequence::{ExtendedSeq, within_window},
 };
 
@@ -19,7 +19,6 @@ use crate::{
     hold::hold,
     icmp,
     neighbor::{self, PeerEnd},
-    options,
     scratch::{Scratch, scratch},
     segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
 };

@@ -10,6 +10,7 @@
 
 #![no_std]
 #![no_main]
+#![allow(missing_docs, reason = "the macro that makes a program's entry documents nothing")]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

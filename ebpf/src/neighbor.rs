@@ -54,7 +54,7 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
     }
     scratch.quartet = quartet(segment, peer_end);
     // Most segments have a session, which knows its neighbour: no look-up by prefix.
-    if let Some(session) = SESSIONS.get_ptr_mut(&scratch.quartet) {
+    if let Some(session) = SESSIONS.get_ptr_mut(scratch.quartet) {
         // SAFETY: map values live while the program runs.
         let number = unsafe { (*session).neighbor };
         if let Some(policy) = policy_of(number) {
@@ -68,7 +68,7 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
         return None;
     }
     scratch.quartet.scope = scratch.neighbor.scope;
-    let session = SESSIONS.get_ptr_mut(&scratch.quartet).unwrap_or(core::ptr::null_mut());
+    let session = SESSIONS.get_ptr_mut(scratch.quartet).unwrap_or(core::ptr::null_mut());
     let is_ours =
         !session.is_null() || peer_end == PeerEnd::Destination || is_from_elsewhere_to_us(scratch, ifindex);
     is_ours.then_some(session)
@@ -93,7 +93,7 @@ pub fn of_tcp_without_ports(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u
 pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
     if arrived == 0 || forwarded_by(scratch) == Some(arrived) {
         Origin::Own
-    } else if LOCALS.get_ptr(&scratch.quartet.local).is_some() {
+    } else if LOCALS.get_ptr(scratch.quartet.local).is_some() {
         Origin::Spoofed
     } else {
         Origin::Stranger
@@ -166,8 +166,8 @@ const LOOPBACK: u32 = 1;
 /// prefix of neighbours may contain our own address, and connections within this host have no neighbour.
 #[inline(always)]
 fn is_from_elsewhere_to_us(scratch: &Scratch, ifindex: u32) -> bool {
-    let is_own_end = LOCALS.get_ptr(&scratch.quartet.local).is_some() || forwarded_by(scratch).is_some();
-    let is_within = ifindex == LOOPBACK && LOCALS.get_ptr(&scratch.quartet.peer).is_some();
+    let is_own_end = LOCALS.get_ptr(scratch.quartet.local).is_some() || forwarded_by(scratch).is_some();
+    let is_within = ifindex == LOOPBACK && LOCALS.get_ptr(scratch.quartet.peer).is_some();
     is_own_end && !is_within
 }
 

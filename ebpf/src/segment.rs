@@ -171,7 +171,7 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
 fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropReason> {
     let available = skb_field!(skb, len);
     let len = scratch.segment.len();
-    if scratch.segment.end > available || len < BASE_HEADER || len > 0xffff {
+    if scratch.segment.end > available || !(BASE_HEADER..=0xffff).contains(&len) {
         return Err(DropReason::Malformed);
     }
     let header: *mut Header = &raw mut scratch.header;
@@ -179,7 +179,7 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
         return Err(DropReason::Malformed);
     }
     let header_len = opaque(scratch.header.len_by_offset());
-    if header_len < BASE_HEADER || header_len > MAX_HEADER || header_len > len {
+    if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) || header_len > len {
         return Err(DropReason::Malformed);
     }
     if !load_raw(skb, scratch.segment.l4, header.cast(), header_len) {
@@ -193,9 +193,7 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
 #[inline(always)]
 pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
     let scratch = scratch().ok_or(DropReason::Malformed)?;
-    // For the record of a drop, if it comes to that before they are read.
-    scratch.header = Header::default();
-    scratch.walk.ao_at = 0;
+    forget_header(scratch);
     if scratch.neighbor.wrong_interface != 0 {
         return Err(DropReason::WrongInterface);
     }
@@ -211,6 +209,15 @@ pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
         return Err(DropReason::Malformed);
     }
     Ok(header_len)
+}
+
+/// Makes sure that the record of a drop, if it comes to one before the header is read, has no sequence number,
+/// flags and KeyID of an earlier segment.
+#[inline(always)]
+pub fn forget_header(scratch: &mut Scratch) {
+    scratch.header.words[1] = 0;
+    scratch.header.words[3] = 0;
+    scratch.walk.ao_at = 0;
 }
 
 /// Sequence number in a TCP header.
