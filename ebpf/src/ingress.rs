@@ -20,7 +20,7 @@ use crate::{
     icmp,
     neighbor::{self, PeerEnd},
     scratch::{Scratch, scratch},
-    segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
+    segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, UNFOLLOWED},
 };
 
 #[inline(always)]
@@ -38,7 +38,12 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
         Content::Tags => return TC_ACT_SHOT,
         Content::Other => None,
     };
-    let Some(session) = session else { return TC_ACT_UNSPEC };
+    let Some(session) = session else {
+        // Nobody can tell what is behind so many extension headers: an ICMP error about a session, for instance.
+        let is_hidden =
+            scratch.segment.fragment == UNFOLLOWED && neighbor::is_local(&scratch.segment.destination);
+        return if is_hidden { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
+    };
     match verify(skb, session, content, ifindex) {
         Ok(verdict) => verdict,
         Err(reason) => refuse(skb, session, reason, Direction::Inbound),

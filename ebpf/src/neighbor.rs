@@ -87,13 +87,15 @@ pub fn of_tcp_without_ports(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u
     is_ours.then_some(core::ptr::null_mut())
 }
 
-/// Whose the segment in `scratch` is, which arrived by the interface `arrived` (0: made here). To sign what
-/// others send would make this host an oracle for whoever sends it forged segments to forward.
+/// Whose the segment in `scratch` is, which arrived by the interface `arrived` (0: by none; it was made here, or
+/// by a container on a macvlan). To sign what others send would make this host an oracle for whoever sends it
+/// forged segments to forward.
 #[inline(always)]
 pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
-    if arrived == 0 || forwarded_by(scratch) == Some(arrived) {
+    let is_local = is_local(&scratch.quartet.local);
+    if (is_local && arrived == 0) || forwarded_by(scratch) == Some(arrived) {
         Origin::Own
-    } else if LOCALS.get_ptr(scratch.quartet.local).is_some() {
+    } else if is_local {
         Origin::Spoofed
     } else {
         Origin::Stranger
@@ -105,6 +107,12 @@ pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
 pub fn is_for_vlan_interface(segment: &Segment, ifindex: u32) -> bool {
     let tag = VlanTag { lower: ifindex, vid: segment.vlan, protocol: segment.vlan_protocol };
     segment.vlan != 0 && VLANS.get_ptr(tag).is_some()
+}
+
+/// Whether the address is this host's.
+#[inline(always)]
+pub fn is_local(address: &[u8; 16]) -> bool {
+    LOCALS.get_ptr(address).is_some()
 }
 
 /// Whether some neighbour's sessions may have this port.
@@ -166,8 +174,8 @@ const LOOPBACK: u32 = 1;
 /// prefix of neighbours may contain our own address, and connections within this host have no neighbour.
 #[inline(always)]
 fn is_from_elsewhere_to_us(scratch: &Scratch, ifindex: u32) -> bool {
-    let is_own_end = LOCALS.get_ptr(scratch.quartet.local).is_some() || forwarded_by(scratch).is_some();
-    let is_within = ifindex == LOOPBACK && LOCALS.get_ptr(scratch.quartet.peer).is_some();
+    let is_own_end = is_local(&scratch.quartet.local) || forwarded_by(scratch).is_some();
+    let is_within = ifindex == LOOPBACK && is_local(&scratch.quartet.peer);
     is_own_end && !is_within
 }
 

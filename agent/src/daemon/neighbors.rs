@@ -101,8 +101,17 @@ impl Neighbors {
         let (number, neighbor) = self
             .iter()
             .filter(|(_, neighbor)| covers(&neighbor.peer, &quartet.peer))
-            .filter(|(_, neighbor)| scope_of(&neighbor.peer) == Some(quartet.scope))
-            .max_by_key(|(_, neighbor)| neighbor.peer.prefix_len)?;
+            // A global address bound to an interface is nobody else's on any other.
+            .filter(|(_, neighbor)| {
+                let is_reserved = quartet.scope == 0 && !neighbor.peer.is_link_local();
+                is_reserved || scope_of(&neighbor.peer) == Some(quartet.scope)
+            })
+            .max_by_key(|(_, neighbor)| {
+                (neighbor.peer.prefix_len, scope_of(&neighbor.peer) == Some(quartet.scope))
+            })?;
+        if scope_of(&neighbor.peer) != Some(quartet.scope) {
+            return None;
+        }
         let has_port = [quartet.local_port, quartet.peer_port].contains(&neighbor.port);
         has_port.then_some(Owner { number, neighbor })
     }
@@ -354,6 +363,7 @@ mod tests {
         assert_eq!(owner([198, 51, 100, 1], 0, 179), Some(3));
         assert_eq!(owner([192, 0, 2, 9], 7, 179), Some(4));
         assert_eq!(owner([192, 0, 2, 9], 8, 179), None);
+        assert_eq!(owner([192, 0, 2, 9], 0, 179), None, "bound to an interface: not the shorter prefix's");
         assert_eq!(owner([192, 0, 2, 7], 0, 180), None);
     }
 

@@ -18,8 +18,14 @@ impl Daemon {
     /// Finds the keys of a held segment and lets it go on, or drops it.
     pub(super) fn on_held(&mut self, held: &Held, frame: &[u8]) {
         self.held_segments += 1;
-        let Some(neighbor) = self.neighbors.numbered(held.neighbor) else {
-            tracing::debug!(number = held.neighbor, "a segment of a neighbour that is gone was held");
+        // Rules may have changed since it was held.
+        let owner = self.neighbors.owner(&held.quartet, &|name| self.interfaces.bound(name));
+        let Some(neighbor) = owner.filter(|owner| owner.number == held.neighbor).map(|owner| owner.neighbor)
+        else {
+            tracing::debug!(
+                number = held.neighbor,
+                "a segment was held for a neighbour that is gone or changed"
+            );
             return;
         };
         let existing = match self.dataplane.session(&held.quartet) {

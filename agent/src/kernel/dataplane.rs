@@ -112,6 +112,12 @@ impl Dataplane {
                 self.forget(link.index)?;
                 return interface_name(*lower).map(|name| Attachment::ByLower(*lower, name));
             }
+            LinkKind::VlanPort { lower, vid, protocol, master } => {
+                self.forget(link.index)?;
+                let tag = VlanTag { lower: *lower, vid: *vid, protocol: *protocol };
+                self.maps.set_vlan(tag, link.index)?;
+                return interface_name(*master).map(|name| Attachment::ByLower(*master, name));
+            }
             LinkKind::Loopback => {
                 self.hook_up(link.index, INGRESS, INGRESS)?;
                 return Ok(Attachment::Protected(self.hook));

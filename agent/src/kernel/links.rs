@@ -36,6 +36,18 @@ pub enum LinkKind {
         /// EtherType of the tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
         protocol: u16,
     },
+    /// A VLAN interface that is part of a bridge, bond or team: the master's programs see its frames, and the
+    /// interface below has to leave them to those.
+    VlanPort {
+        /// Index of the interface that carries the tagged frames.
+        lower: u32,
+        /// VLAN identifier, 1 to 4094.
+        vid: u16,
+        /// EtherType of the tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
+        protocol: u16,
+        /// Index of the bridge, bond or team.
+        master: u32,
+    },
     /// A macvlan, macvtap or ipvlan: its frames pass the programs of the interface below.
     Upper {
         /// Index of the interface below.
@@ -56,6 +68,7 @@ impl Link {
         let mut lower = None;
         let mut elsewhere = false;
         let mut has_remote = false;
+        let mut master = None;
         let mut info: &[LinkInfo] = &[];
         for attribute in &message.attributes {
             match attribute {
@@ -63,6 +76,7 @@ impl Link {
                 LinkAttribute::Mtu(value) => mtu = *value,
                 LinkAttribute::Link(value) => lower = Some(*value),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Controller(value) => master = Some(*value),
                 // Of a tunnel, the remote end's address.
                 LinkAttribute::Broadcast(value) => has_remote = value.iter().any(|octet| *octet != 0),
                 LinkAttribute::LinkInfo(value) => info = value,
@@ -70,11 +84,17 @@ impl Link {
             }
         }
         let name = name?;
-        if name == LANE0 || name == LANE1 || is_inner(info) {
+        if name == LANE0 || name == LANE1 || info.contains(&LinkInfo::Kind(InfoKind::Vrf)) {
             return None;
         }
         // An interface whose lower one is in another namespace is the first of this one that frames pass.
         let lower = lower.filter(|_| !elsewhere);
+        let index = message.header.index;
+        if let Some(master) = master.filter(|_| !is_vrf_member(info)) {
+            let LinkKind::Vlan { lower, vid, protocol } = vlan(info, lower?)? else { return None };
+            let kind = LinkKind::VlanPort { lower, vid, protocol, master };
+            return Some(Self { index, name: name.to_owned(), mtu, kind });
+        }
         let kind = match (message.header.link_layer_type, lower) {
             _ if message.header.flags.contains(LinkFlags::Loopback) => LinkKind::Loopback,
             (LinkLayerType::Ether, Some(lower)) if is_upper(info) => LinkKind::Upper { lower },
@@ -87,19 +107,13 @@ impl Link {
             (other, _) if is_bare(other) => LinkKind::Ip,
             (other, _) => LinkKind::Unprotected(format!("frames of link type {other:?} are not understood")),
         };
-        Some(Self { index: message.header.index, name: name.to_owned(), mtu, kind })
+        Some(Self { index, name: name.to_owned(), mtu, kind })
     }
 }
 
-/// Whether the link is part of another one, or one through which frames pass a second time.
-fn is_inner(info: &[LinkInfo]) -> bool {
-    info.iter().any(|info| {
-        matches!(
-            info,
-            LinkInfo::PortKind(InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team)
-                | LinkInfo::Kind(InfoKind::Vrf)
-        )
-    })
+/// Whether the link is part of a VRF: its frames do not pass the master's programs, as those of other ports do.
+fn is_vrf_member(info: &[LinkInfo]) -> bool {
+    info.contains(&LinkInfo::PortKind(InfoPortKind::Vrf))
 }
 
 /// Whether the link's frames pass the one below it, and its programs.
@@ -199,15 +213,26 @@ mod tests {
     #[test]
     fn ports_and_masters_through_which_frames_pass_twice_are_left_out() {
         for port in [InfoPortKind::Bridge, InfoPortKind::Bond, InfoPortKind::Team] {
-            assert_eq!(Link::parse(&message("eth0", vec![LinkInfo::PortKind(port)])), None);
+            let mut part = message("eth0", vec![LinkInfo::PortKind(port)]);
+            part.attributes.push(LinkAttribute::Controller(9));
+            assert_eq!(Link::parse(&part), None);
         }
         assert_eq!(Link::parse(&message("red", vec![LinkInfo::Kind(InfoKind::Vrf)])), None);
         assert_eq!(Link::parse(&message(LANE1, vec![LinkInfo::Kind(InfoKind::Veth)])), None);
     }
 
     #[test]
+    fn a_vlan_in_a_bridge_leaves_its_frames_to_the_bridge() {
+        let mut port = message("eth0.7", vlan_info(VlanProtocol::Ieee8021Q));
+        port.attributes.push(LinkAttribute::Controller(9));
+        let kind = LinkKind::VlanPort { lower: 2, vid: 7, protocol: 0x8100, master: 9 };
+        assert_eq!(Link::parse(&port).unwrap().kind, kind);
+    }
+
+    #[test]
     fn a_member_of_a_vrf_is_attached_to() {
-        let member = message("eth0", vec![LinkInfo::PortKind(InfoPortKind::Vrf)]);
+        let mut member = message("eth0", vec![LinkInfo::PortKind(InfoPortKind::Vrf)]);
+        member.attributes.push(LinkAttribute::Controller(9));
         assert_eq!(Link::parse(&member).unwrap().kind, LinkKind::Ethernet);
     }
 

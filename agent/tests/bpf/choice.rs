@@ -169,13 +169,17 @@ fn sessions_of_others_that_pass_through_are_theirs() {
     lab.remove_local(mapped(connection.local.ip()));
     assert_eq!(refused_for(&mut lab, &theirs), None);
     assert_eq!(lab.forwarded(arrived, &ours.frame()), (Verdict::Pass, ours.frame()));
-    // Made here: ours, whatever address it has.
-    assert!(is_redirected(&mut lab, &ours.frame()));
+    // By no interface, with no address of this host: a container's on a macvlan.
+    assert!(!is_redirected(&mut lab, &ours.frame()));
     // Behind us, and named.
     lab.forward(connection.neighbor, mapped(connection.local.ip()), 96 + 24, arrived);
     assert_eq!(refused_for(&mut lab, &theirs), Some(7));
     assert_eq!(lab.forwarded(arrived, &ours.frame()).0, Verdict::Redirect);
     assert_eq!(lab.forwarded(99, &ours.frame()).0, Verdict::Pass, "by another interface");
+    assert!(!is_redirected(&mut lab, &ours.frame()));
+    // The macvlan container, named.
+    lab.forward(connection.neighbor, mapped(connection.local.ip()), 96 + 32, 0);
+    assert!(is_redirected(&mut lab, &ours.frame()));
 }
 
 #[test]
