@@ -311,7 +311,7 @@ fn status(states: &[&str]) -> Value {
                 "peer": format!("192.0.2.{number}"), "state": state, "reason": null,
                 "key_management": "implicit", "algorithm": "hmac-sha-1-96", "send_id": 1, "recv_id": 1,
                 "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop",
-                "sessions": 0, "counters": counters(), "last_drop": null
+                "sessions": 0, "open_sessions": 0, "counters": counters(), "last_drop": null
             })
         })
         .collect();
