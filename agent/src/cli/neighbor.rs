@@ -28,8 +28,9 @@ pub enum NeighborCommand {
     Add(Box<AddArgs>),
     /// Remove a neighbor from the running daemon
     ///
-    /// What it sends is no longer checked, and what is sent to it is no longer signed. The configuration file is
-    /// not written: a reload brings back a neighbor that is in the file.
+    /// What it sends is no longer checked, and what is sent to it is no longer signed: if it still asks for a MAC,
+    /// it drops our segments, and the BGP session ends at its hold time. The configuration file is not written:
+    /// a reload brings back a neighbor that is in the file.
     Remove {
         /// The address or prefix as in the configuration
         peer: String,
