@@ -34,7 +34,8 @@ fn the_exit_code_says_what_happened() {
         (&["status"][..], Some(&fine), 0),
         (&["status"], Some(&failing), 4),
         (&["status", "--json"], Some(&failing), 4),
-        (&["reload"], Some(&refusal), 1),
+        (&["reload"], Some(&refusal), 2),
+        (&["neighbor", "remove", "192.0.2.1"], Some(&refusal), 1),
         (&["reload"], None, 3),
         (&["status"], None, 3),
         (&["stat"], None, 2),
@@ -51,6 +52,35 @@ fn the_exit_code_says_what_happened() {
         assert!(matches!(code, 0 | 4) || !output.stderr.is_empty(), "{arguments:?} fails without a word");
         drop(daemon);
         let _ = fs::remove_file(&socket);
+    }
+}
+
+#[test]
+fn a_refused_reload_says_first_that_all_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let refusal = json!({ "answer": "error", "value": "a.toml:1:1: one\na.toml:2:1: two" });
+    let _daemon = daemon(&socket, &[&refusal]);
+    let output = tcpauth(&socket).arg("reload").output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "tcpauth: not loaded, the running configuration stays:\na.toml:1:1: one\na.toml:2:1: two\n"
+    );
+}
+
+#[test]
+fn sessions_of_a_neighbor_that_is_not_configured_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let sessions = json!({ "answer": "sessions", "value": [session()] });
+    let none = json!({ "answer": "error", "value": "192.0.2.9 is no configured neighbour" });
+    let known = json!({ "answer": "neighbors", "value": status(&["idle"])["value"]["neighbors"] });
+    for (answer, code, shown) in [(&none, 1, ""), (&known, 0, "no sessions\n")] {
+        let requests = daemon(&socket, &[&sessions, answer]);
+        let output = tcpauth(&socket).args(["session", "show", "192.0.2.9"]).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), shown.as_bytes()));
+        // Until the daemon has gone.
+        assert_eq!(requests.iter().count(), 2);
     }
 }
 
@@ -311,7 +341,7 @@ fn status(states: &[&str]) -> Value {
                 "peer": format!("192.0.2.{number}"), "state": state, "reason": null,
                 "key_management": "implicit", "algorithm": "hmac-sha-1-96", "send_id": 1, "recv_id": 1,
                 "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop",
-                "sessions": 0, "counters": counters(), "last_drop": null
+                "sessions": 0, "open_sessions": 0, "counters": counters(), "last_drop": null
             })
         })
         .collect();

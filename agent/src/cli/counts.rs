@@ -16,9 +16,10 @@ pub fn dropped(counts: &Counts) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// `wrong-mac, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179`.
+/// `wrong-mac, inbound, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179`.
 pub fn last_drop(last: &LastDrop) -> String {
-    format!("{}, {} ago, {}", last.reason, human::duration(last.seconds_ago), last.segment)
+    let ago = human::duration(last.seconds_ago);
+    format!("{}, {}, {ago} ago, {}", last.reason, last.direction, last.segment)
 }
 
 /// Signed, verified and dropped as fields of a block.

@@ -18,7 +18,10 @@ use self::{
     verify::VerifyArgs,
 };
 use crate::{
-    control::{client::Client, protocol::Request},
+    control::{
+        client::{Client, ClientError},
+        protocol::Request,
+    },
     daemon,
     instance::Instance,
 };
@@ -136,7 +139,14 @@ impl Cli {
                 let file = file.unwrap_or_else(|| self.instance.config_file());
                 return if self.json { check_json::run(&file) } else { Ok(checked(&file)) };
             }
-            Command::Reload => neighbor::order(&client, Request::Reload, output).await?,
+            Command::Reload => match neighbor::order(&client, Request::Reload, output).await {
+                Err(Failure::Client(ClientError::Refused(reason))) => {
+                    return Err(Failure::Usage(format!(
+                        "not loaded, the running configuration stays:\n{reason}"
+                    )));
+                }
+                done => done?,
+            },
             Command::Events => events::run(&client, output).await?,
             Command::Genkey(args) => genkey::run(&args)?,
             Command::Verify(args) => return Ok(verify::run(&args, &self.instance, self.json)),

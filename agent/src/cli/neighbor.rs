@@ -28,8 +28,9 @@ pub enum NeighborCommand {
     Add(Box<AddArgs>),
     /// Remove a neighbor from the running daemon
     ///
-    /// What it sends is no longer checked, and what is sent to it is no longer signed. The configuration file is
-    /// not written: a reload brings back a neighbor that is in the file.
+    /// What it sends is no longer checked, and what is sent to it is no longer signed: if it still asks for a MAC,
+    /// it drops our segments, and the BGP session ends at its hold time. The configuration file is not written:
+    /// a reload brings back a neighbor that is in the file.
     Remove {
         /// The address or prefix as in the configuration
         peer: String,
@@ -88,7 +89,11 @@ fn block(neighbor: &NeighborStatus) -> Block {
         block.field("forwarded", neighbor.forwarded.join(", "));
     }
     block.field("unauthenticated", &neighbor.unauthenticated);
-    block.field("sessions", neighbor.sessions.to_string());
+    let closed = match neighbor.sessions.saturating_sub(neighbor.open_sessions) {
+        0 => String::new(),
+        closed => format!(", and {closed} closed"),
+    };
+    block.field("sessions", format!("{}{closed}", neighbor.open_sessions));
     counts::fields(&mut block, &neighbor.counters);
     if let Some(last) = &neighbor.last_drop {
         block.painted_field("last drop", Paint::Warn, counts::last_drop(last));
@@ -119,7 +124,7 @@ neighbor 192.0.2.9
   signed:          0 segments, 0 B
   verified:        0 segments, 0 B
   dropped:         wrong-mac 12, no-option 3
-  last drop:       wrong-mac, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179
+  last drop:       wrong-mac, inbound, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179
 
 neighbor 192.0.2.1
   state:           established
@@ -129,7 +134,7 @@ neighbor 192.0.2.1
   tcp options:     include
   port:            179
   unauthenticated: drop
-  sessions:        1
+  sessions:        1, and 1 closed
   signed:          1204 segments, 96.0 KiB
   verified:        1199 segments, 1000 B
 ";

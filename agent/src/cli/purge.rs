@@ -53,8 +53,8 @@ fn confirm(
     write!(
         prompt,
         "This removes all programs and keys of instance {instance} from the kernel.\n\
-         Sessions will no longer be protected: those that are up will fail, as their neighbors drop segments\n\
-         without a MAC, and new ones will be neither signed nor verified.\n\
+         Sessions will no longer be protected, and new ones will be neither signed nor verified. Those that are\n\
+         up end at their hold time if the neighbor still asks for a MAC; else they go on without one.\n\
          Type yes to go on: "
     )?;
     prompt.flush()?;
@@ -83,6 +83,7 @@ mod tests {
             let (result, prompt) = confirmed(true, reply);
             assert_eq!(result, Ok(()));
             assert!(prompt.contains("no longer be protected"), "{prompt}");
+            assert!(prompt.contains("else they go on without one"), "{prompt}");
         }
         for reply in ["", "\n", "y\n", "no\n", "yes please\n"] {
             assert_eq!(confirmed(true, reply).0.unwrap_err(), "not confirmed; nothing was removed");

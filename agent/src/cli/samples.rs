@@ -22,7 +22,7 @@ pub fn status() -> Status {
             uptime_seconds: 11_130,
             config_file: "/etc/tcpauth/tcpauth.toml".to_owned(),
             reload_error: None,
-            sessions: 1,
+            sessions: 2,
             held_segments: 4,
             overload: 0,
         },
@@ -31,7 +31,12 @@ pub fn status() -> Status {
             interface("wg0", 7, 1420, "not an Ethernet link"),
         ],
         neighbors: vec![
-            NeighborStatus { sessions: 1, counters: counters(), ..neighbor("192.0.2.1", "established") },
+            NeighborStatus {
+                sessions: 2,
+                open_sessions: 1,
+                counters: counters(),
+                ..neighbor("192.0.2.1", "established")
+            },
             failing_neighbor(),
             neighbor("2001:db8:1::/64", "idle"),
         ],
@@ -49,6 +54,7 @@ pub fn failing_neighbor() -> NeighborStatus {
         last_drop: Some(LastDrop {
             reason: "wrong-mac".to_owned(),
             seconds_ago: 3,
+            direction: "inbound".to_owned(),
             segment: "192.0.2.9:40000 > 192.0.2.2:179".to_owned(),
         }),
         ..neighbor("192.0.2.9", "failing")
@@ -125,6 +131,7 @@ fn neighbor(peer: &str, state: &str) -> NeighborStatus {
         forwarded: Vec::new(),
         unauthenticated: "drop".to_owned(),
         sessions: 0,
+        open_sessions: 0,
         counters: Counts::default(),
         last_drop: None,
     }

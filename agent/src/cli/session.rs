@@ -55,6 +55,10 @@ async fn selected(client: &Client, peer: Option<&str>) -> Result<Vec<SessionStat
     let mut sessions = client.sessions().await?;
     if let Some(peer) = peer {
         sessions.retain(|session| is_with(session, peer));
+        if sessions.is_empty() {
+            // Refused if there is no such neighbour.
+            client.neighbors(Some(peer.to_owned())).await?;
+        }
     }
     Ok(sessions)
 }

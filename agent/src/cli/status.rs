@@ -67,7 +67,7 @@ fn agent(agent: &AgentStatus) -> Block {
         block.painted_field("reload refused", Paint::Bad, error);
     }
     block.field("sessions", agent.sessions.to_string());
-    block.field("held for keys", human::plural(agent.held_segments, "segment"));
+    block.field("held since start", human::plural(agent.held_segments, "segment"));
     if agent.overload > 0 {
         let lost = format!("{} lost, a ring buffer was full", human::plural(agent.overload, "record"));
         block.painted_field("overload", Paint::Bad, lost);
@@ -104,7 +104,7 @@ fn neighbors(neighbors: &[NeighborStatus]) -> Table {
             vec![
                 Cell::text(&neighbor.peer),
                 Cell::text(&neighbor.state).painted(paint),
-                Cell::quantity(neighbor.sessions),
+                Cell::quantity(neighbor.open_sessions),
                 Cell::quantity(counters.signed_segments),
                 Cell::quantity(counters.verified_segments),
                 Cell::quantity(dropped),
@@ -132,9 +132,9 @@ mod tests {
     fn status_reads_well() {
         let expected = "\
 tcpauthd 0.1.0, instance default, pid 812, up 3h5m
-  config:        /etc/tcpauth/tcpauth.toml
-  sessions:      1
-  held for keys: 4 segments
+  config:           /etc/tcpauth/tcpauth.toml
+  sessions:         2
+  held since start: 4 segments
 
 INTERFACE  INDEX   MTU  PROGRAMS
 eth0           2  1500  tcx
@@ -145,7 +145,7 @@ NEIGHBOR         STATE        SESSIONS  SIGNED  VERIFIED  DROPPED
 192.0.2.9        failing             0       0         0       15
   wrong MAC: the password differs at the two ends
   dropped: wrong-mac 12, no-option 3
-  last drop: wrong-mac, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179
+  last drop: wrong-mac, inbound, 3s ago, 192.0.2.9:40000 > 192.0.2.2:179
 2001:db8:1::/64  idle                0       0         0        0
 ";
         assert_eq!(text(&samples::status(), Colour::Off), expected);
@@ -154,17 +154,20 @@ NEIGHBOR         STATE        SESSIONS  SIGNED  VERIFIED  DROPPED
     #[test]
     fn troubles_of_the_agent_are_shown() {
         let mut status = samples::status();
-        status.agent.reload_error = Some("tcpauth.toml:3:1: unknown field `pasword`".to_owned());
+        status.agent.reload_error = Some(
+            "tcpauth.toml:3:1: unknown field `pasword`\ntcpauth.toml:4:1: unknown field `prot`".to_owned(),
+        );
         status.agent.overload = 1;
         status.interfaces.clear();
         status.neighbors.clear();
         let expected = "\
 tcpauthd 0.1.0, instance default, pid 812, up 3h5m
-  config:         /etc/tcpauth/tcpauth.toml
-  reload refused: tcpauth.toml:3:1: unknown field `pasword`
-  sessions:       1
-  held for keys:  4 segments
-  overload:       1 record lost, a ring buffer was full
+  config:           /etc/tcpauth/tcpauth.toml
+  reload refused:   tcpauth.toml:3:1: unknown field `pasword`
+                    tcpauth.toml:4:1: unknown field `prot`
+  sessions:         2
+  held since start: 4 segments
+  overload:         1 record lost, a ring buffer was full
 
 no interfaces
 

@@ -167,13 +167,18 @@ impl Block {
         self.fields.push((name, paint, value.into()));
     }
 
-    /// The lines of the block.
+    /// The lines of the block; a value's further lines stand below its first.
     pub fn render(&self, colour: Colour) -> String {
         let width = self.fields.iter().map(|(name, _, _)| name.len() + 2).max().unwrap_or(0);
         let mut text = colour.paint(Paint::Strong, &self.title) + "\n";
         for (name, paint, value) in &self.fields {
             let name = format!("{name}:");
-            text.push_str(&format!("  {name:width$}{}\n", colour.paint(*paint, value)));
+            let mut lines = value.split('\n');
+            let first = lines.next().unwrap_or_default();
+            text.push_str(&format!("  {name:width$}{}\n", colour.paint(*paint, first)));
+            for line in lines {
+                text.push_str(&format!("  {:width$}{}\n", "", colour.paint(*paint, line)));
+            }
         }
         text
     }

@@ -63,7 +63,7 @@ pub(super) enum Secret {
     /// None is given.
     #[default]
     Absent,
-    /// One is given, but not rightly: an error was reported.
+    /// One is given, but not rightly, or its field's name is misspelled: an error was reported.
     Broken,
     /// This one.
     Given(MasterKey),
@@ -231,7 +231,14 @@ fn read_fields(table: &DeTable<'_>, subject: &Subject, folder: &Path, report: &m
                     let problem = Problem::TwoSecrets { first: first.field(), second: source.field() };
                     report.add(&key.span(), subject, problem);
                 }
-                (None, _) => report.add(&key.span(), subject, Problem::UnknownField(nearest(name, &FIELDS))),
+                (None, _) => {
+                    let meant = nearest(name, &FIELDS);
+                    // That there is no secret would be the same error a second time.
+                    if fields.secret == Secret::Absent && meant.and_then(Source::from_field).is_some() {
+                        fields.secret = Secret::Broken;
+                    }
+                    report.add(&key.span(), subject, Problem::UnknownField(meant));
+                }
             },
         }
         let is_inline = Source::from_field(key.get_ref()).is_some_and(Source::is_inline);

@@ -292,7 +292,11 @@ fn has_form_of_peer(text: &str) -> bool {
 }
 
 fn reason(kind: &std::io::ErrorKind) -> String {
-    kind.to_string()
+    match kind {
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 fn suggestion(nearest: Option<&str>, otherwise: &str) -> String {

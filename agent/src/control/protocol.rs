@@ -83,7 +83,7 @@ pub struct AgentStatus {
     pub reload_error: Option<String>,
     /// Sessions in the map.
     pub sessions: u64,
-    /// Segments held for keys since the start.
+    /// Segments held for keys since the daemon's start.
     pub held_segments: u64,
     /// Records lost because a ring buffer was full.
     pub overload: u64,
@@ -131,6 +131,8 @@ pub struct NeighborStatus {
     pub unauthenticated: String,
     /// Sessions in the map.
     pub sessions: u64,
+    /// Those of them that are not closed.
+    pub open_sessions: u64,
     /// What was counted.
     pub counters: Counts,
     /// The last drop, if any.
@@ -159,6 +161,8 @@ pub struct LastDrop {
     pub reason: String,
     /// Seconds ago.
     pub seconds_ago: u64,
+    /// `inbound` or `outbound`.
+    pub direction: String,
     /// Ends of the segment's connection, `192.0.2.1:179 > 192.0.2.2:40000`.
     pub segment: String,
 }

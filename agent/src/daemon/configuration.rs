@@ -76,7 +76,8 @@ impl Daemon {
         let change = self.apply(config)?;
         tracing::info!(neighbor = name, "neighbour removed from the running configuration");
         Ok(format!(
-            "{name} is removed with its sessions ({}): its segments pass without MAC now; {}",
+            "{name} is removed with its sessions ({}): our segments leave without MAC now; a peer that asks for one drops \
+             them, and BGP ends at its hold time; {}",
             change.sessions.removed,
             self.file_hint("to keep it so, remove it from")
         ))

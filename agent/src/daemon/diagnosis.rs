@@ -42,6 +42,8 @@ pub struct DropSeen {
     pub since: Monotonic,
     /// Why.
     pub reason: DropReason,
+    /// Which way it was going.
+    pub outbound: bool,
     /// KeyID of the option, if it had one.
     pub key_id: Option<u8>,
     /// Segments of the neighbour that had verified by then.
@@ -67,17 +69,23 @@ pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
 }
 
 fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
-    let established = evidence
-        .sessions
-        .iter()
-        .any(|session| matches!(progress(session), Progress::Established | Progress::Closing));
     let trouble = evidence.trouble();
+    // One that closes hides no attempt that fails.
+    let established = evidence.sessions.iter().any(|session| match progress(session) {
+        Progress::Established => true,
+        Progress::Closing => trouble.is_none(),
+        _ => false,
+    });
     if established {
         let lasting = evidence.last_drop.is_some_and(|drop| {
-            drop.time.since(drop.since) > LASTING && evidence.now.since(drop.time) < LASTING
+            evidence.verified <= drop.verified
+                && drop.time.since(drop.since) > LASTING
+                && evidence.now.since(drop.time) < LASTING
         });
+        let outbound = evidence.last_drop.is_some_and(|drop| drop.outbound);
         return match trouble {
             Some(reason) if lasting => Diagnosis { state: "failing", reason: Some(reason) },
+            Some(reason) if outbound => Diagnosis { state: "established", reason: Some(reason) },
             Some(reason) => {
                 let reason = format!("{reason}; or somebody forges them (nothing verified since)");
                 Diagnosis { state: "established", reason: Some(reason) }
@@ -94,9 +102,21 @@ fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
     evidence.newest_attempt()
 }
 
-/// What a drop probably means, for an operator.
-pub fn meaning(reason: DropReason, key_id: Option<u8>, recv_id: u8) -> String {
+/// What a drop probably means, for an operator. `outbound`: what was dropped came from our end.
+pub fn meaning(reason: DropReason, outbound: bool, key_id: Option<u8>, recv_id: u8) -> String {
     match reason {
+        DropReason::OptionTwice if outbound => {
+            "our BGP daemon has a password for this neighbour (TCP-MD5 or TCP-AO): remove it there".to_owned()
+        }
+        DropReason::NoSession if outbound => {
+            "our BGP daemon's connection began before tcpauth ran: it ends at its hold time, or restart the \
+             session in the BGP daemon"
+                .to_owned()
+        }
+        DropReason::WrongInterface if outbound => {
+            "segments would leave by another interface than the configured one: check `interface` and routing"
+                .to_owned()
+        }
         DropReason::NoOption => {
             "segments arrive without the option: the peer does not run TCP-AO for us, or something on the way \
              strips TCP options"
@@ -166,15 +186,23 @@ pub fn meaning(reason: DropReason, key_id: Option<u8>, recv_id: u8) -> String {
 }
 
 impl Evidence<'_> {
-    /// What the last drop means, if it is recent and nothing has verified since.
+    /// What the last drop means, if it is recent and nothing has shown since that it is over: for what arrives, a
+    /// segment that verified; for what our end sends, a session that came up. (The peer's attempts verify meanwhile.)
     fn trouble(&self) -> Option<String> {
         let drop = self.last_drop?;
         let harmless = matches!(drop.reason, DropReason::Icmp | DropReason::OutsideWindow);
         let age = self.now.since(drop.time);
-        if harmless || age > RECENT || self.verified > drop.verified {
+        let over = match drop.outbound {
+            false => self.verified > drop.verified,
+            true => self
+                .sessions
+                .iter()
+                .any(|session| progress(session) == Progress::Established && session.created > drop.time.0),
+        };
+        if harmless || age > RECENT || over {
             return None;
         }
-        let meaning = meaning(drop.reason, drop.key_id, self.recv_id);
+        let meaning = meaning(drop.reason, drop.outbound, drop.key_id, self.recv_id);
         let (what, why) = meaning.split_once(": ").unwrap_or((&meaning, ""));
         let separator = if why.is_empty() { "" } else { ": " };
         Some(format!("{what} ({}, last {} s ago){separator}{why}", self.same_reason.max(1), age.as_secs()))
@@ -250,6 +278,7 @@ mod tests {
             time: ago(last),
             since: ago(since),
             reason,
+            outbound: false,
             key_id: Some(7),
             verified: 5,
             segment: "a > b".to_owned(),
@@ -316,6 +345,38 @@ mod tests {
     }
 
     #[test]
+    fn a_password_in_our_own_bgp_daemon_is_told_although_the_peers_syns_verify() {
+        let drop = DropSeen { outbound: true, ..seen(DropReason::OptionTwice, 9, 2) };
+        let half_open = session(Session::PEER_ISN, 0, 3);
+        let (state, reason) = diagnosed(&[half_open], Some(&drop), 9);
+        assert_eq!(state, "failing");
+        assert!(reason.starts_with("our BGP daemon has a password for this neighbour"), "{reason}");
+        assert!(reason.ends_with("remove it there"), "{reason}");
+
+        let both = Session::LOCAL_ISN | Session::PEER_ISN;
+        // One from before it goes on; one from after it shows that it is over.
+        let (state, reason) = diagnosed(&[session(both, 0, 60)], Some(&drop), 9);
+        assert_eq!(state, "established");
+        assert!(reason.contains("our BGP daemon") && !reason.contains("forges"), "{reason}");
+        assert_eq!(diagnosed(&[session(both, 0, 1)], Some(&drop), 9), ("established", String::new()));
+    }
+
+    #[test]
+    fn who_began_a_connection_too_early_is_told() {
+        let ours = DropSeen { outbound: true, ..seen(DropReason::NoSession, 9, 2) };
+        assert!(diagnosed(&[], Some(&ours), 5).1.starts_with("our BGP daemon's connection began before"));
+        let theirs = seen(DropReason::NoSession, 9, 2);
+        assert!(!diagnosed(&[], Some(&theirs), 5).1.contains("our BGP daemon"));
+    }
+
+    #[test]
+    fn a_session_that_closes_hides_no_attempt_that_fails() {
+        let closing = [session(Session::LOCAL_ISN | Session::PEER_ISN, Session::FIN_SENT, 60)];
+        assert_eq!(diagnosed(&closing, None, 5).0, "established");
+        assert_eq!(diagnosed(&closing, Some(&seen(DropReason::WrongMac, 2, 1)), 5).0, "failing");
+    }
+
+    #[test]
     fn old_and_harmless_drops_are_not_the_reason() {
         assert_eq!(diagnosed(&[], Some(&seen(DropReason::WrongMac, 400, 301)), 5).0, "idle");
         assert_eq!(diagnosed(&[], Some(&seen(DropReason::Icmp, 4, 1)), 5).0, "idle");
@@ -334,7 +395,8 @@ mod tests {
     #[test]
     fn every_reason_has_a_meaning() {
         for reason in DropReason::ALL {
-            assert!(!meaning(reason, None, 1).is_empty());
+            assert!(!meaning(reason, false, None, 1).is_empty());
+            assert!(!meaning(reason, true, None, 1).is_empty());
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct NeighborDrops {
 struct Logged {
     time: Monotonic,
     /// Drops since then that were not logged.
-    silent: u64,
+    suppressed: u64,
 }
 
 /// One drop, wherever it happened.
@@ -155,15 +155,16 @@ impl Drops {
         let segment = drop.segment();
         let neighbor = self.neighbors.entry(drop.neighbor).or_default();
         neighbor.remember(drop, context, &segment);
-        if let Some(silent) = neighbor.due(drop) {
-            let meaning = meaning(drop.reason, drop.key_id, context.recv_id);
+        if let Some(suppressed) = neighbor.due(drop) {
+            let meaning = meaning(drop.reason, drop.outbound, drop.key_id, context.recv_id);
             tracing::warn!(
                 neighbor = context.peer,
                 reason = drop.reason.name(),
+                direction = direction(drop.outbound),
                 segment,
                 interface = context.interface,
                 flags = flags(drop.tcp_flags),
-                silent,
+                suppressed,
                 "dropped: {meaning}"
             );
         }
@@ -172,7 +173,7 @@ impl Drops {
             time: wall_clock(),
             neighbor: context.peer.to_owned(),
             reason: drop.reason.name().to_owned(),
-            direction: if drop.outbound { "outbound" } else { "inbound" }.to_owned(),
+            direction: direction(drop.outbound).to_owned(),
             segment,
             flags: flags(drop.tcp_flags),
             seq: drop.seq,
@@ -192,6 +193,7 @@ impl NeighborDrops {
             time: drop.time,
             since: goes_on.map_or(drop.time, |last| last.since),
             reason: drop.reason,
+            outbound: drop.outbound,
             key_id: drop.key_id,
             verified: context.verified,
             segment: segment.to_owned(),
@@ -203,13 +205,13 @@ impl NeighborDrops {
         let logged = &mut self.logged[drop.reason as usize];
         match logged {
             Some(last) if drop.time.since(last.time) < LOG_INTERVAL => {
-                last.silent += 1;
+                last.suppressed += 1;
                 None
             }
             _ => {
-                let silent = logged.map_or(0, |last| last.silent);
-                *logged = Some(Logged { time: drop.time, silent: 0 });
-                Some(silent)
+                let suppressed = logged.map_or(0, |last| last.suppressed);
+                *logged = Some(Logged { time: drop.time, suppressed: 0 });
+                Some(suppressed)
             }
         }
     }
@@ -218,6 +220,11 @@ impl NeighborDrops {
 /// One end of a connection: `192.0.2.1:179`, `[2001:db8::1]:179`.
 pub fn end(octets: [u8; 16], port: u16) -> String {
     std::net::SocketAddr::new(address(octets), port).to_string()
+}
+
+/// Which way a dropped segment was going, in a word.
+pub fn direction(outbound: bool) -> &'static str {
+    if outbound { "outbound" } else { "inbound" }
 }
 
 /// Seconds since the Unix epoch.

@@ -10,7 +10,7 @@ use nix::net::if_::if_nametoindex;
 use crate::{
     config::Peer,
     control::protocol::InterfaceStatus,
-    kernel::{Attachment, Dataplane, KernelError, Link, LinkKind, interface_towards, mapped},
+    kernel::{Attachment, Dataplane, KernelError, LANE0, LANE1, Link, LinkKind, interface_towards, mapped},
 };
 
 /// Interfaces by index, and the addresses of all.
@@ -20,6 +20,8 @@ pub struct Interfaces {
     /// Names that interfaces had before they were renamed, and that no other has now.
     former: HashMap<String, u32>,
     addresses: HashSet<[u8; 16]>,
+    /// Indices of the lane's ends.
+    lane: Vec<u32>,
 }
 
 struct Known {
@@ -30,6 +32,12 @@ struct Known {
 }
 
 impl Interfaces {
+    /// None yet but the lane, whose segments the programs there report. It has to be there.
+    pub fn with_lane() -> Self {
+        let lane = [LANE0, LANE1].iter().filter_map(|name| if_nametoindex(*name).ok()).collect();
+        Self { lane, ..Self::default() }
+    }
+
     /// Knows an interface by its name before it is attached to.
     pub fn learn(&mut self, link: &Link) {
         let attached = Attachment::Unprotected("not attached to yet".to_owned());
@@ -146,9 +154,13 @@ impl Interfaces {
         self.addresses.contains(address)
     }
 
-    /// Name of the interface with this index, as far as it is known.
+    /// Name of the interface with this index, as far as it is known; `lane` for an end of the lane.
     pub fn name(&self, index: u32) -> String {
-        self.links.get(&index).map_or_else(|| format!("#{index}"), |known| known.link.name.clone())
+        match self.links.get(&index) {
+            Some(known) => known.link.name.clone(),
+            None if self.lane.contains(&index) => "lane".to_owned(),
+            None => format!("#{index}"),
+        }
     }
 
     /// Why sessions of a neighbour cannot be protected.
@@ -313,6 +325,13 @@ mod tests {
         assert!(global.contains("dropped as wrong-interface"), "{global}");
         let local = interfaces.problem(&peer("fe80::1%tkt9")).unwrap();
         assert!(local.contains("nothing can pass"), "{local}");
+    }
+
+    #[test]
+    fn the_lane_has_a_name_for_the_log() {
+        let mut interfaces = interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx())]);
+        interfaces.lane = vec![3, 4];
+        assert_eq!([2, 3, 4, 5].map(|index| interfaces.name(index)), ["eth0", "lane", "lane", "#5"]);
     }
 
     #[test]

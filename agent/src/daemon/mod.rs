@@ -148,7 +148,7 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         let dataplane = Dataplane::open(&options.instance)?;
         let rules = rules::read(&dataplane)?;
-        let mut interfaces = Interfaces::default();
+        let mut interfaces = Interfaces::with_lane();
         links.links().for_each(|link| interfaces.learn(link));
         let bound = |name: &str| interfaces.bound(name);
         let neighbors =

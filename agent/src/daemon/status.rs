@@ -10,13 +10,13 @@ use tcpauth_common::{
 use super::{
     Daemon,
     diagnosis::{Diagnosis, Evidence, diagnose},
-    drops::end,
+    drops::{direction, end},
 };
 use crate::{
     config::{KeyManagement, Neighbor, Unauthenticated},
     control::protocol::{AgentStatus, Counts, LastDrop, NeighborStatus, SessionStatus, Status},
     kernel::KernelError,
-    sessions::{Monotonic, progress},
+    sessions::{Monotonic, Progress, progress},
 };
 
 /// Sessions by the number of their neighbour.
@@ -61,6 +61,7 @@ impl Daemon {
         let counters = self.neighbor_counters(number)?;
         let none = Vec::new();
         let sessions = sessions.get(&number).unwrap_or(&none);
+        let open = sessions.iter().filter(|session| progress(session) != Progress::Closed);
         let last_drop = self.drops.of(number).and_then(|drops| drops.last.as_ref());
         let Diagnosis { state, reason } = self.diagnose(number, neighbor, sessions, &counters, now);
         Ok(NeighborStatus {
@@ -79,10 +80,12 @@ impl Daemon {
                 Unauthenticated::Drop => "drop".to_owned(),
             },
             sessions: sessions.len() as u64,
+            open_sessions: open.count() as u64,
             counters: counts(&counters),
             last_drop: last_drop.map(|drop| LastDrop {
                 reason: drop.reason.name().to_owned(),
                 seconds_ago: now.since(drop.time).as_secs(),
+                direction: direction(drop.outbound).to_owned(),
                 segment: drop.segment.clone(),
             }),
         })

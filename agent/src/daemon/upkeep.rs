@@ -79,11 +79,11 @@ impl Daemon {
                 continue;
             }
             let (peer, state) = (&neighbor.peer, diagnosis.state);
-            let reason = diagnosis.reason.as_deref().unwrap_or("every segment is authenticated");
-            if state == "failing" {
-                tracing::warn!(neighbor = %peer, "{state}: {reason}");
-            } else {
-                tracing::info!(neighbor = %peer, "{state}: {reason}");
+            // Of an established one the reason is about something else, which is logged by itself.
+            match diagnosis.reason.filter(|_| state != "established") {
+                Some(reason) if state == "failing" => tracing::warn!(neighbor = %peer, "{state}: {reason}"),
+                Some(reason) => tracing::info!(neighbor = %peer, "{state}: {reason}"),
+                None => tracing::info!(neighbor = %peer, "{state}"),
             }
             changes.push((number, state));
         }

@@ -41,7 +41,11 @@ impl fmt::Display for PurgeReport {
         let lane = if self.lane { "the lane" } else { "no lane" };
         write!(f, "detached from {interfaces}; removed {} pins and {lane}", self.pins)?;
         if let Some(netns) = self.other_namespace {
-            write!(f, "; the lane in network namespace {netns}, if that still exists, is left")?;
+            write!(
+                f,
+                "; the lane in network namespace {netns}, if that still exists, is left: purge again inside it, with \
+                 `ip netns exec NAME tcpauth --instance NAME purge`"
+            )?;
         }
         Ok(())
     }
@@ -100,4 +104,18 @@ fn detach_filters(netlink: &mut Netlink, report: &mut PurgeReport) -> Result<(),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_in_another_namespace_comes_with_the_way_to_remove_it() {
+        let here =
+            PurgeReport { interfaces: vec!["eth0".to_owned()], pins: 30, lane: true, other_namespace: None };
+        assert_eq!(here.to_string(), "detached from eth0; removed 30 pins and the lane");
+        let left = PurgeReport { other_namespace: Some(4_026_532_301), ..here }.to_string();
+        assert!(left.contains("namespace 4026532301") && left.contains("ip netns exec NAME"), "{left}");
+    }
 }

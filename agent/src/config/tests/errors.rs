@@ -70,6 +70,18 @@ fn unknown_keys_and_fields() {
 }
 
 #[test]
+fn a_misspelled_secret_is_one_error() {
+    error(
+        "neighbor.\"192.0.2.1\".pasword = \"v61ne0qkel33&\"",
+        "1:22: neighbor \"192.0.2.1\": unknown field; did you mean \"password\"?",
+    );
+    error(
+        "defaults.key_hex = \"00ff\"\nneighbor.\"192.0.2.1\".port = 179",
+        "1:10: defaults: unknown field; did you mean \"key-hex\"?",
+    );
+}
+
+#[test]
 fn a_neighbour_inside_the_table_above_it() {
     let moved = "this is part of the table above it; move it before the first [table], or write [neighbor.\"ADDRESS\"]";
     error(

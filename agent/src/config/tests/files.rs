@@ -74,7 +74,7 @@ fn a_password_file_that_is_no_file_is_refused() {
     // It may be the password in the wrong field: the value is not told.
     assert_eq!(
         folder.password_file_error("v61ne0qkel33&"),
-        "cannot be read: entity not found; name a file that tcpauthd's user may read (a relative path starts at the \
+        "cannot be read: no such file; name a file that tcpauthd's user may read (a relative path starts at the \
          configuration's folder)"
     );
     assert_eq!(
@@ -144,7 +144,7 @@ fn a_file_that_cannot_be_read_as_text_is_refused() {
     assert_eq!(
         Config::load(&missing).err().unwrap().to_string(),
         format!(
-            "{}: cannot be read: entity not found; check its name and that tcpauthd's user may read it",
+            "{}: cannot be read: no such file; check its name and that tcpauthd's user may read it",
             missing.display()
         )
     );
