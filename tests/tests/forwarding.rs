@@ -26,7 +26,9 @@ fn a_segment_that_claims_to_be_ours_is_not_signed() -> Result<()> {
     let (near, far) = transfer::pair(&client, &server, &Options::default())?;
     transfer::ping(&near, &far)?;
     let from_r1 = |segment: &Segment| segment.source.ip() == r1 && segment.flags & flags::SYN == 0;
-    let last = sniffer.segments().into_iter().rfind(from_r1).expect("r1 has sent data");
+    let last = eventually(Duration::from_secs(3), "a segment from r1 to be seen", || {
+        Ok(sniffer.segments().into_iter().rfind(from_r1))
+    })?;
     let (before, signed) = (agent2.dropped_in_all(&r1.to_string())?, agent1.dropped_in_all(&r2.to_string())?);
     let next = Segment { options: Vec::new(), ..wire::forge(&last, flags::ACK, b"forged") };
     let reset = Segment { flags: flags::RST, data: Vec::new(), ..next.clone() };
