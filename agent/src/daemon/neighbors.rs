@@ -94,24 +94,19 @@ impl Neighbors {
             .max_by_key(|(_, neighbor)| neighbor.peer.prefix_len)
     }
 
-    /// The neighbour whose rules hold for a connection: the longest prefix among those of its scope, and
-    /// only if one of its ports is the neighbour's.
+    /// The neighbour whose rules hold for a connection: the longest prefix, if it is of the connection's scope and
+    /// one of the ports is the neighbour's. A global address bound to an interface is nobody else's on any other.
     pub fn owner(&self, quartet: &Quartet, index_of: &dyn Fn(&str) -> Option<u32>) -> Option<Owner<'_>> {
         let scope_of = |peer: &Peer| peer.interface.as_deref().map_or(Some(0), index_of);
+        let is_in_scope = |peer: &Peer| scope_of(peer) == Some(quartet.scope);
         let (number, neighbor) = self
             .iter()
-            .filter(|(_, neighbor)| covers(&neighbor.peer, &quartet.peer))
-            // A global address bound to an interface is nobody else's on any other.
-            .filter(|(_, neighbor)| {
-                let is_reserved = quartet.scope == 0 && !neighbor.peer.is_link_local();
-                is_reserved || scope_of(&neighbor.peer) == Some(quartet.scope)
+            .filter(|(_, Neighbor { peer, .. })| covers(peer, &quartet.peer))
+            .filter(|(_, Neighbor { peer, .. })| {
+                is_in_scope(peer) || (quartet.scope == 0 && !peer.is_link_local())
             })
-            .max_by_key(|(_, neighbor)| {
-                (neighbor.peer.prefix_len, scope_of(&neighbor.peer) == Some(quartet.scope))
-            })?;
-        if scope_of(&neighbor.peer) != Some(quartet.scope) {
-            return None;
-        }
+            .max_by_key(|(_, Neighbor { peer, .. })| (peer.prefix_len, is_in_scope(peer)))
+            .filter(|(_, Neighbor { peer, .. })| is_in_scope(peer))?;
         let has_port = [quartet.local_port, quartet.peer_port].contains(&neighbor.port);
         has_port.then_some(Owner { number, neighbor })
     }
