@@ -300,6 +300,11 @@ pub enum Direction {
     Outbound = 1,
 }
 
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
 /// Head of a record in [`maps::HELD`]; `frame_len` octets of frame follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -324,7 +329,7 @@ pub struct Held {
     pub l3_offset: u16,
     /// Offset of the TCP header in the frame, octets.
     pub l4_offset: u16,
-    /// EtherType of the network layer, host byte order: 0x0800 or 0x86dd.
+    /// EtherType of the network layer, host byte order: [`ETHERTYPE_IPV4`] or [`ETHERTYPE_IPV6`].
     pub ethertype: u16,
     /// Tag protocol of `vlan_tci`, host byte order: 0x8100 or 0x88a8.
     pub vlan_protocol: u16,

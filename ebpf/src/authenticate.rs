@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use tcpauth_common::{
-    Algorithm,
-    layout::{KeyMaterial, KeySlot},
+    Algorithm, DropReason,
+    layout::{ETHERTYPE_IPV6, KeyMaterial, KeySlot, Session},
     mac,
     option::{BASE_HEADER, MAX_HEADER},
 };
@@ -13,7 +13,7 @@ use tcpauth_common::{
 use crate::{
     barrier::opaque,
     scratch::{Scratch, scratch},
-    segment::{ETHERTYPE_IPV6, load_raw},
+    segment::load_raw,
 };
 
 /// Octets of data that fit in the workspace beside the rest.
@@ -41,6 +41,16 @@ pub struct Covered {
     pub algorithm: u32,
     /// Flags of the key slot.
     pub flags: u32,
+}
+
+/// The key for a SYN or for any other segment of the session, which may be null.
+#[inline(always)]
+pub fn key_slot(session: *const Session, is_syn: bool) -> Result<(&'static KeySlot, Algorithm), DropReason> {
+    // SAFETY: null or a map value, which lives while the program runs.
+    let session: &'static Session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
+    let slot = if is_syn { &session.syn } else { &session.traffic };
+    let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
+    Ok((slot, algorithm))
 }
 
 /// Takes the MAC of what `scratch.covered` says, with `key`, into `scratch.workspace.mac`; 0 if it cannot.

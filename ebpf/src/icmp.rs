@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tcpauth_common::{
     Algorithm, DropReason,
-    layout::{Direction, Session},
+    layout::{Direction, ETHERTYPE_IPV4, Session},
 };
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     neighbor,
     scratch::scratch,
     segment::{
-        self, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_FRAGMENT, IPV6_HEADER, LATER_FRAGMENT, MAX_EXTENSIONS,
-        PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
+        self, IPV4_HEADER, IPV6_FRAGMENT, IPV6_HEADER, LATER_FRAGMENT, MAX_EXTENSIONS, PROTOCOL_ICMP,
+        PROTOCOL_ICMPV6, PROTOCOL_TCP,
     },
 };
 

@@ -7,20 +7,20 @@ use aya_ebpf::{
 use tcpauth_common::{
     Algorithm, DropReason, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, KeySlot, Session},
+    layout::{Direction, ETHERTYPE_IPV4, Session},
     option::{BASE_HEADER, MAX_HEADER, kind},
     sequence::{ExtendedSeq, within_window},
 };
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, MAX_MSS, authenticate},
+    authenticate::{self, Covered, MAX_MSS, authenticate, key_slot},
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
     neighbor::{self, PeerEnd},
     scratch::{Scratch, scratch},
-    segment::{self, Content, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, UNFOLLOWED},
+    segment::{self, Content, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, UNFOLLOWED},
 };
 
 #[inline(always)]
@@ -73,12 +73,7 @@ fn verify(
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,
     };
-    if session.is_null() {
-        return Err(DropReason::NoSession);
-    }
-    // SAFETY: not null, and as above.
-    let slot: &KeySlot = unsafe { if is_syn_key { &(*session).syn } else { &(*session).traffic } };
-    let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
+    let (slot, algorithm) = key_slot(session, is_syn_key)?;
     // SAFETY: as above.
     let (received, expected, window, peer_isn) =
         unsafe { ((*session).recv_seq, (*session).local_ack, (*session).local_window, (*session).peer_isn) };

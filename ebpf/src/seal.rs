@@ -8,23 +8,23 @@ use aya_ebpf::{
     },
 };
 use tcpauth_common::{
-    Algorithm, DropReason, SeqNumber,
+    DropReason, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, KeySlot, Session},
+    layout::{Direction, ETHERTYPE_IPV4, Session},
     option::{BASE_HEADER, Header, MAX_HEADER, kind},
     sequence::ExtendedSeq,
 };
 
 use crate::{
     account::{self, refuse},
-    authenticate::{Covered, MAX_MSS, authenticate},
+    authenticate::{Covered, MAX_MSS, authenticate, key_slot},
     barrier::{opaque, skb_field},
     hold::hold,
     maps::INTERFACES,
     neighbor::{self, PeerEnd},
     options,
     scratch::scratch,
-    segment::{self, Content, ETHERNET, ETHERTYPE_IPV4, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
+    segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
 };
 
 #[inline(always)]
@@ -77,12 +77,7 @@ fn seal(
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,
     };
-    if session.is_null() {
-        return Err(DropReason::NoSession);
-    }
-    // SAFETY: not null, and as above.
-    let slot: &KeySlot = unsafe { if is_syn_key { &(*session).syn } else { &(*session).traffic } };
-    let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
+    let (slot, algorithm) = key_slot(session, is_syn_key)?;
     let room = algorithm.option_len() as u32;
     let ids = u32::from(slot.send_id.0) << 8 | u32::from(slot.recv_id.0);
     let new_len = write_header(header_len, room, ids);

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use tcpauth_common::{
     DropReason, SeqNumber,
+    layout::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     option::{BASE_HEADER, Header, MAX_HEADER},
 };
 
@@ -12,8 +13,6 @@ use crate::{
     scratch::{Scratch, scratch},
 };
 
-pub const ETHERTYPE_IPV4: u16 = 0x0800;
-pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const IPV4_HEADER: u32 = 20;
 pub const IPV6_HEADER: u32 = 40;
 pub const PROTOCOL_ICMP: u8 = 1;
@@ -108,6 +107,9 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     let segment = &mut scratch.segment;
     segment.vlan = 0;
     segment.vlan_protocol = 0;
+    segment.fragment = 0;
+    segment.source_port = 0;
+    segment.destination_port = 0;
     if skb_field!(skb, vlan_present) != 0 {
         segment.vlan = (skb_field!(skb, vlan_tci) & 0xfff) as u16;
         segment.vlan_protocol = u16::from_be(skb_field!(skb, vlan_proto) as u16);
@@ -140,9 +142,6 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
         }
     }
     segment.ethertype = ethertype;
-    segment.fragment = 0;
-    segment.source_port = 0;
-    segment.destination_port = 0;
     let known = match ethertype {
         ETHERTYPE_IPV4 => locate_ipv4(skb, segment),
         ETHERTYPE_IPV6 => locate_ipv6(skb, segment),

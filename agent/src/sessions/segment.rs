@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use tcpauth_common::{
     DropReason, Isn, KeyId,
-    layout::{Direction, Held, KeyMaterial, Quartet},
+    layout::{Direction, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Held, KeyMaterial, Quartet},
     option::{Header, OptionWalk},
 };
 
@@ -13,8 +13,6 @@ use crate::keys::{
     segment::{SegmentError, is_same_mac, segment_mac},
 };
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const IPV6_HEADER: usize = 40;
 
 /// A TCP segment in a held frame: all its lengths agree with each other.
