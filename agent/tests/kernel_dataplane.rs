@@ -88,7 +88,8 @@ fn a_second_daemon_takes_over_maps_and_links() {
     let prefix =
         PeerPrefix { prefix_len: 160, scope: [0; 4], address: mapped("2001:db8::2".parse().unwrap()) };
     let rule = PeerRule { neighbor: 3, scope: 0, flags: 0 };
-    let policy = Policy { port: 179, recv_id: 1, option_len: 16, ..Policy::default() };
+    let mut policy = Policy { port: 179, ..Policy::default() };
+    policy.accept(tcpauth_common::KeyId(1));
     first.set_peer(&prefix, &rule).unwrap();
     first.set_policy(3, &policy).unwrap();
     first.set_port(179, true).unwrap();

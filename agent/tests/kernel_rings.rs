@@ -32,7 +32,8 @@ fn with_neighbor(instance: &Instance) -> Dataplane {
     run("ip addr add 192.0.2.1/24 dev tk0");
     run("ip neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev tk0");
     let mut dataplane = Dataplane::open(instance).unwrap();
-    let policy = Policy { port: 179, recv_id: KEY_ID, option_len: 16, ..Policy::default() };
+    let mut policy = Policy { port: 179, ..Policy::default() };
+    policy.accept(tcpauth_common::KeyId(KEY_ID));
     let address = mapped("192.0.2.2".parse().unwrap());
     let prefix = PeerPrefix { prefix_len: 160, scope: [0; 4], address };
     dataplane.set_policy(1, &policy).unwrap();

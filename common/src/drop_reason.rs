@@ -38,11 +38,15 @@ pub enum DropReason {
     Overload = 15,
     /// A segment to forward that claims to come from an address of this host.
     Spoofed = 16,
+    /// No key of the neighbour may be used now: all lifetimes have ended, or none has begun.
+    NoKey = 17,
+    /// Under a key from which the peer has switched away.
+    OldKey = 18,
 }
 
 impl DropReason {
     /// Number of reasons.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 19;
 
     /// Length of every counter array: a power of two, so that a number is in it by a mask.
     pub const SLOTS: usize = 32;
@@ -66,6 +70,8 @@ impl DropReason {
         Self::WrongInterface,
         Self::Overload,
         Self::Spoofed,
+        Self::NoKey,
+        Self::OldKey,
     ];
 
     /// The reason numbered `number`, if there is one.
@@ -93,6 +99,8 @@ impl DropReason {
             Self::WrongInterface => "wrong-interface",
             Self::Overload => "overload",
             Self::Spoofed => "spoofed",
+            Self::NoKey => "no-key",
+            Self::OldKey => "old-key",
         }
     }
 }

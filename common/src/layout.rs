@@ -3,11 +3,11 @@
 //! All are `repr(C)`, without padding that is not named (a hash map compares padding too), with
 //! integers in host byte order unless a field says otherwise. [`LAYOUT_VERSION`] changes with them.
 
-use crate::{DropReason, Isn, KeyId};
+use crate::{DropReason, Isn, KeyId, rollover::Rollover};
 
 /// Version of everything in this file; kept in [`Settings`] so that a daemon recognises pinned maps
 /// it cannot use.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The name of each map, as pinned below the instance's folder.
 pub mod maps {
@@ -121,18 +121,58 @@ pub struct Policy {
     pub port: u16,
     /// Lowest hop limit (TTL) accepted (RFC 5082), 0 for any. If not 0, sealed segments leave with 255.
     pub min_hop_limit: u8,
-    /// KeyID that arriving segments carry.
-    pub recv_id: u8,
-    /// Length of the whole TCP-AO option, octets.
-    pub option_len: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// [`Policy::TCP_MD5`].
+    pub flags: u8,
+    /// KeyIDs that arriving segments may carry, a bit each: KeyID n is bit n % 32 of word n / 32.
+    pub recv_ids: [u32; 8],
 }
 
-/// Counts of one neighbour or session. Segments and octets of TCP header and data.
+impl Policy {
+    /// The neighbour's segments carry the option of RFC 2385, which has no KeyID.
+    pub const TCP_MD5: u8 = 1;
+
+    /// Whether arriving segments may carry `id`.
+    #[inline(always)]
+    pub const fn accepts(&self, id: KeyId) -> bool {
+        self.recv_ids[(id.0 >> 5) as usize] >> (id.0 & 31) & 1 != 0
+    }
+
+    /// Lets arriving segments carry `id`.
+    pub const fn accept(&mut self, id: KeyId) {
+        self.recv_ids[(id.0 >> 5) as usize] |= 1 << (id.0 & 31);
+    }
+}
+
+/// Counts of one neighbour. Segments and octets of TCP header and data.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// What was sealed and verified.
+    pub passed: Passed,
+    /// Segments dropped, by [`DropReason`] number.
+    pub dropped: [u64; DropReason::SLOTS],
+}
+
+/// Counts of one session.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// What was sealed and verified.
+    pub passed: Passed,
+    /// Segments dropped, by [`DropReason`] number; each wraps.
+    pub dropped: [u32; DropReason::SLOTS],
+}
+
+impl From<SessionCounters> for Counters {
+    fn from(counters: SessionCounters) -> Self {
+        Self { passed: counters.passed, dropped: counters.dropped.map(u64::from) }
+    }
+}
+
+/// Segments that went through, octets of TCP header and data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
     /// Segments sealed.
     pub signed_segments: u64,
     /// Their octets, option included.
@@ -141,8 +181,6 @@ pub struct Counters {
     pub verified_segments: u64,
     /// Their octets, option included.
     pub verified_octets: u64,
-    /// Segments dropped, by [`DropReason`] number.
-    pub dropped: [u64; DropReason::SLOTS],
 }
 
 /// A token bucket, filled with time.
@@ -205,7 +243,7 @@ pub struct KeySlot {
     pub send_id: KeyId,
     /// KeyID of segments we accept, and our RNextKeyID.
     pub recv_id: KeyId,
-    /// [`KeySlot::EXCLUDE_OPTIONS`].
+    /// [`KeySlot::EXCLUDE_OPTIONS`] and the other bits.
     pub flags: u8,
     /// Keys the segments we send.
     pub send: KeyMaterial,
@@ -216,7 +254,30 @@ pub struct KeySlot {
 impl KeySlot {
     /// TCP options other than TCP-AO are not under the MAC.
     pub const EXCLUDE_OPTIONS: u8 = 1;
+    /// Segments may be sealed with it: its send-lifetime has begun and has not ended.
+    pub const SEND: u8 = 2;
+    /// Segments are accepted with it: its accept-lifetime has begun and has not ended.
+    pub const ACCEPT: u8 = 4;
 }
+
+/// Key of SYN segments without ACK in one direction (the other end's ISN counts as 0). Holds a secret: no `Debug`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct SynKey {
+    /// [`crate::Algorithm`] number; 0: there is none.
+    pub algorithm: u8,
+    /// KeyID in the SYN.
+    pub key_id: KeyId,
+    /// RNextKeyID in a SYN of ours.
+    pub rnext_id: KeyId,
+    /// [`KeySlot::EXCLUDE_OPTIONS`].
+    pub flags: u8,
+    /// The key.
+    pub material: KeyMaterial,
+}
+
+/// Keys that a session can have at once.
+pub const MAX_KEYS: usize = 3;
 
 /// A connection of a neighbour. Holds secrets: no `Debug`.
 ///
@@ -249,16 +310,20 @@ pub struct Session {
     /// When a segment was last sealed or verified, nanoseconds of CLOCK_MONOTONIC.
     pub last_segment: u64,
     /// What was counted.
-    pub counters: Counters,
-    /// ISN of the peer's SYN that `syn.recv` verifies, if `flags` has [`Session::SYN_RECV`]. Differs from
+    pub counters: SessionCounters,
+    /// ISN of the peer's SYN that `syn_recv` verifies, if `flags` has [`Session::SYN_RECV`]. Differs from
     /// `peer_isn` when the peer begins a new connection with the quartet of an old one.
     pub syn_recv_isn: Isn,
     /// Zero.
     pub reserved: u32,
-    /// Keys of SYN segments without ACK (the other end's ISN counts as 0).
-    pub syn: KeySlot,
+    /// Key of our SYN without ACK.
+    pub syn_send: SynKey,
+    /// Key of the peer's SYN without ACK.
+    pub syn_recv: SynKey,
+    /// Which of `slots` keys what.
+    pub rollover: Rollover,
     /// Keys of all other segments; empty until both ISNs are known.
-    pub traffic: KeySlot,
+    pub slots: [KeySlot; MAX_KEYS],
 }
 
 impl Session {
@@ -266,7 +331,7 @@ impl Session {
     pub const LOCAL_ISN: u32 = 1;
     /// `peer_isn` is known.
     pub const PEER_ISN: u32 = 2;
-    /// `syn.recv` and `syn_recv_isn` are set.
+    /// `syn_recv` and `syn_recv_isn` are set.
     pub const SYN_RECV: u32 = 4;
     /// In `seen`: a FIN was sealed.
     pub const FIN_SENT: u32 = 1;

@@ -7,6 +7,7 @@
 //! - [`ids`]: the small numbers of the field as types ([`KeyId`], [`SeqNumber`], [`Isn`]).
 //! - [`sequence`]: sequence number extension (SNE) and the window check.
 //! - [`key_choice`]: which of a session's keys a segment is for.
+//! - [`rollover`]: which of them seals, which is asked for, how long an older one verifies.
 //! - [`option`]: the walk over a segment's TCP options.
 //! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
 //! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
@@ -23,6 +24,7 @@ pub mod key_choice;
 pub mod layout;
 pub mod mac;
 pub mod option;
+pub mod rollover;
 pub mod sequence;
 
 pub use algorithm::{Algorithm, Kdf};

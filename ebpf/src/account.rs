@@ -41,7 +41,7 @@ pub fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) {
             add(&raw mut (*counters).dropped[reason], 1);
         }
         if !session.is_null() {
-            add(&raw mut (*session).counters.dropped[reason], 1);
+            add_word(&raw mut (*session).counters.dropped[reason], 1);
         }
     }
 }
@@ -51,11 +51,11 @@ pub fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) {
 pub fn count_signed(neighbor: u32, session: *mut Session, octets: u32) {
     // SAFETY: as in `count_refused`.
     unsafe {
-        add(&raw mut (*session).counters.signed_segments, 1);
-        add(&raw mut (*session).counters.signed_octets, u64::from(octets));
+        add(&raw mut (*session).counters.passed.signed_segments, 1);
+        add(&raw mut (*session).counters.passed.signed_octets, u64::from(octets));
         if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
-            add(&raw mut (*counters).signed_segments, 1);
-            add(&raw mut (*counters).signed_octets, u64::from(octets));
+            add(&raw mut (*counters).passed.signed_segments, 1);
+            add(&raw mut (*counters).passed.signed_octets, u64::from(octets));
         }
     }
 }
@@ -65,11 +65,11 @@ pub fn count_signed(neighbor: u32, session: *mut Session, octets: u32) {
 pub fn count_verified(neighbor: u32, session: *mut Session, octets: u32) {
     // SAFETY: as in `count_refused`.
     unsafe {
-        add(&raw mut (*session).counters.verified_segments, 1);
-        add(&raw mut (*session).counters.verified_octets, u64::from(octets));
+        add(&raw mut (*session).counters.passed.verified_segments, 1);
+        add(&raw mut (*session).counters.passed.verified_octets, u64::from(octets));
         if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
-            add(&raw mut (*counters).verified_segments, 1);
-            add(&raw mut (*counters).verified_octets, u64::from(octets));
+            add(&raw mut (*counters).passed.verified_segments, 1);
+            add(&raw mut (*counters).passed.verified_octets, u64::from(octets));
         }
     }
 }
@@ -153,6 +153,24 @@ unsafe fn add(counter: *mut u64, amount: u64) {
     // So that lints can be run on the host.
     #[cfg(not(target_arch = "bpf"))]
     // SAFETY: as above.
+    unsafe {
+        *counter += amount
+    };
+}
+
+/// The same for a counter of 32 bits.
+///
+/// # Safety
+/// As of [`add`].
+#[inline(always)]
+unsafe fn add_word(counter: *mut u32, amount: u32) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: as of `add`.
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, in(reg) u64::from(amount))
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as of `add`.
     unsafe {
         *counter += amount
     };

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use tcpauth_common::{
-    Algorithm, DropReason,
-    layout::{ETHERTYPE_IPV6, KeyMaterial, KeySlot, Session},
+    Algorithm, DropReason, KeyId,
+    layout::{ETHERTYPE_IPV6, KeyMaterial, KeySlot, Session, SynKey},
     mac,
     option::{BASE_HEADER, MAX_HEADER},
 };
@@ -43,14 +43,44 @@ pub struct Covered {
     pub flags: u32,
 }
 
-/// The key for a SYN or for any other segment of the session, which may be null.
-#[inline(always)]
-pub fn key_slot(session: *const Session, is_syn: bool) -> Result<(&'static KeySlot, Algorithm), DropReason> {
-    // SAFETY: null or a map value, which lives while the program runs.
-    let session: &'static Session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
-    let slot = if is_syn { &session.syn } else { &session.traffic };
-    let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
-    Ok((slot, algorithm))
+/// What one segment is sealed or verified with.
+pub struct Key {
+    pub algorithm: Algorithm,
+    /// KeyID in the segment.
+    pub key_id: KeyId,
+    /// RNextKeyID in a segment of ours.
+    pub rnext_id: KeyId,
+    /// Of the key's slot.
+    pub flags: u8,
+    pub material: *const KeyMaterial,
+}
+
+impl Key {
+    /// For the peer's or our SYN without ACK.
+    #[inline(always)]
+    pub fn of_syn(syn: &SynKey) -> Result<Self, DropReason> {
+        let algorithm = Algorithm::from_number(syn.algorithm).ok_or(DropReason::NoSession)?;
+        let SynKey { key_id, rnext_id, flags, .. } = *syn;
+        Ok(Self { algorithm, key_id, rnext_id, flags, material: &raw const syn.material })
+    }
+
+    /// For any other segment that the peer sent.
+    #[inline(always)]
+    pub fn received(session: &Session) -> Result<Self, DropReason> {
+        let slot = &session.slots[0];
+        let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
+        let KeySlot { send_id, recv_id, flags, .. } = *slot;
+        Ok(Self { algorithm, key_id: recv_id, rnext_id: send_id, flags, material: &raw const slot.recv })
+    }
+
+    /// For any other segment of ours.
+    #[inline(always)]
+    pub fn sent(session: &Session) -> Result<Self, DropReason> {
+        let slot = &session.slots[0];
+        let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
+        let KeySlot { send_id, recv_id, flags, .. } = *slot;
+        Ok(Self { algorithm, key_id: send_id, rnext_id: recv_id, flags, material: &raw const slot.send })
+    }
 }
 
 /// Takes the MAC of what `scratch.covered` says, with `key`, into `scratch.workspace.mac`; 0 if it cannot.

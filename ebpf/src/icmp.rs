@@ -54,7 +54,7 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     }
     let Some(session) = quoted_session(ifindex) else { return TC_ACT_UNSPEC };
     // SAFETY: map values live while the program runs.
-    let (known, algorithm) = unsafe { ((*session).flags, (*session).traffic.algorithm) };
+    let (known, algorithm) = unsafe { ((*session).flags, (*session).slots[0].algorithm) };
     if is_hard && known & Session::LOCAL_ISN != 0 && known & Session::PEER_ISN != 0 {
         return account::refuse(skb, session, DropReason::Icmp, Direction::Inbound);
     }

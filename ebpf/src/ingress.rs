@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_check_mtu, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_skb_store_bytes},
 };
 use tcpauth_common::{
-    Algorithm, DropReason, SeqNumber,
+    Algorithm, DropReason, KeyId, SeqNumber,
     key_choice::{self, KeyChoice, flag},
     layout::{Direction, ETHERTYPE_IPV4, Session},
     option::{BASE_HEADER, MAX_HEADER, kind},
@@ -14,7 +14,7 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, MAX_MSS, authenticate, key_slot},
+    authenticate::{self, Covered, Key, MAX_MSS, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
@@ -73,7 +73,9 @@ fn verify(
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,
     };
-    let (slot, algorithm) = key_slot(session, is_syn_key)?;
+    // SAFETY: as above.
+    let of_session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
+    let key = if is_syn_key { Key::of_syn(&of_session.syn_recv)? } else { Key::received(of_session)? };
     // SAFETY: as above.
     let (received, expected, window, peer_isn) =
         unsafe { ((*session).recv_seq, (*session).local_ack, (*session).local_window, (*session).peer_isn) };
@@ -83,7 +85,7 @@ fn verify(
     }
 
     let extended = ExtendedSeq(received).extend(seq);
-    let mac_len = algorithm.mac_len() as u32;
+    let mac_len = key.algorithm.mac_len() as u32;
     blank_mac(mac_len);
     scratch.covered = Covered {
         header_len,
@@ -91,10 +93,10 @@ fn verify(
         data_at: scratch.segment.l4 + header_len,
         data_len: scratch.segment.len() - header_len,
         sne: if is_syn_key { 0 } else { extended.sne() },
-        algorithm: u32::from(slot.algorithm),
-        flags: u32::from(slot.flags),
+        algorithm: key.algorithm as u32,
+        flags: u32::from(key.flags),
     };
-    if authenticate(skb, &raw const slot.recv) == 0 {
+    if authenticate(skb, key.material) == 0 {
         return Err(DropReason::Malformed);
     }
     if !authenticate::matches(scratch, scratch.walk.ao_at + 4, mac_len) {
@@ -121,22 +123,15 @@ fn check_option(scratch: &Scratch, session: *const Session, header_len: u32) -> 
     if walk.ao_len < 4 || walk.ao_at + walk.ao_len > header_len {
         return Err(DropReason::Malformed);
     }
-    let policy = &scratch.neighbor.policy;
-    let (mut recv_id, mut option_len) = (policy.recv_id, u32::from(policy.option_len));
+    let key_id = KeyId(scratch.header.octet(walk.ao_at + 2));
     // SAFETY: null or a map value, which lives while the program runs.
-    if let Some(session) = unsafe { session.as_ref() }
-        && let Some(algorithm) = Algorithm::from_number(session.traffic.algorithm)
-    {
-        recv_id = session.traffic.recv_id.0;
-        option_len = algorithm.option_len() as u32;
+    let slot = unsafe { session.as_ref() }.map(|session| &session.slots[0]);
+    match slot.and_then(|slot| Some((slot, Algorithm::from_number(slot.algorithm)?))) {
+        Some((slot, _)) if slot.recv_id != key_id => Err(DropReason::UnknownKeyId),
+        Some((_, algorithm)) if walk.ao_len != algorithm.option_len() as u32 => Err(DropReason::WrongLength),
+        None if !scratch.neighbor.policy.accepts(key_id) => Err(DropReason::UnknownKeyId),
+        _ => Ok(()),
     }
-    if scratch.header.octet(walk.ao_at + 2) != recv_id {
-        return Err(DropReason::UnknownKeyId);
-    }
-    if walk.ao_len != option_len {
-        return Err(DropReason::WrongLength);
-    }
-    Ok(())
 }
 
 /// Copies the header to `scratch.rewritten`, MAC and checksum zero.

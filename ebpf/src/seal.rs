@@ -17,7 +17,7 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{Covered, MAX_MSS, authenticate, key_slot},
+    authenticate::{Covered, Key, MAX_MSS, authenticate},
     barrier::{opaque, skb_field},
     hold::hold,
     maps::INTERFACES,
@@ -77,9 +77,11 @@ fn seal(
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,
     };
-    let (slot, algorithm) = key_slot(session, is_syn_key)?;
-    let room = algorithm.option_len() as u32;
-    let ids = u32::from(slot.send_id.0) << 8 | u32::from(slot.recv_id.0);
+    // SAFETY: as above.
+    let of_session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
+    let key = if is_syn_key { Key::of_syn(&of_session.syn_send)? } else { Key::sent(of_session)? };
+    let room = key.algorithm.option_len() as u32;
+    let ids = u32::from(key.key_id.0) << 8 | u32::from(key.rnext_id.0);
     let new_len = write_header(header_len, room, ids);
     if new_len == 0 {
         return Err(DropReason::Malformed);
@@ -94,10 +96,10 @@ fn seal(
         data_at: scratch.segment.l4 + header_len,
         data_len,
         sne: if is_syn_key { 0 } else { extended.sne() },
-        algorithm: u32::from(slot.algorithm),
-        flags: u32::from(slot.flags),
+        algorithm: key.algorithm as u32,
+        flags: u32::from(key.flags),
     };
-    if authenticate(skb, &raw const slot.send) == 0 || put_header(skb, header_len) == 0 {
+    if authenticate(skb, key.material) == 0 || put_header(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
     }
     note_sent(session, &scratch.header, extended);

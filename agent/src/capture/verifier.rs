@@ -199,7 +199,7 @@ fn neighbors(config: &Config, address: IpAddr, ports: Option<(u16, u16)>) -> imp
         .filter(move |neighbor| {
             ports.is_none_or(|(source, destination)| [source, destination].contains(&neighbor.port))
         })
-        .map(|neighbor| &neighbor.mkt)
+        .map(|neighbor| neighbor.keys.first())
 }
 
 fn covers(peer: &Peer, address: IpAddr) -> bool {

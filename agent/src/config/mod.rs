@@ -13,10 +13,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::keys::Mkt;
+use crate::keys::KeyChain;
 use document::Document;
 use error::Report;
 
@@ -47,7 +48,7 @@ pub struct Neighbor {
     /// Whom it is about.
     pub peer: Peer,
     /// How segments to and from it are signed.
-    pub mkt: Mkt,
+    pub keys: Arc<KeyChain>,
     /// TCP port that makes a connection with it a protected session, at either end. Default 179.
     pub port: u16,
     /// GTSM (RFC 5082): hops away at most, 1 to 254; segments with a hop limit below 256 − hops are refused.

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use tcpauth_common::KeyId;
 
 use super::document::{Document, Entry, Fields, Secret};
 use super::error::{Report, Subject};
 use super::{Config, Neighbor, Peer, PeerError, Problem};
-use crate::keys::Mkt;
+use crate::keys::{KeyChain, Mkt};
 
 /// TCP port of BGP (RFC 4271, 4.2).
 const BGP_PORT: u16 = 179;
@@ -142,7 +143,7 @@ fn neighbor(peer: Peer, mkt: Mkt, entry: &Entry<'_>, defaults: &Fields) -> Neigh
             .cloned()
             .collect(),
         peer,
-        mkt,
+        keys: Arc::new(KeyChain::of(mkt)),
         port: fields.port.or(defaults.port).unwrap_or(BGP_PORT),
         ttl_security: fields.ttl_security.or(defaults.ttl_security),
         key_management: fields.key_management.or(defaults.key_management).unwrap_or_default(),

@@ -37,7 +37,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     }
     let about = |neighbor: &super::Neighbor| {
         let peer = neighbor.peer.clone();
-        secret_warnings(neighbor.mkt.master_key.octets())
+        secret_warnings(neighbor.keys.first().master_key.octets())
             .map(move |message| Warning { peer: Some(peer.clone()), message })
     };
     config.neighbors.iter().flat_map(about).collect()

@@ -179,6 +179,13 @@ pub fn meaning(reason: DropReason, outbound: bool, key_id: Option<u8>, recv_id: 
              behind masquerade, name our address and its interface in `forwarded`"
                 .to_owned()
         }
+        DropReason::NoKey => {
+            "no key of this neighbour may be used now: look at the lifetimes with `tcpauth key show`".to_owned()
+        }
+        DropReason::OldKey => {
+            "segments arrive under a key from which the peer has switched away: somebody replays or forges them"
+                .to_owned()
+        }
         DropReason::Overload => {
             "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
         }

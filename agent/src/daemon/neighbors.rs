@@ -240,14 +240,14 @@ fn own_end(number: u32, end: &Peer) -> OwnEnd {
 }
 
 fn policy(neighbor: &Neighbor) -> Policy {
-    Policy {
+    let mut policy = Policy {
         port: neighbor.port,
         // 256 − hops: 1 hop away is a hop limit of 255.
         min_hop_limit: neighbor.ttl_security.map_or(0, |hops| 0u8.wrapping_sub(hops)),
-        recv_id: neighbor.mkt.recv_id.0,
-        option_len: neighbor.mkt.algorithm.option_len() as u8,
-        reserved: [0; 3],
-    }
+        ..Policy::default()
+    };
+    policy.accept(neighbor.keys.first().recv_id);
+    policy
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub fn reconcile(
             reconciled.removed += 1;
             continue;
         };
-        let mut rekeyed = rekey(&session, &quartet, &owner.neighbor.mkt);
+        let mut rekeyed = rekey(&session, &quartet, owner.neighbor.keys.first());
         rekeyed.neighbor = owner.number;
         if !same_keys(&rekeyed, &session) {
             dataplane.put_session(&quartet, &rekeyed)?;
@@ -109,8 +109,8 @@ fn same_keys(a: &Session, b: &Session) -> bool {
     let words = |slot: &KeySlot| (slot.send.words, slot.recv.words);
     let ids = |slot: &KeySlot| (slot.algorithm, slot.send_id, slot.recv_id, slot.flags);
     a.neighbor == b.neighbor
-        && ids(&a.syn) == ids(&b.syn)
-        && ids(&a.traffic) == ids(&b.traffic)
-        && words(&a.syn) == words(&b.syn)
-        && words(&a.traffic) == words(&b.traffic)
+        && a.syn_send.material.words == b.syn_send.material.words
+        && a.syn_recv.material.words == b.syn_recv.material.words
+        && a.slots.iter().map(ids).eq(b.slots.iter().map(ids))
+        && a.slots.iter().map(words).eq(b.slots.iter().map(words))
 }

@@ -85,8 +85,8 @@ impl Daemon {
         let counters = self.dataplane.counters(drop.neighbor).ok().flatten().unwrap_or_default();
         let context = Context {
             peer: &neighbor.peer.to_string(),
-            recv_id: neighbor.mkt.recv_id.0,
-            verified: counters.verified_segments,
+            recv_id: neighbor.keys.first().recv_id.0,
+            verified: counters.passed.verified_segments,
             interface: &self.interfaces.name(drop.ifindex),
         };
         self.drops.record(drop, &context);

@@ -69,10 +69,11 @@ impl Daemon {
             state: state.to_owned(),
             reason,
             key_management: key_management(neighbor).to_owned(),
-            algorithm: neighbor.mkt.algorithm.name().to_owned(),
-            send_id: neighbor.mkt.send_id.0,
-            recv_id: neighbor.mkt.recv_id.0,
-            tcp_options: if neighbor.mkt.excludes_options() { "exclude" } else { "include" }.to_owned(),
+            algorithm: neighbor.keys.first().algorithm.name().to_owned(),
+            send_id: neighbor.keys.first().send_id.0,
+            recv_id: neighbor.keys.first().recv_id.0,
+            tcp_options: if neighbor.keys.first().excludes_options() { "exclude" } else { "include" }
+                .to_owned(),
             port: neighbor.port,
             ttl_security: neighbor.ttl_security,
             forwarded: neighbor.forwarded.iter().map(ToString::to_string).collect(),
@@ -105,8 +106,8 @@ impl Daemon {
             sessions,
             last_drop,
             same_reason: last_drop.map_or(0, |drop| counters.dropped[drop.reason as usize]),
-            verified: counters.verified_segments,
-            recv_id: neighbor.mkt.recv_id.0,
+            verified: counters.passed.verified_segments,
+            recv_id: neighbor.keys.first().recv_id.0,
             interface_problem: self.interfaces.problem(&neighbor.peer),
             interface_notice: self.interfaces.notice(&neighbor.peer),
             port: neighbor.port,
@@ -152,16 +153,18 @@ impl Daemon {
             peer: end(quartet.peer, quartet.peer_port),
             state: progress(session).name().to_owned(),
             key_management: neighbor.map_or("", key_management).to_owned(),
-            algorithm: Algorithm::from_number(session.syn.algorithm).map_or("", Algorithm::name).to_owned(),
-            send_id: session.syn.send_id.0,
-            recv_id: session.syn.recv_id.0,
+            algorithm: Algorithm::from_number(session.syn_send.algorithm)
+                .map_or("", Algorithm::name)
+                .to_owned(),
+            send_id: session.syn_send.key_id.0,
+            recv_id: session.syn_send.rnext_id.0,
             local_isn: known(Session::LOCAL_ISN, session.local_isn.0),
             peer_isn: known(Session::PEER_ISN, session.peer_isn.0),
             send_sne: (session.send_seq >> 32) as u32,
             recv_sne: (session.recv_seq >> 32) as u32,
             age_seconds: now.since(Monotonic(session.created)).as_secs(),
             idle_seconds: now.since(Monotonic(session.last_segment)).as_secs(),
-            counters: counts(&session.counters),
+            counters: counts(&session.counters.into()),
         }
     }
 }
@@ -172,17 +175,16 @@ fn key_management(neighbor: &Neighbor) -> &'static str {
     }
 }
 
-fn counts(counters: &Counters) -> Counts {
-    let dropped: BTreeMap<String, u64> = DropReason::ALL
-        .into_iter()
-        .map(|reason| (reason.name().to_owned(), counters.dropped[reason as usize]))
+fn counts(Counters { passed, dropped }: &Counters) -> Counts {
+    let dropped: BTreeMap<String, u64> = (DropReason::ALL.into_iter().zip(*dropped))
         .filter(|(_, count)| *count != 0)
+        .map(|(reason, count)| (reason.name().to_owned(), count))
         .collect();
     Counts {
-        signed_segments: counters.signed_segments,
-        signed_octets: counters.signed_octets,
-        verified_segments: counters.verified_segments,
-        verified_octets: counters.verified_octets,
+        signed_segments: passed.signed_segments,
+        signed_octets: passed.signed_octets,
+        verified_segments: passed.verified_segments,
+        verified_octets: passed.verified_octets,
         dropped,
     }
 }

@@ -1,9 +1,9 @@
 //! From a master key tuple to the keys of one connection (RFC 5925, 5.2).
 
 use tcpauth_common::{
-    Isn, Kdf,
+    Isn, Kdf, KeyId,
     kdf::{self, Context},
-    layout::{KeyMaterial, KeySlot, Quartet},
+    layout::{KeyMaterial, KeySlot, Quartet, SynKey},
     mac,
 };
 use zeroize::Zeroize;
@@ -15,13 +15,13 @@ const NO_ISN: Isn = Isn(0);
 
 impl Mkt {
     /// Key of our SYN without ACK: `Send_SYN_traffic_key`.
-    pub fn syn_send(&self, quartet: &Quartet, local_isn: Isn) -> KeyMaterial {
-        self.sent(quartet, local_isn, NO_ISN)
+    pub fn syn_send(&self, quartet: &Quartet, local_isn: Isn) -> SynKey {
+        self.syn_key(self.send_id, self.recv_id, self.sent(quartet, local_isn, NO_ISN))
     }
 
     /// Key of the peer's SYN without ACK: `Receive_SYN_traffic_key`.
-    pub fn syn_recv(&self, quartet: &Quartet, peer_isn: Isn) -> KeyMaterial {
-        self.received(quartet, NO_ISN, peer_isn)
+    pub fn syn_recv(&self, quartet: &Quartet, peer_isn: Isn) -> SynKey {
+        self.syn_key(self.recv_id, self.send_id, self.received(quartet, NO_ISN, peer_isn))
     }
 
     /// Keys of all other segments, both directions: `Send_other_traffic_key`, `Receive_other_traffic_key`.
@@ -39,7 +39,7 @@ impl Mkt {
             algorithm: self.algorithm as u8,
             send_id: self.send_id,
             recv_id: self.recv_id,
-            flags: if self.excludes_options() { KeySlot::EXCLUDE_OPTIONS } else { 0 },
+            flags: self.flags(),
             ..KeySlot::default()
         }
     }
@@ -47,6 +47,14 @@ impl Mkt {
     /// Whether options other than TCP-AO are left out of the MAC.
     pub fn excludes_options(&self) -> bool {
         self.tcp_options == TcpOptions::Exclude
+    }
+
+    fn syn_key(&self, key_id: KeyId, rnext_id: KeyId, material: KeyMaterial) -> SynKey {
+        SynKey { algorithm: self.algorithm as u8, key_id, rnext_id, flags: self.flags(), material }
+    }
+
+    fn flags(&self) -> u8 {
+        if self.excludes_options() { KeySlot::EXCLUDE_OPTIONS } else { 0 }
     }
 
     fn sent(&self, quartet: &Quartet, local_isn: Isn, peer_isn: Isn) -> KeyMaterial {
@@ -75,7 +83,7 @@ impl Mkt {
 
 #[cfg(test)]
 mod tests {
-    use tcpauth_common::{Algorithm, KeyId};
+    use tcpauth_common::Algorithm;
     use zeroize::Zeroizing;
 
     use super::*;
@@ -109,7 +117,10 @@ mod tests {
                 (mkt.traffic_slot(&ours, Isn(1), Isn(2)), mkt.traffic_slot(&theirs, Isn(2), Isn(1)));
             assert_eq!(here.send.words, there.recv.words);
             assert_eq!(here.recv.words, there.send.words);
-            assert_eq!(mkt.syn_send(&ours, Isn(1)).words, mkt.syn_recv(&theirs, Isn(1)).words);
+            assert_eq!(
+                mkt.syn_send(&ours, Isn(1)).material.words,
+                mkt.syn_recv(&theirs, Isn(1)).material.words
+            );
         }
     }
 
@@ -122,8 +133,8 @@ mod tests {
             let keys = [
                 slot.send.words,
                 slot.recv.words,
-                mkt.syn_send(&ours, Isn(1)).words,
-                mkt.syn_recv(&ours, Isn(2)).words,
+                mkt.syn_send(&ours, Isn(1)).material.words,
+                mkt.syn_recv(&ours, Isn(2)).material.words,
                 mkt.traffic_slot(&ours, Isn(2), Isn(1)).send.words,
             ];
             for (i, key) in keys.iter().enumerate() {

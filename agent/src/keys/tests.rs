@@ -67,7 +67,7 @@ fn all_packets_of_rfc_9235() {
 
         let mkt = mkt(algorithm, exclude_options, b"testvector", 61, 84);
         let material = if packet.is_first_syn() {
-            mkt.syn_send(&quartet, source_isn)
+            mkt.syn_send(&quartet, source_isn).material
         } else {
             mkt.traffic_slot(&quartet, source_isn, destination_isn).send
         };
@@ -144,7 +144,7 @@ fn every_segment_of_native_linux_connections() {
             let (peer_isn, local_isn) =
                 if from_client { (client_isn, server_isn) } else { (server_isn, client_isn) };
             let material = if packet.is_first_syn() {
-                receiver.syn_recv(&quartet, peer_isn)
+                receiver.syn_recv(&quartet, peer_isn).material
             } else {
                 receiver.traffic_slot(&quartet, local_isn, peer_isn).recv
             };

@@ -74,8 +74,8 @@ impl Decision<'_> {
     fn syn_in(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let isn = self.segment.isn();
         let quartet = &self.held.quartet;
-        let mkt = &self.neighbor.mkt;
-        self.segment.check_mac(mkt, quartet, &mkt.syn_recv(quartet, isn))?;
+        let mkt = self.neighbor.keys.first();
+        self.segment.check_mac(mkt, quartet, &mkt.syn_recv(quartet, isn).material)?;
         let mut session = match existing {
             Some(session) if session.flags & Session::SYN_RECV != 0 && session.syn_recv_isn == isn => {
                 return Ok(Outcome::Release);
@@ -125,7 +125,7 @@ impl Decision<'_> {
             return Ok(Outcome::Release);
         }
         let quartet = &self.held.quartet;
-        let mkt = &self.neighbor.mkt;
+        let mkt = self.neighbor.keys.first();
         let traffic = mkt.traffic_slot(quartet, session.local_isn, self.segment.isn());
         self.segment.check_mac(mkt, quartet, &traffic.recv)?;
         let mut session = *session;
@@ -156,7 +156,7 @@ impl Decision<'_> {
         if self.segment.hop_limit() < lowest {
             return Err(DropReason::WrongHopLimit);
         }
-        self.segment.check_option(&self.neighbor.mkt)
+        self.segment.check_option(self.neighbor.keys.first())
     }
 
     fn new_session(&self) -> Session {
@@ -175,7 +175,7 @@ impl Decision<'_> {
     fn install(&self, mut session: Session) -> Outcome {
         session.neighbor = self.held.neighbor;
         session.last_segment = self.now.0;
-        Outcome::Install(Box::new(rekey(&session, self.quartet(), &self.neighbor.mkt)))
+        Outcome::Install(Box::new(rekey(&session, self.quartet(), self.neighbor.keys.first())))
     }
 
     fn quartet(&self) -> &Quartet {

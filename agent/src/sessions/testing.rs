@@ -1,6 +1,9 @@
 //! Neighbours and held segments for tests.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use tcpauth_common::{
     Algorithm, Kdf, KeyId,
@@ -11,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{Monotonic, address};
 use crate::{
     config::{KeyManagement, Neighbor, Peer, Unauthenticated},
-    keys::{MasterKey, Mkt, TcpOptions, segment::segment_mac},
+    keys::{KeyChain, MasterKey, Mkt, TcpOptions, segment::segment_mac},
 };
 
 /// When all the held segments here were held.
@@ -46,7 +49,7 @@ pub fn neighbor(peer: &str) -> Neighbor {
     let prefix_len = prefix_len.unwrap_or(if address.is_ipv4() { 32 } else { 128 });
     Neighbor {
         peer: Peer { address, prefix_len, interface },
-        mkt: mkt("v61ne0qkel33&", Algorithm::HmacSha1_96),
+        keys: Arc::new(KeyChain::of(mkt("v61ne0qkel33&", Algorithm::HmacSha1_96))),
         port: 179,
         ttl_security: None,
         forwarded: Vec::new(),

@@ -1,17 +1,19 @@
 //! Each step of a session's life, and that nothing an attacker sends leaves anything behind.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use tcpauth_common::{
     Algorithm, DropReason, Isn, SeqNumber,
     key_choice::{self, KeyChoice},
-    layout::{Counters, Direction, Held, KeyMaterial, KeySlot, Session},
+    layout::{Direction, Held, KeyMaterial, KeySlot, Passed, Session, SessionCounters},
 };
 
 use super::{
     HOLD_LIMIT, Monotonic, Outcome, on_held, rekey,
     testing::{Draft, HELD_AT, mirrored, mkt, neighbor, quartet},
 };
-use crate::config::Neighbor;
+use crate::{config::Neighbor, keys::KeyChain};
 
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -59,15 +61,15 @@ fn same_keys(a: &KeySlot, b: &KeySlot) -> bool {
 
 fn peer_syn(isn: u32) -> Draft {
     let us = us();
-    let key = us.mkt.syn_recv(&quartet(false), Isn(isn));
-    Draft::new(IN, SYN, isn, 0).signed(&mirrored(&us.mkt), key)
+    let key = us.keys.first().syn_recv(&quartet(false), Isn(isn)).material;
+    Draft::new(IN, SYN, isn, 0).signed(&mirrored(us.keys.first()), key)
 }
 
 /// A segment of the peer under traffic keys.
 fn peer_answer(flags: u8, seq: u32, ack: u32) -> Draft {
     let us = us();
-    let key = us.mkt.traffic_slot(&quartet(false), Isn(ack.wrapping_sub(1)), Isn(seq)).recv;
-    Draft::new(IN, flags, seq, ack).signed(&mirrored(&us.mkt), key)
+    let key = us.keys.first().traffic_slot(&quartet(false), Isn(ack.wrapping_sub(1)), Isn(seq)).recv;
+    Draft::new(IN, flags, seq, ack).signed(&mirrored(us.keys.first()), key)
 }
 
 fn syn_sent() -> Session {
@@ -80,7 +82,10 @@ fn syn_received() -> Session {
 
 fn established() -> Session {
     let mut session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&syn_received())));
-    session.counters = Counters { verified_segments: 9, ..Counters::default() };
+    session.counters = SessionCounters {
+        passed: Passed { verified_segments: 9, ..Passed::default() },
+        ..SessionCounters::default()
+    };
     session.send_seq = (1 << 32) | 5;
     session
 }
@@ -91,9 +96,9 @@ fn step_1_our_syn_begins_a_session() {
     assert_eq!(session.flags, Session::LOCAL_ISN);
     assert_eq!((session.local_isn, session.send_seq), (Isn(OURS), u64::from(OURS)));
     assert_eq!((session.local_wscale, session.local_window, session.neighbor), (7, 64_240, 1));
-    let key = us().mkt.syn_send(&quartet(false), Isn(OURS));
-    assert!(session.syn.send.words == key.words, "signed by another key");
-    assert_eq!(session.traffic.algorithm, 0, "no traffic keys before both ISNs are known");
+    let key = us().keys.first().syn_send(&quartet(false), Isn(OURS));
+    assert!(session.syn_send.material.words == key.material.words, "signed by another key");
+    assert_eq!(session.slots[0].algorithm, 0, "no traffic keys before both ISNs are known");
     assert!(is_released(&decide(&Draft::new(OUT, SYN, OURS, 0), Some(&session))), "the same SYN again");
 }
 
@@ -105,15 +110,15 @@ fn step_2_the_peers_syn_begins_a_session_once_it_verified() {
         (session.peer_isn, session.syn_recv_isn, session.recv_seq),
         (Isn(THEIRS), Isn(THEIRS), 77_000)
     );
-    assert_eq!((session.local_ack, session.traffic.algorithm), (THEIRS, 0));
+    assert_eq!((session.local_ack, session.slots[0].algorithm), (THEIRS, 0));
     assert!(is_released(&decide(&peer_syn(THEIRS), Some(&session))), "the same SYN again");
 }
 
 #[test]
 fn step_2_a_syn_that_does_not_verify_is_named() {
-    let mut other = mirrored(&us().mkt);
+    let mut other = mirrored(us().keys.first());
     other.master_key = mkt("another", Algorithm::HmacSha1_96).master_key;
-    let key = mirrored(&other).syn_recv(&quartet(false), Isn(THEIRS));
+    let key = mirrored(&other).syn_recv(&quartet(false), Isn(THEIRS)).material;
     let wrong_mac = Draft::new(IN, SYN, THEIRS, 0).signed(&other, key);
     assert_eq!(refused(decide(&wrong_mac, None)), DropReason::WrongMac);
 
@@ -134,21 +139,30 @@ fn step_2_a_syn_that_does_not_verify_is_named() {
 
 #[test]
 fn step_2_simultaneous_open_in_either_order() {
-    let wanted = us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS));
+    let wanted = us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS));
     let ours_first = installed(decide(&peer_syn(THEIRS), Some(&syn_sent())));
     let theirs_first = installed(decide(&Draft::new(OUT, SYN, OURS, 0), Some(&syn_received())));
     for session in [ours_first, theirs_first] {
         assert_eq!(session.flags, Session::LOCAL_ISN | Session::PEER_ISN | Session::SYN_RECV);
-        assert!(same_keys(&session.traffic, &wanted));
-        assert!(session.syn.send.words == us().mkt.syn_send(&quartet(false), Isn(OURS)).words);
-        assert!(session.syn.recv.words == us().mkt.syn_recv(&quartet(false), Isn(THEIRS)).words);
+        assert!(same_keys(&session.slots[0], &wanted));
+        assert!(
+            session.syn_send.material.words
+                == us().keys.first().syn_send(&quartet(false), Isn(OURS)).material.words
+        );
+        assert!(
+            session.syn_recv.material.words
+                == us().keys.first().syn_recv(&quartet(false), Isn(THEIRS)).material.words
+        );
     }
 }
 
 #[test]
 fn step_3_our_syn_ack_brings_the_traffic_keys() {
     let session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&syn_received())));
-    assert!(same_keys(&session.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert!(same_keys(
+        &session.slots[0],
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))
+    ));
     assert_eq!((session.local_ack, session.recv_seq), (THEIRS + 1, 77_000));
     let again = decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&session));
     assert!(is_released(&again), "the same SYN-ACK again");
@@ -163,14 +177,17 @@ fn step_3_a_syn_cookie_changes_our_isn() {
     let first = established();
     let second = installed(decide(&Draft::new(OUT, SYN_ACK, 555, THEIRS + 1), Some(&first)));
     assert_eq!((second.local_isn, second.peer_isn, second.send_seq), (Isn(555), Isn(THEIRS), 555));
-    assert_eq!(second.counters.verified_segments, 9, "the same connection goes on");
+    assert_eq!(second.counters.passed.verified_segments, 9, "the same connection goes on");
 }
 
 #[test]
 fn step_4_the_peers_syn_ack_has_to_verify() {
     let before = syn_sent();
     let session = installed(decide(&peer_answer(SYN_ACK, THEIRS, OURS.wrapping_add(1)), Some(&before)));
-    assert!(same_keys(&session.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert!(same_keys(
+        &session.slots[0],
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))
+    ));
     assert_eq!((session.peer_isn, session.recv_seq, session.local_ack), (Isn(THEIRS), 77_000, THEIRS));
     assert_eq!(session.created, before.created);
 
@@ -184,9 +201,9 @@ fn step_4_the_peers_syn_ack_has_to_verify() {
 #[test]
 fn step_5_a_closed_port_answers_by_rst() {
     let ours = installed(decide(&Draft::new(OUT, RST_ACK, 0, THEIRS + 1), Some(&syn_received())));
-    assert!(same_keys(&ours.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(0), Isn(THEIRS))));
+    assert!(same_keys(&ours.slots[0], &us().keys.first().traffic_slot(&quartet(false), Isn(0), Isn(THEIRS))));
     let theirs = installed(decide(&peer_answer(RST_ACK, 0, OURS.wrapping_add(1)), Some(&syn_sent())));
-    assert!(same_keys(&theirs.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(0))));
+    assert!(same_keys(&theirs.slots[0], &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(0))));
 
     let mut forged = peer_answer(RST, 0, OURS.wrapping_add(1));
     forged.signature = None;
@@ -199,16 +216,21 @@ fn step_5_a_closed_port_answers_by_rst() {
 fn step_6_a_new_syn_leaves_the_old_session_until_it_is_answered() {
     let old = established();
     let both = installed(decide(&peer_syn(4000), Some(&old)));
-    assert!(same_keys(&both.traffic, &old.traffic));
+    assert!(same_keys(&both.slots[0], &old.slots[0]));
     assert_eq!((both.local_isn, both.peer_isn, both.syn_recv_isn), (old.local_isn, old.peer_isn, Isn(4000)));
     assert_eq!((both.send_seq, both.counters), (old.send_seq, old.counters));
-    assert!(both.syn.recv.words == us().mkt.syn_recv(&quartet(false), Isn(4000)).words);
+    assert!(
+        both.syn_recv.material.words == us().keys.first().syn_recv(&quartet(false), Isn(4000)).material.words
+    );
 
     for (flags, isn) in [(SYN_ACK, 900), (RST_ACK, 0)] {
         let new = installed(decide(&Draft::new(OUT, flags, isn, 4001), Some(&both)));
-        assert!(same_keys(&new.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(isn), Isn(4000))));
+        assert!(same_keys(
+            &new.slots[0],
+            &us().keys.first().traffic_slot(&quartet(false), Isn(isn), Isn(4000))
+        ));
         assert_eq!((new.recv_seq, new.send_seq), (4000, u64::from(isn)));
-        assert_eq!(new.counters, Counters::default(), "another connection");
+        assert_eq!(new.counters, SessionCounters::default(), "another connection");
     }
 }
 
@@ -218,14 +240,17 @@ fn step_6_an_old_syn_played_again_does_not_displace_the_one_our_end_answers() {
     let replayed = installed(decide(&peer_syn(4000), Some(&first)));
     assert_eq!(replayed.peer_isn, Isn(THEIRS));
     let session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&replayed)));
-    assert!(same_keys(&session.traffic, &us().mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert!(same_keys(
+        &session.slots[0],
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))
+    ));
 }
 
 #[test]
 fn step_6_our_new_syn_replaces_the_session() {
     let session = installed(decide(&Draft::new(OUT, SYN, 31, 0), Some(&established())));
     assert_eq!((session.flags, session.local_isn), (Session::LOCAL_ISN, Isn(31)));
-    assert_eq!((session.counters, session.traffic.algorithm), (Counters::default(), 0));
+    assert_eq!((session.counters, session.slots[0].algorithm), (SessionCounters::default(), 0));
 }
 
 #[test]
@@ -257,13 +282,13 @@ fn gtsm_is_checked_before_the_mac() {
 fn ipv6_and_every_algorithm() {
     for algorithm in Algorithm::ALL {
         let mut us = us();
-        us.mkt = mkt("pass", algorithm);
-        let key = us.mkt.syn_recv(&quartet(true), Isn(THEIRS));
-        let mut draft = Draft::new(IN, SYN, THEIRS, 0).signed(&mirrored(&us.mkt), key);
+        us.keys = Arc::new(KeyChain::of(mkt("pass", algorithm)));
+        let key = us.keys.first().syn_recv(&quartet(true), Isn(THEIRS)).material;
+        let mut draft = Draft::new(IN, SYN, THEIRS, 0).signed(&mirrored(us.keys.first()), key);
         draft.quartet = quartet(true);
         let (held, frame) = draft.hold();
         let session = installed(on_held(&held, &frame, &us, None, HELD_AT));
-        assert_eq!(session.syn.algorithm, algorithm as u8);
+        assert_eq!(session.syn_recv.algorithm, algorithm as u8);
     }
 }
 
@@ -273,12 +298,15 @@ fn a_changed_password_changes_all_keys_and_nothing_else() {
     let mut changed = mkt("changed", Algorithm::HmacSha256_128);
     changed.recv_id.0 = 44;
     let new = rekey(&old, &quartet(false), &changed);
-    assert!(same_keys(&new.traffic, &changed.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
-    assert!(new.syn.recv.words == changed.syn_recv(&quartet(false), Isn(4000)).words);
-    assert!(new.syn.send.words == changed.syn_send(&quartet(false), Isn(OURS)).words);
-    assert_eq!((new.syn.recv_id.0, new.flags, new.send_seq), (44, old.flags, old.send_seq));
-    let back = rekey(&new, &quartet(false), &us().mkt);
-    assert!(same_keys(&back.traffic, &old.traffic) && same_keys(&back.syn, &old.syn));
+    assert!(same_keys(&new.slots[0], &changed.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))));
+    assert!(new.syn_recv.material.words == changed.syn_recv(&quartet(false), Isn(4000)).material.words);
+    assert!(new.syn_send.material.words == changed.syn_send(&quartet(false), Isn(OURS)).material.words);
+    assert_eq!((new.slots[0].recv_id.0, new.flags, new.send_seq), (44, old.flags, old.send_seq));
+    let back = rekey(&new, &quartet(false), us().keys.first());
+    assert!(
+        same_keys(&back.slots[0], &old.slots[0])
+            && back.syn_send.material.words == old.syn_send.material.words
+    );
 }
 
 /// A session's entry without its keys, which are not shown.
@@ -374,7 +402,7 @@ proptest! {
         let (held, frame) = Draft::new(OUT, flags, seq, ack).hold();
         if let Outcome::Install(session) = on_held(&held, &frame, &us(), existing.as_ref(), HELD_AT) {
             let both = Session::LOCAL_ISN | Session::PEER_ISN;
-            prop_assert_eq!(session.flags & both == both, session.traffic.algorithm != 0);
+            prop_assert_eq!(session.flags & both == both, session.slots[0].algorithm != 0);
             prop_assert!(session.flags & Session::LOCAL_ISN != 0);
             prop_assert_eq!((session.local_isn, session.neighbor), (Isn(seq), 1));
             prop_assert!(existing.is_some() || flags == SYN);
@@ -409,8 +437,8 @@ proptest! {
             peer_syn(seq)
         } else {
             let local_isn = Isn(known[0]);
-            let key = us.mkt.traffic_slot(&quartet(false), local_isn, Isn(seq)).recv;
-            Draft::new(IN, flags, seq, ack).signed(&mirrored(&us.mkt), key)
+            let key = us.keys.first().traffic_slot(&quartet(false), local_isn, Isn(seq)).recv;
+            Draft::new(IN, flags, seq, ack).signed(&mirrored(us.keys.first()), key)
         };
         let (held, frame) = draft.hold();
         let session = match on_held(&held, &frame, &us, existing.as_ref(), HELD_AT) {

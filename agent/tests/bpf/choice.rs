@@ -155,7 +155,7 @@ fn a_link_local_neighbour_is_one_on_its_link_only() {
     lab.verified(&connection.signed(&session, ACK, PEER_ISN + 1));
     let ours = connection.outbound(ACK, session.local_isn.0 + 1);
     assert!(is_redirected(&mut lab, &ours.frame()));
-    assert!(connection.accepts(&session.traffic.send, &lab.sealed(&ours), 0));
+    assert!(connection.accepts(&session.slots[0].send, &lab.sealed(&ours), 0));
     let elsewhere = Context { ifindex: there, ..Context::default() };
     assert_eq!(lab.run("egress", elsewhere, &ours.frame()).0, Verdict::Pass);
 }
@@ -191,7 +191,7 @@ fn what_is_forwarded_and_says_it_is_ours_is_spoofed() {
     assert_eq!(lab.forwarded(lab.other_ifindex, &ours.frame()).0, Verdict::Drop);
     let dropped = lab.take_dropped().unwrap();
     assert_eq!((dropped.reason, dropped.quartet), (DropReason::Spoofed as u8, connection.quartet()));
-    for counters in [lab.counters(connection.neighbor), lab.session(&connection).unwrap().counters] {
+    for counters in [lab.counters(connection.neighbor), lab.session(&connection).unwrap().counters.into()] {
         let wanted = |reason| u64::from(reason == DropReason::Spoofed as usize);
         assert!(counters.dropped.iter().enumerate().all(|(reason, count)| *count == wanted(reason)));
     }

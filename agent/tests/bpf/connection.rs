@@ -14,6 +14,7 @@ use tcpauth_common::{
     Algorithm, Isn, Kdf, KeyId,
     key_choice::flag,
     layout::{KeyMaterial, Policy, Quartet, Session},
+    rollover::{NO_ORDER, Rollover},
 };
 use zeroize::Zeroizing;
 
@@ -79,13 +80,9 @@ impl Connection {
     }
 
     pub fn policy(&self) -> Policy {
-        Policy {
-            port: 179,
-            min_hop_limit: self.min_hop_limit,
-            recv_id: self.mkt.recv_id.0,
-            option_len: self.mkt.algorithm.option_len() as u8,
-            reserved: [0; 3],
-        }
+        let mut policy = Policy { port: 179, min_hop_limit: self.min_hop_limit, ..Policy::default() };
+        policy.accept(self.mkt.recv_id);
+        policy
     }
 
     /// An established session in which nothing was sent but the SYNs.
@@ -104,11 +101,11 @@ impl Connection {
             recv_seq: peer_isn.into(),
             local_ack: peer_isn.wrapping_add(1),
             local_window: 0xffff,
-            syn: self.mkt.empty_slot(),
-            traffic: self.mkt.traffic_slot(&quartet, Isn(local_isn), Isn(peer_isn)),
+            syn_send: self.mkt.syn_send(&quartet, Isn(local_isn)),
+            rollover: Rollover { order: NO_ORDER & !3, current: 0, rnext: 0, ..Rollover::default() },
             ..Session::default()
         };
-        session.syn.send = self.mkt.syn_send(&quartet, Isn(local_isn));
+        session.slots[0] = self.mkt.traffic_slot(&quartet, Isn(local_isn), Isn(peer_isn));
         session
     }
 
@@ -116,7 +113,8 @@ impl Connection {
     pub fn half_open(&self) -> Session {
         let mut session = self.session();
         session.flags = Session::LOCAL_ISN;
-        session.traffic = self.mkt.empty_slot();
+        session.slots = Session::default().slots;
+        session.rollover = Rollover::default();
         session
     }
 
@@ -125,8 +123,9 @@ impl Connection {
         let mut session = self.session();
         session.flags = Session::PEER_ISN | Session::SYN_RECV;
         session.syn_recv_isn = Isn(PEER_ISN);
-        session.syn.recv = self.mkt.syn_recv(&self.quartet(), Isn(PEER_ISN));
-        session.traffic = self.mkt.empty_slot();
+        session.syn_recv = self.mkt.syn_recv(&self.quartet(), Isn(PEER_ISN));
+        session.slots = Session::default().slots;
+        session.rollover = Rollover::default();
         session
     }
 
@@ -141,7 +140,7 @@ impl Connection {
 
     /// A segment of the neighbour with the option and a right MAC.
     pub fn signed(&self, session: &Session, flags: u8, seq: u32) -> Segment {
-        self.sign(&session.traffic.recv, self.inbound(flags, seq), 0)
+        self.sign(&session.slots[0].recv, self.inbound(flags, seq), 0)
     }
 
     /// `segment` with the option as the neighbour puts it and the MAC of host code.

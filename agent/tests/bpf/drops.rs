@@ -65,7 +65,7 @@ fn unknown_key_id() {
 fn wrong_mac() {
     let (mut lab, connection, session) = established();
     let signed = Segment { data: vec![7; 100], ..connection.inbound(PSH_ACK, PEER_ISN + 1) };
-    let signed = connection.sign(&session.traffic.recv, signed, 0);
+    let signed = connection.sign(&session.slots[0].recv, signed, 0);
     for octet in 4..16 {
         for bit in 0..8 {
             let mut forged = signed.clone();
@@ -127,7 +127,7 @@ fn wrong_hop_limit() {
     refused(&mut lab, &connection, &far, DropReason::WrongHopLimit);
     lab.verified(&Segment { hop_limit: 254, ..signed.clone() });
     lab.verified(&Segment { hop_limit: 255, ..signed });
-    let syn = connection.sign(&session.traffic.recv, connection.inbound(SYN, 9), 0);
+    let syn = connection.sign(&session.slots[0].recv, connection.inbound(SYN, 9), 0);
     refused(&mut lab, &connection, &syn, DropReason::WrongHopLimit);
 }
 
@@ -158,7 +158,7 @@ fn merged() {
     let context = Context { gso_size: 1000, ..Context::default() };
     let data = vec![1; 3000];
     let segment = Segment { data: data.clone(), ..connection.inbound(ACK, PEER_ISN + 1) };
-    let frame = connection.sign(&session.traffic.recv, segment, 0).frame();
+    let frame = connection.sign(&session.slots[0].recv, segment, 0).frame();
     lab.expect_drop(&connection, Direction::Inbound, context, &frame, DropReason::Merged);
     let frame = Segment { data, ..connection.outbound(ACK, LOCAL_ISN + 1) }.frame();
     lab.expect_drop(&connection, Direction::Outbound, context, &frame, DropReason::Merged);
@@ -210,7 +210,7 @@ fn wrong_interface() {
 fn rate_limited() {
     let connection = Connection::plain();
     let mut lab = Lab::with(&connection, None);
-    let syn = connection.sign(&connection.session().traffic.recv, connection.inbound(SYN, 1), 0);
+    let syn = connection.sign(&connection.session().slots[0].recv, connection.inbound(SYN, 1), 0);
     let frame = syn.frame();
     let (mut held, mut run) = (0, 0);
     while lab.counters(connection.neighbor).dropped[DropReason::RateLimited as usize] == 0 {
@@ -234,7 +234,7 @@ fn rate_limited() {
 fn overload() {
     let connection = Connection::plain();
     let mut lab = Lab::with(&connection, None);
-    let signed = connection.sign(&connection.session().traffic.recv, connection.inbound(SYN, 1), 0);
+    let signed = connection.sign(&connection.session().slots[0].recv, connection.inbound(SYN, 1), 0);
     let frame = Segment { data: vec![0; 400], ..signed }.frame();
     let mut held = 0;
     // Nobody reads the ring, of 1 MiB.

@@ -103,7 +103,7 @@ fn opinion(connection: &Connection, session: &Session, tcp: &[u8]) -> Result<(),
 
 fn mac(connection: &Connection, session: &Session, tcp: &[u8]) -> [u8; 16] {
     let (source, destination) = ends(connection, true);
-    let key = &session.traffic.recv;
+    let key = &session.slots[0].recv;
     segment_mac(key, connection.mkt.algorithm, false, 0, source, destination, tcp).unwrap()
 }
 
@@ -175,7 +175,7 @@ fn what_seal_makes_of_any_options_verifies_or_does_not_leave() {
         prop_assert_eq!(found, wanted);
         if found.is_ok() {
             let segment = Segment::of_frame(&out);
-            let key = if is_syn { &session.syn.send } else { &session.traffic.send };
+            let key = if is_syn { &session.syn_send.material } else { &session.slots[0].send };
             prop_assert!(connection.accepts(key, &segment, 0));
             prop_assert_eq!(&segment.data, &tcp[header.len_by_offset() as usize..]);
             let mut wanted = lasting(&tcp[20..header.len_by_offset() as usize]);

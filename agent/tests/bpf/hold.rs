@@ -37,7 +37,7 @@ fn held(lab: &mut Lab, connection: &Connection, direction: Direction, segment: &
 
 /// The neighbour's segment with an option whose MAC is for the daemon to judge.
 fn arriving(connection: &Connection, flags: u8, seq: u32) -> Segment {
-    connection.sign(&connection.session().traffic.recv, connection.inbound(flags, seq), 0)
+    connection.sign(&connection.session().slots[0].recv, connection.inbound(flags, seq), 0)
 }
 
 fn both_families() -> [Connection; 2] {
@@ -83,7 +83,7 @@ fn answers_to_the_peers_syn() {
             let answer = Segment { ack: PEER_ISN + 1, ..connection.outbound(flags, 99) };
             held(&mut lab, &connection, Direction::Outbound, &answer);
         }
-        lab.verified(&connection.sign(&session.syn.recv, connection.inbound(SYN, PEER_ISN), 0));
+        lab.verified(&connection.sign(&session.syn_recv.material, connection.inbound(SYN, PEER_ISN), 0));
         held(&mut lab, &connection, Direction::Inbound, &arriving(&connection, SYN, PEER_ISN + 1));
     }
 }

@@ -290,7 +290,11 @@ impl Lab {
         assert_eq!(self.counters(connection.neighbor), with_one_more(before.0, reason));
         if let Some(session) = before.1 {
             let after = self.session(connection).unwrap();
-            assert_eq!(after.counters, with_one_more(session.counters, reason), "of the session");
+            assert_eq!(
+                Counters::from(after.counters),
+                with_one_more(session.counters.into(), reason),
+                "of the session"
+            );
             assert_eq!((after.send_seq, after.recv_seq), (session.send_seq, session.recv_seq));
             assert_eq!(after.last_segment, session.last_segment);
         }

@@ -48,7 +48,7 @@ fn check(lab: &mut Lab, connection: &Connection, segment: &Segment, sent: u64, r
         ..segment.clone()
     };
     let sealed = lab.sealed(&ours);
-    assert!(connection.accepts(&session.traffic.send, &sealed, (sent >> 32) as u32), "{place}");
+    assert!(connection.accepts(&session.slots[0].send, &sealed, (sent >> 32) as u32), "{place}");
     let others = sealed.options.len() - connection.mkt.algorithm.option_len();
     let back = Segment { options: sealed.options[..others].to_vec(), ..sealed };
     assert_eq!(back, ours, "{place}: nothing else changed");
@@ -59,7 +59,7 @@ fn check(lab: &mut Lab, connection: &Connection, segment: &Segment, sent: u64, r
         seq: received as u32,
         ..segment.clone()
     };
-    let signed = connection.sign(&session.traffic.recv, theirs, (received >> 32) as u32);
+    let signed = connection.sign(&session.slots[0].recv, theirs, (received >> 32) as u32);
     let verified = lab.verified(&signed);
     let mut wanted = signed;
     let others = segment.options.len();
@@ -129,9 +129,9 @@ fn one_key_never_verifies_for_another() {
             ..connection.clone()
         };
         let sealed = lab.sealed(&connection.outbound(0x10, session.local_isn.0 + 1));
-        assert!(!other.accepts(&other.session().traffic.send, &sealed, 0));
-        assert!(!connection.accepts(&session.traffic.recv, &sealed, 0), "of the other direction");
-        assert!(!connection.accepts(&session.syn.send, &sealed, 0), "of the SYN");
-        assert!(!connection.accepts(&session.traffic.send, &sealed, 1), "of another SNE");
+        assert!(!other.accepts(&other.session().slots[0].send, &sealed, 0));
+        assert!(!connection.accepts(&session.slots[0].recv, &sealed, 0), "of the other direction");
+        assert!(!connection.accepts(&session.syn_send.material, &sealed, 0), "of the SYN");
+        assert!(!connection.accepts(&session.slots[0].send, &sealed, 1), "of another SNE");
     }
 }

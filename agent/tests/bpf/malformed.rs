@@ -17,7 +17,7 @@ fn established(family: Family) -> (Lab, Connection, Segment) {
     let connection = Connection::new(family, Algorithm::HmacSha1_96, TcpOptions::Include);
     let session = connection.session();
     let segment = Segment { data: vec![3; 64], ..connection.inbound(PSH_ACK, PEER_ISN + 1) };
-    let signed = connection.sign(&session.traffic.recv, segment, 0);
+    let signed = connection.sign(&session.slots[0].recv, segment, 0);
     (Lab::with(&connection, Some(&session)), connection, signed)
 }
 
@@ -103,7 +103,7 @@ fn padding_behind_the_packet_is_no_part_of_it() {
         let (verdict, out) = lab.seal(&frame);
         assert_eq!((verdict, out.len()), (Verdict::Redirect, frame.len() + 16));
         let sealed = Segment::of_frame(&out[..out.len() - 5]);
-        assert!(connection.accepts(&connection.session().traffic.send, &sealed, 0));
+        assert!(connection.accepts(&connection.session().slots[0].send, &sealed, 0));
     }
 }
 

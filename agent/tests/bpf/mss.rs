@@ -26,7 +26,7 @@ fn our_syn_never_asks_for_more_than_can_be_sealed() {
                 for flags in [SYN, SYN_ACK] {
                     let ours = connection.outbound(flags, LOCAL_ISN);
                     let sealed = lab.sealed(&Segment { options: options.clone(), ack: PEER_ISN + 1, ..ours });
-                    let key = if flags == SYN { &session.syn.send } else { &session.traffic.send };
+                    let key = if flags == SYN { &session.syn_send.material } else { &session.slots[0].send };
                     assert!(connection.accepts(key, &sealed, 0), "{family:?} {mss}");
                     let at = sealed.options.windows(2).position(|pair| pair == [2, 4]).unwrap();
                     assert_eq!(number16(&sealed.options, at + 2), mss.min(MOST), "{family:?}");
@@ -46,13 +46,13 @@ fn what_peers_ask_for_leaves_room_for_the_option() {
                 syn_recv_isn: Isn(PEER_ISN),
                 ..connection.session()
             };
-            session.syn.recv = connection.mkt.syn_recv(&connection.quartet(), Isn(PEER_ISN));
+            session.syn_recv = connection.mkt.syn_recv(&connection.quartet(), Isn(PEER_ISN));
             let mut lab = Lab::with(&connection, Some(&session));
             let option_len = algorithm.option_len() as u16;
             for mss in [0, 10, 536, 1220, 1440, 1460, 8960, 65_535] {
                 let [high, low] = u16::to_be_bytes(mss);
                 let options = vec![1, 2, 4, high, low, 1, 1, 1];
-                for (flags, key) in [(SYN, &session.syn.recv), (SYN_ACK, &session.traffic.recv)] {
+                for (flags, key) in [(SYN, &session.syn_recv.material), (SYN_ACK, &session.slots[0].recv)] {
                     let syn = Segment { options: options.clone(), ..connection.inbound(flags, PEER_ISN) };
                     let out = lab.verified(&connection.sign(key, syn, 0));
                     // The interface's MTU is 1500.
@@ -61,7 +61,7 @@ fn what_peers_ask_for_leaves_room_for_the_option() {
                     assert!(out.options[8..].iter().all(|octet| *octet == 1), "NOPs");
                 }
                 let ack = Segment { options, ..connection.inbound(ACK, PEER_ISN + 1) };
-                let out = lab.verified(&connection.sign(&session.traffic.recv, ack, 0));
+                let out = lab.verified(&connection.sign(&session.slots[0].recv, ack, 0));
                 assert_eq!(number16(&out.options, 3), mss, "no SYN: left alone");
             }
         }

@@ -23,7 +23,7 @@ fn the_option_never_stands_behind_the_end_of_options() {
     ] {
         let ours = Segment { options, data: vec![1; 9], ..connection.outbound(ACK, LOCAL_ISN + 1) };
         let sealed = lab.sealed(&ours);
-        assert!(connection.accepts(&session.traffic.send, &sealed, 0));
+        assert!(connection.accepts(&session.slots[0].send, &sealed, 0));
         assert_eq!(sealed.options[..sealed.options.len() - 16], wanted);
         assert_eq!(sealed.data, ours.data);
     }

@@ -27,7 +27,7 @@ fn rewritten(algorithm: Algorithm, flags: u8, options: &[u8]) -> Vec<u8> {
     let seq = if flags & SYN != 0 { LOCAL_ISN } else { LOCAL_ISN + 1 };
     let ours = Segment { options: options.to_vec(), data: vec![5; 33], ..connection.outbound(flags, seq) };
     let sealed = lab.sealed(&ours);
-    let key = if flags == SYN { &session.syn.send } else { &session.traffic.send };
+    let key = if flags == SYN { &session.syn_send.material } else { &session.slots[0].send };
     assert!(connection.accepts(key, &sealed, 0));
     assert_eq!(sealed.data, ours.data);
     let (others, ours) = sealed.options.split_at(sealed.options.len() - algorithm.option_len());
@@ -138,11 +138,11 @@ fn ip_options_and_extension_headers_stay() {
 fn check_carrier(lab: &mut Lab, connection: &Connection, ours: &Segment) {
     let session = connection.session();
     let sealed = lab.sealed(ours);
-    assert!(connection.accepts(&session.traffic.send, &sealed, 0));
+    assert!(connection.accepts(&session.slots[0].send, &sealed, 0));
     assert_eq!(Segment { options: vec![], ..sealed.clone() }, Segment { options: vec![], ..ours.clone() });
 
     let arriving = Segment { source: ours.destination, destination: ours.source, ..ours.clone() };
-    let arriving = connection.sign(&session.traffic.recv, Segment { seq: PEER_ISN + 1, ..arriving }, 0);
+    let arriving = connection.sign(&session.slots[0].recv, Segment { seq: PEER_ISN + 1, ..arriving }, 0);
     let verified = lab.verified(&arriving);
     assert_eq!(verified, Segment { options: vec![1; 16], ..arriving });
 }

@@ -83,8 +83,8 @@ fn check_both_ways(isn: u32, data: &[(u32, u32)]) {
         highest = highest.max(u64::from(sne) << 32 | u64::from(seq));
 
         let sealed = lab.sealed(&connection.outbound(PSH_ACK, seq));
-        assert!(connection.accepts(&session.traffic.send, &sealed, sne), "{place}");
-        let recv = &session.traffic.recv;
+        assert!(connection.accepts(&session.slots[0].send, &sealed, sne), "{place}");
+        let recv = &session.slots[0].recv;
         for wrong in [sne.wrapping_sub(1), sne + 1] {
             let forged = connection.sign(recv, connection.inbound(PSH_ACK, seq), wrong).frame();
             let context = Context::default();
@@ -120,22 +120,23 @@ fn handshake_segments_of_the_last_isn_have_sne_0() {
     let mut session = connection.session_from(0xffff_ffff, 0xffff_ffff);
     session.flags |= Session::SYN_RECV;
     session.syn_recv_isn = session.peer_isn;
-    session.syn.recv = connection.mkt.syn_recv(&connection.quartet(), session.peer_isn);
+    session.syn_recv = connection.mkt.syn_recv(&connection.quartet(), session.peer_isn);
     let mut lab = Lab::with(&connection, Some(&session));
-    for (flags, send, recv) in
-        [(SYN, &session.syn.send, &session.syn.recv), (SYN_ACK, &session.traffic.send, &session.traffic.recv)]
-    {
+    for (flags, send, recv) in [
+        (SYN, &session.syn_send.material, &session.syn_recv.material),
+        (SYN_ACK, &session.slots[0].send, &session.slots[0].recv),
+    ] {
         let sealed = lab.sealed(&connection.outbound(flags, 0xffff_ffff));
         assert!(connection.accepts(send, &sealed, 0));
         lab.verified(&connection.sign(recv, connection.inbound(flags, 0xffff_ffff), 0));
     }
     // A SYN sent again after data: SNE 0 still.
     lab.sealed(&connection.outbound(PSH_ACK, 5));
-    lab.verified(&connection.sign(&session.traffic.recv, connection.inbound(PSH_ACK, 0), 1));
-    lab.verified(&connection.sign(&session.syn.recv, connection.inbound(SYN, 0xffff_ffff), 0));
-    lab.verified(&connection.sign(&session.traffic.recv, connection.inbound(SYN_ACK, 0xffff_ffff), 0));
+    lab.verified(&connection.sign(&session.slots[0].recv, connection.inbound(PSH_ACK, 0), 1));
+    lab.verified(&connection.sign(&session.syn_recv.material, connection.inbound(SYN, 0xffff_ffff), 0));
+    lab.verified(&connection.sign(&session.slots[0].recv, connection.inbound(SYN_ACK, 0xffff_ffff), 0));
     let sealed = lab.sealed(&connection.outbound(SYN, 0xffff_ffff));
-    assert!(connection.accepts(&session.syn.send, &sealed, 0));
+    assert!(connection.accepts(&session.syn_send.material, &sealed, 0));
 }
 
 #[test]
@@ -145,12 +146,12 @@ fn only_what_verifies_moves_the_basis() {
     let mut lab = Lab::with(&connection, Some(&session));
     // Forgeries from ahead: `expect_drop` sees to it that the basis stays.
     for seq in [0xf800_0000, 0x1000_0000, 0x6000_0000] {
-        let mut forged = connection.sign(&session.traffic.recv, connection.inbound(PSH_ACK, seq), 1);
+        let mut forged = connection.sign(&session.slots[0].recv, connection.inbound(PSH_ACK, seq), 1);
         forged.options[15] ^= 1;
         let frame = forged.frame();
         let context = Context::default();
         lab.expect_drop(&connection, Direction::Inbound, context, &frame, DropReason::WrongMac);
     }
-    lab.verified(&connection.sign(&session.traffic.recv, connection.inbound(PSH_ACK, 0xf000_0001), 0));
+    lab.verified(&connection.sign(&session.slots[0].recv, connection.inbound(PSH_ACK, 0xf000_0001), 0));
     assert_eq!(lab.session(&connection).unwrap().recv_seq, 0xf000_0001);
 }

@@ -149,7 +149,7 @@ impl Packet {
         let mut session = connection.session_from(local_isn, peer_isn);
         session.flags |= Session::SYN_RECV;
         session.syn_recv_isn = Isn(peer_isn);
-        session.syn.recv = connection.mkt.syn_recv(&connection.quartet(), Isn(peer_isn));
+        session.syn_recv = connection.mkt.syn_recv(&connection.quartet(), Isn(peer_isn));
         session.local_ack = self.seq();
         (connection, session)
     }
@@ -171,8 +171,8 @@ fn seal_makes_every_packet_of_rfc_9235() {
         assert_eq!(out[mac_at..mac_at + 12], packet.mac, "{id}");
         let counters = lab.counters(connection.neighbor);
         let octets = (packet.octets.len() - packet.l4) as u64;
-        assert_eq!((counters.signed_segments, counters.signed_octets), (1, octets), "{id}");
-        assert_eq!(counters, lab.session(&connection).unwrap().counters, "{id}");
+        assert_eq!((counters.passed.signed_segments, counters.passed.signed_octets), (1, octets), "{id}");
+        assert_eq!(counters, lab.session(&connection).unwrap().counters.into(), "{id}");
     }
 }
 
@@ -203,8 +203,8 @@ fn ingress_verifies_every_packet_of_rfc_9235() {
         assert_eq!(hex::encode(&out), hex::encode(frame_of(&wanted, packet.l4)), "{id}");
         let counters = lab.counters(connection.neighbor);
         let octets = (packet.octets.len() - packet.l4) as u64;
-        assert_eq!((counters.verified_segments, counters.verified_octets), (1, octets), "{id}");
-        assert_eq!(counters, lab.session(&connection).unwrap().counters, "{id}");
+        assert_eq!((counters.passed.verified_segments, counters.passed.verified_octets), (1, octets), "{id}");
+        assert_eq!(counters, lab.session(&connection).unwrap().counters.into(), "{id}");
     }
 }
 
@@ -231,7 +231,7 @@ fn no_packet_of_rfc_9235_verifies_with_any_one_bit_changed() {
                 let (verdict, out) = lab.ingress(&changed);
                 let place = format!("{}: octet {octet}, bit {bit}", packet.id);
                 let after = lab.counters(connection.neighbor);
-                assert_eq!(after.verified_segments, 0, "{place}");
+                assert_eq!(after.passed.verified_segments, 0, "{place}");
                 let dropped = after.dropped.iter().sum::<u64>() - before;
                 let held = u64::from(lab.take_held().is_some());
                 lab.take_dropped();

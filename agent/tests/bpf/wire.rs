@@ -55,7 +55,7 @@ impl Wire {
 
     /// Sends a frame of the neighbour and waits until it is verified.
     fn arrive(&mut self, connection: &Connection, frame: &[u8]) -> bool {
-        let verified = |lab: &Lab| lab.counters(connection.neighbor).verified_segments;
+        let verified = |lab: &Lab| lab.counters(connection.neighbor).passed.verified_segments;
         let before = verified(&self.lab);
         send(&self.far, frame);
         wait_until(|| verified(&self.lab) == before + 1)
@@ -82,7 +82,7 @@ fn segments_up_to_the_largest() {
                         let (frame, tag) = wire.seal(&ours.frame());
                         let sealed = Segment::of_frame(&frame);
                         assert_eq!((tag, &sealed.data), (None, &ours.data), "{place}");
-                        assert!(connection.accepts(&session.traffic.send, &sealed, 0), "{place}");
+                        assert!(connection.accepts(&session.slots[0].send, &sealed, 0), "{place}");
                     }
                     let theirs = Segment {
                         source: ours.destination,
@@ -90,7 +90,7 @@ fn segments_up_to_the_largest() {
                         seq: PEER_ISN + 1,
                         ..ours
                     };
-                    let signed = connection.sign(&session.traffic.recv, theirs, 0);
+                    let signed = connection.sign(&session.slots[0].recv, theirs, 0);
                     assert!(
                         wire.arrive(&connection, &signed.frame()),
                         "{place}: {:?}",
@@ -110,14 +110,14 @@ fn no_peer_is_answered_with_more_than_can_be_sealed() {
         let mut wire = Wire::new(&connection);
         // MTUs are 65000 here. What a SYN-ACK arrives with is what our stack goes by.
         let syn_ack = Segment { options: vec![2, 4, 0xff, 0xff], ..connection.inbound(SYN | ACK, PEER_ISN) };
-        let arrived = wire.lab.verified(&connection.sign(&session.traffic.recv, syn_ack, 0));
+        let arrived = wire.lab.verified(&connection.sign(&session.slots[0].recv, syn_ack, 0));
         let data = vec![1; number16(&arrived.options, 2).into()];
         assert_eq!(data.len(), MOST_ASKED - 20);
         let mut extensions = extensions;
         extensions.iter_mut().for_each(|(_, octets)| octets[1] = octets.len() as u8 / 8 - 1);
         let ours = Segment { data, extensions, ..connection.outbound(PSH_ACK, LOCAL_ISN + 1) };
         let (frame, _) = wire.seal(&ours.frame());
-        assert!(connection.accepts(&session.traffic.send, &Segment::of_frame(&frame), 0));
+        assert!(connection.accepts(&session.slots[0].send, &Segment::of_frame(&frame), 0));
     }
 }
 
@@ -149,7 +149,7 @@ fn vlan_tags_stay_with_what_is_sealed() {
             Segment { vlan: Some(42), data: vec![1; 50], ..connection.outbound(PSH_ACK, LOCAL_ISN + 1) };
         let (frame, tag) = wire.seal(&ours.frame());
         assert_eq!(tag, Some(42));
-        assert!(connection.accepts(&session.traffic.send, &Segment::of_frame(&frame), 0));
+        assert!(connection.accepts(&session.slots[0].send, &Segment::of_frame(&frame), 0));
         let theirs = Segment { vlan: Some(42), ..connection.signed(&session, ACK, PEER_ISN + 1) };
         assert!(wire.arrive(&connection, &theirs.frame()), "{:?}", wire.lab.take_dropped());
     }
@@ -160,7 +160,7 @@ fn a_tag_beside_the_frame_is_held_beside_it() {
     let connection = Connection::plain();
     let mut wire = Wire::new(&connection);
     wire.lab.remove(&connection);
-    let key = connection.session().traffic.recv;
+    let key = connection.session().slots[0].recv;
     let syn = connection.sign(&key, connection.inbound(SYN, 1), 0);
     send(&wire.far, &Segment { vlan: Some(42), ..syn.clone() }.frame());
     let mut held = None;
@@ -187,9 +187,9 @@ fn the_whole_way_out_and_the_way_of_what_is_released() {
         let ours = Segment { data: vec![1; 99], ..connection.outbound(PSH_ACK, LOCAL_ISN + 1) };
         send(&packet_socket("near"), &ours.frame());
         let (frame, _) = receive(&wire.far).expect("it arrives at the neighbour");
-        assert!(connection.accepts(&session.traffic.send, &Segment::of_frame(&frame), 0));
+        assert!(connection.accepts(&session.slots[0].send, &Segment::of_frame(&frame), 0));
         assert!(receive(&wire.far).is_none(), "once");
-        assert_eq!(wire.lab.counters(connection.neighbor).signed_segments, 1);
+        assert_eq!(wire.lab.counters(connection.neighbor).passed.signed_segments, 1);
         // Another connection passes as it is.
         let mut other = ours.clone();
         other.source.set_port(1);
@@ -201,7 +201,7 @@ fn the_whole_way_out_and_the_way_of_what_is_released() {
         mark(&released, wire.lab.ifindex);
         let theirs = connection.signed(&session, ACK, PEER_ISN + 1);
         send(&released, &theirs.frame());
-        let verified = |lab: &Lab| lab.counters(connection.neighbor).verified_segments == 1;
+        let verified = |lab: &Lab| lab.counters(connection.neighbor).passed.verified_segments == 1;
         assert!(wait_until(|| verified(&wire.lab)), "{:?}", wire.lab.take_dropped());
     }
 }

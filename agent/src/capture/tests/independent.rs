@@ -43,7 +43,7 @@ fn native_linux_captures_verify() {
     for name in ONE_KEY {
         let config = config(name, Router::Client, 0);
         let file = vector(&format!("{name}.pcap"));
-        assert_good(&file, &config.neighbors[0].mkt, "1790", frames(name).len());
+        assert_good(&file, &config.neighbors[0].keys.first(), "1790", frames(name).len());
     }
 }
 
@@ -52,7 +52,7 @@ fn keys_are_told_apart_by_their_ids() {
     let file = vector(&format!("{REKEYED}.pcap"));
     let [first, second] = [0, 1].map(|key| {
         let config = config(REKEYED, Router::Client, key);
-        let secret = hex::encode(config.neighbors[0].mkt.master_key.octets());
+        let secret = hex::encode(config.neighbors[0].keys.first().master_key.octets());
         [61, 84].map(|id| format!("{}:{secret}", id + key))
     });
     let with = |keys: &[&String]| {
@@ -97,7 +97,7 @@ fn both_verify_every_algorithm_in_every_packet() {
 fn it_finds_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.pcap");
-    let mkt = config("sha1-v4-ts1", Router::Client, 0).neighbors[0].mkt.clone();
+    let mkt = config("sha1-v4-ts1", Router::Client, 0).neighbors[0].keys.first().clone();
     let original: Vec<_> = frames("sha1-v4-ts1").into_iter().map(|frame| frame.octets).collect();
     let count = original.len();
     let option = original[3].windows(2).position(|two| two == [29, 16]).unwrap();
@@ -132,7 +132,7 @@ fn it_finds_what_is_wrong() {
 
 #[test]
 fn one_segment_can_be_shown() {
-    let mkt = config("sha1-v4-ts1", Router::Client, 0).neighbors[0].mkt.clone();
+    let mkt = config("sha1-v4-ts1", Router::Client, 0).neighbors[0].keys.first().clone();
     let arguments = arguments(&mkt, "1790");
     let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(["--show", "4"]).collect();
     let (good, shown) = independent(&vector("sha1-v4-ts1.pcap"), &arguments);

@@ -1,5 +1,7 @@
 //! Captures of native Linux TCP-AO verify; altered ones do not.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use tcpauth_common::KeyId;
 use zeroize::Zeroizing;
@@ -7,7 +9,8 @@ use zeroize::Zeroizing;
 use self::samples::{ONE_KEY, REKEYED, Router, config, examine, frames, summary, verdicts};
 use super::{Failure, Frame, Frames, Link, Verdict, Verifier};
 use crate::config::Peer;
-use crate::keys::MasterKey;
+use crate::keys::{KeyChain, MasterKey, Mkt};
+use crate::sessions::testing::mirrored;
 
 mod formats;
 mod independent;
@@ -68,8 +71,7 @@ fn segments_of_a_second_key_have_an_unknown_key_id() {
 #[test]
 fn key_ids_belong_to_directions() {
     let mut config = config("sha1-v4-ts1", Router::Client, 0);
-    let mkt = &mut config.neighbors[0].mkt;
-    std::mem::swap(&mut mkt.send_id, &mut mkt.recv_id);
+    config.neighbors[0].keys = Arc::new(KeyChain::of(mirrored(config.neighbors[0].keys.first())));
     let summary = summary(&config, &frames("sha1-v4-ts1"));
     assert_eq!(summary.failed.get(&Failure::UnknownKeyId), Some(&summary.segments));
 }
@@ -105,7 +107,8 @@ fn neighbours_with_one_link_local_address_are_all_tried() {
     let mut other = config.neighbors[0].clone();
     config.neighbors[0].peer.interface = Some("eth0".to_owned());
     other.peer.interface = Some("eth1".to_owned());
-    other.mkt.master_key = MasterKey::new(Zeroizing::new(b"another".to_vec())).unwrap();
+    let master_key = MasterKey::new(Zeroizing::new(b"another".to_vec())).unwrap();
+    other.keys = Arc::new(KeyChain::of(Mkt { master_key, ..other.keys.first().clone() }));
     config.neighbors.push(other);
     assert!(summary(&config, &frames).is_good());
     config.neighbors.swap(0, 1);
@@ -152,8 +155,9 @@ fn altered_addresses_are_found() {
 #[test]
 fn another_password_verifies_nothing() {
     let mut other = config("sha1-v4-ts1", Router::Client, 0);
-    other.neighbors[0].mkt.master_key =
-        config(REKEYED, Router::Client, 1).neighbors[0].mkt.master_key.clone();
+    let master_key = config(REKEYED, Router::Client, 1).neighbors[0].keys.first().master_key.clone();
+    let mkt = Mkt { master_key, ..other.neighbors[0].keys.first().clone() };
+    other.neighbors[0].keys = Arc::new(KeyChain::of(mkt));
     let summary = summary(&other, &frames("sha1-v4-ts1"));
     assert_eq!(summary.failed.get(&Failure::WrongMac), Some(&summary.segments));
 }

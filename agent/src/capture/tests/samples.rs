@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tcpauth_common::{Algorithm, Kdf, KeyId};
@@ -10,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::capture::{Examined, Frame, Frames, Summary, Verdict, Verifier};
 use crate::config::{Config, KeyManagement, Neighbor, Peer, Unauthenticated};
-use crate::keys::{MasterKey, Mkt, TcpOptions};
+use crate::keys::{KeyChain, MasterKey, Mkt, TcpOptions};
 
 /// Names of the captures of native Linux TCP-AO in tests/vectors/linux-ao whose connections use one key.
 pub const ONE_KEY: [&str; 4] = ["cmac-v6-ts1", "sha1-noopt-v6-ts1", "sha1-sne-v4-ts1", "sha1-v4-ts1"];
@@ -64,7 +65,7 @@ pub fn with_neighbor(address: IpAddr, port: u16, mkt: Mkt) -> Config {
     let mut config = Config::default();
     config.neighbors.push(Neighbor {
         peer: Peer { address, prefix_len, interface: None },
-        mkt,
+        keys: Arc::new(KeyChain::of(mkt)),
         port,
         ttl_security: None,
         forwarded: Vec::new(),

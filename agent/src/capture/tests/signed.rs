@@ -123,7 +123,7 @@ fn signed(
     };
     let (own, other_end) = if from_client { (CLIENT_ISN, SERVER_ISN) } else { (SERVER_ISN, CLIENT_ISN) };
     let key = if flags & 0x12 == 2 {
-        mkt.syn_send(&quartet, Isn(own))
+        mkt.syn_send(&quartet, Isn(own)).material
     } else {
         mkt.traffic_slot(&quartet, Isn(own), Isn(other_end)).send
     };

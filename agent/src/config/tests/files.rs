@@ -50,7 +50,7 @@ fn a_password_file_loses_one_newline_and_nothing_else() {
     ] {
         folder.write("secret", 0o640, content);
         let config = folder.with_password_file("secret").unwrap_or_else(|error| panic!("{error}"));
-        assert!(config.neighbors[0].mkt.master_key.octets() == octets);
+        assert!(config.neighbors[0].keys.first().master_key.octets() == octets);
     }
     let absolute = folder.write("secret", 0o600, "v61ne0qkel33&");
     assert!(folder.with_password_file(absolute.to_str().unwrap()).is_ok());

@@ -37,11 +37,11 @@ fn one_line_is_a_complete_file() {
     let config = good("neighbor.\"192.0.2.1\".password = \"v61ne0qkel33&\"");
     let [neighbor] = &config.neighbors[..] else { panic!("not one neighbour") };
     assert_eq!(neighbor.peer.to_string(), "192.0.2.1");
-    assert_eq!(neighbor.mkt.master_key.octets(), b"v61ne0qkel33&");
-    assert_eq!((neighbor.mkt.send_id, neighbor.mkt.recv_id), (KeyId(1), KeyId(1)));
-    assert_eq!(neighbor.mkt.algorithm, Algorithm::HmacSha1_96);
-    assert_eq!(neighbor.mkt.kdf, Kdf::Rfc5926);
-    assert_eq!(neighbor.mkt.tcp_options, TcpOptions::Include);
+    assert_eq!(neighbor.keys.first().master_key.octets(), b"v61ne0qkel33&");
+    assert_eq!((neighbor.keys.first().send_id, neighbor.keys.first().recv_id), (KeyId(1), KeyId(1)));
+    assert_eq!(neighbor.keys.first().algorithm, Algorithm::HmacSha1_96);
+    assert_eq!(neighbor.keys.first().kdf, Kdf::Rfc5926);
+    assert_eq!(neighbor.keys.first().tcp_options, TcpOptions::Include);
     assert_eq!(neighbor.port, 179);
     assert_eq!(neighbor.ttl_security, None);
     assert_eq!(neighbor.key_management, KeyManagement::Implicit);
@@ -69,10 +69,10 @@ fn every_field_is_taken_from_the_neighbour() {
     );
     let neighbor = &config.neighbors[0];
     assert_eq!(neighbor.peer.to_string(), "2001:db8::1%eth0");
-    assert_eq!(neighbor.mkt.master_key.octets(), [0, 0xff, 0x10]);
-    assert_eq!((neighbor.mkt.send_id, neighbor.mkt.recv_id), (KeyId(0), KeyId(255)));
-    assert_eq!(neighbor.mkt.algorithm, Algorithm::HmacSha256_128);
-    assert_eq!(neighbor.mkt.tcp_options, TcpOptions::Exclude);
+    assert_eq!(neighbor.keys.first().master_key.octets(), [0, 0xff, 0x10]);
+    assert_eq!((neighbor.keys.first().send_id, neighbor.keys.first().recv_id), (KeyId(0), KeyId(255)));
+    assert_eq!(neighbor.keys.first().algorithm, Algorithm::HmacSha256_128);
+    assert_eq!(neighbor.keys.first().tcp_options, TcpOptions::Exclude);
     assert_eq!((neighbor.port, neighbor.ttl_security), (1790, Some(254)));
 }
 
@@ -96,14 +96,14 @@ fn defaults_are_inherited_field_by_field() {
     );
     assert_eq!(peers(&config), ["fe80::1%eth0", "fe80::2%eth1", "fe80::3%eth0"]);
     let [first, second, third] = &config.neighbors[..] else { panic!("not three") };
-    assert_eq!(first.mkt.master_key.octets(), b"secret-of-all");
-    assert_eq!((first.mkt.send_id, first.mkt.recv_id), (KeyId(7), KeyId(7)));
-    assert_eq!(first.mkt.algorithm, Algorithm::Aes128Cmac96);
+    assert_eq!(first.keys.first().master_key.octets(), b"secret-of-all");
+    assert_eq!((first.keys.first().send_id, first.keys.first().recv_id), (KeyId(7), KeyId(7)));
+    assert_eq!(first.keys.first().algorithm, Algorithm::Aes128Cmac96);
     assert_eq!((first.port, first.ttl_security), (1179, Some(1)));
-    assert_eq!((second.mkt.send_id, second.mkt.recv_id), (KeyId(9), KeyId(7)));
-    assert_eq!(third.mkt.master_key.octets(), b"of its own");
-    assert_eq!((third.mkt.send_id, third.mkt.recv_id), (KeyId(2), KeyId(2)));
-    assert_eq!((third.port, third.mkt.tcp_options), (179, TcpOptions::Include));
+    assert_eq!((second.keys.first().send_id, second.keys.first().recv_id), (KeyId(9), KeyId(7)));
+    assert_eq!(third.keys.first().master_key.octets(), b"of its own");
+    assert_eq!((third.keys.first().send_id, third.keys.first().recv_id), (KeyId(2), KeyId(2)));
+    assert_eq!((third.port, third.keys.first().tcp_options), (179, TcpOptions::Include));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_password_is_the_octets_of_its_text() {
         (r#"" ""#, " "),
     ] {
         let config = good(&format!("neighbor.\"192.0.2.1\".password = {toml}"));
-        assert_eq!(config.neighbors[0].mkt.master_key.octets(), octets.as_bytes());
+        assert_eq!(config.neighbors[0].keys.first().master_key.octets(), octets.as_bytes());
     }
 }
 
@@ -153,10 +153,10 @@ fn a_password_is_the_octets_of_its_text() {
 fn base64_may_lack_its_padding_and_hex_be_in_capitals() {
     for field in ["key-base64 = \"AP8Q\"", "key-hex = \"00FF10\""] {
         let config = good(&format!("neighbor.\"192.0.2.1\".{field}"));
-        assert_eq!(config.neighbors[0].mkt.master_key.octets(), [0, 0xff, 0x10]);
+        assert_eq!(config.neighbors[0].keys.first().master_key.octets(), [0, 0xff, 0x10]);
     }
     let config = good("neighbor.\"192.0.2.1\".key-base64 = \"AP8\"");
-    assert_eq!(config.neighbors[0].mkt.master_key.octets(), [0, 0xff]);
+    assert_eq!(config.neighbors[0].keys.first().master_key.octets(), [0, 0xff]);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_neighbour_is_added_with_the_defaults_and_removed() {
     };
     let added = parse("192.0.2.1/32", "password = \"secret-1\"\nport = 1790", &config)
         .unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((added.mkt.algorithm, added.port), (Algorithm::Aes128Cmac96, 1790));
+    assert_eq!((added.keys.first().algorithm, added.port), (Algorithm::Aes128Cmac96, 1790));
     config.insert(added.clone()).unwrap();
     assert_eq!(peers(&config), ["192.0.2.1", "192.0.2.2"]);
 

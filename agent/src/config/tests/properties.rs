@@ -8,10 +8,11 @@ use crate::keys::{MasterKey, Mkt};
 /// A configuration as TOML, secrets in it as hex.
 fn print(config: &Config) -> String {
     let mut text = String::new();
-    for Neighbor { peer, mkt, port, ttl_security, forwarded, key_management, unauthenticated } in
+    for Neighbor { peer, keys, port, ttl_security, forwarded, key_management, unauthenticated } in
         &config.neighbors
     {
         let (KeyManagement::Implicit, Unauthenticated::Drop) = (key_management, unauthenticated);
+        let mkt = keys.first();
         text += &format!("[neighbor.\"{peer}\"]\nkey-hex = \"{}\"\n", hex::encode(mkt.master_key.octets()));
         text += &format!("send-id = {}\nrecv-id = {}\nport = {port}\n", mkt.send_id, mkt.recv_id);
         text += &format!("algorithm = \"{}\"\nkdf = \"{}\"\n", mkt.algorithm.name(), mkt.kdf.name());
@@ -72,7 +73,7 @@ fn neighbor(
     Neighbor {
         forwarded: (0..ends).map(end).collect(),
         peer,
-        mkt,
+        keys: Arc::new(KeyChain::of(mkt)),
         port,
         ttl_security,
         key_management: KeyManagement::Implicit,
@@ -173,7 +174,7 @@ proptest! {
     #[test]
     fn a_quoted_password_is_taken_octet_for_octet(password in "\\PC{1,40}") {
         let config = good(&format!("neighbor.\"192.0.2.1\".password = {}", quoted(&password)));
-        prop_assert_eq!(config.neighbors[0].mkt.master_key.octets(), password.as_bytes());
+        prop_assert_eq!(config.neighbors[0].keys.first().master_key.octets(), password.as_bytes());
     }
 
     #[test]
