@@ -343,6 +343,46 @@ impl Session {
     pub const RST_RECEIVED: u32 = 8;
 }
 
+/// How the keys of an established session change: what the program `rekey` is given as its packet. The daemon does
+/// not write such a session itself, because programs are at work on it. Holds secrets: no `Debug`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KeyChange {
+    /// Whose keys.
+    pub quartet: Quartet,
+    /// The session must have this ISN, else it is another connection's.
+    pub local_isn: Isn,
+    /// As `local_isn`.
+    pub peer_isn: Isn,
+    /// Slots that are written, a bit each; their sequence number of switch-over is forgotten.
+    pub written: u32,
+    /// [`Rollover::order`] afterwards; slots that are not in it are emptied.
+    pub order: u32,
+    /// [`Rollover::rnext`] afterwards.
+    pub rnext: u32,
+    /// The slot to send with if that of now may not be sent with any more, or if `flags` says so.
+    pub current: u32,
+    /// [`KeyChange::MOVE_CURRENT`].
+    pub flags: u32,
+    /// [`KeySlot::SEND`] and [`KeySlot::ACCEPT`] of each slot afterwards, written or not.
+    pub usable: [u8; MAX_KEYS],
+    /// Zero.
+    pub reserved: u8,
+    /// What is written.
+    pub slots: [KeySlot; MAX_KEYS],
+}
+
+impl KeyChange {
+    /// Send with `current` at once, not only when the peer follows.
+    pub const MOVE_CURRENT: u32 = 1;
+    /// What `rekey` returns: done.
+    pub const DONE: u32 = 0;
+    /// What `rekey` returns: there is no such session.
+    pub const NO_SESSION: u32 = 1;
+    /// What `rekey` returns: the session has other ISNs.
+    pub const OTHER_CONNECTION: u32 = 2;
+}
+
 /// Key of [`maps::VLANS`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
