@@ -44,6 +44,8 @@ const DEMO: &[Need] = &[
 const TEST: &[Need] = &[
     Need { name: "FRR", package: "frr", is_there: || exists("/usr/lib/frr/bgpd") },
     Need { name: "GoBGP", package: "gobgpd", is_there: || exists("/usr/bin/gobgpd") },
+    Need { name: "ethtool", package: "ethtool", is_there: || in_path("ethtool") },
+    Need { name: "faketime", package: "faketime", is_there: || in_path("faketime") },
 ];
 
 /// Installs all that is missing, or says what is.
