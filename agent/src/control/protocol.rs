@@ -33,6 +33,40 @@ pub enum Request {
     },
     /// The sessions.
     Sessions,
+    /// The keys of all neighbours, or of the one configured as `peer`.
+    Keys {
+        /// As in the configuration.
+        peer: Option<String>,
+    },
+    /// Add a key to a neighbour's chain: accepted at once, sent with after [`Request::KeyRoll`].
+    KeyAdd {
+        /// The neighbour, as in the configuration.
+        peer: String,
+        /// Number of the key; the one after the highest if not given.
+        number: Option<u32>,
+        /// The key's fields as a TOML document, the secret among them.
+        toml: String,
+    },
+    /// Prefer a key from now on: its send-lifetime begins.
+    KeyRoll {
+        /// The neighbour, as in the configuration; all of them if not given.
+        peer: Option<String>,
+        /// Number of the key; the newest if not given.
+        number: Option<u32>,
+    },
+    /// Remove a key from a neighbour's chain.
+    KeyRetire {
+        /// The neighbour, as in the configuration.
+        peer: String,
+        /// Number of the key.
+        number: u32,
+        /// Also if sessions still use it.
+        force: bool,
+    },
+    /// How the running configuration differs from the file.
+    ConfigDiff,
+    /// Write the running configuration to the file.
+    ConfigWrite,
     /// Read the configuration file again and apply it.
     Reload,
     /// Follow what is dropped and what happens to sessions.
@@ -49,6 +83,10 @@ pub enum Answer {
     Neighbors(Vec<NeighborStatus>),
     /// To [`Request::Sessions`].
     Sessions(Vec<SessionStatus>),
+    /// To [`Request::Keys`].
+    Keys(Vec<NeighborKeys>),
+    /// To [`Request::ConfigDiff`]: a difference a line, without secrets.
+    Differences(Vec<String>),
     /// Done; what was done, for the operator.
     Done(String),
     /// Not done; why, and what to do.
@@ -165,6 +203,50 @@ pub struct LastDrop {
     pub direction: String,
     /// Ends of the segment's connection, `192.0.2.1:179 > 192.0.2.2:40000`.
     pub segment: String,
+}
+
+/// The keys of a neighbour.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct NeighborKeys {
+    /// The neighbour, as in the configuration.
+    pub neighbor: String,
+    /// Name of its key chain, if it has one by name.
+    pub chain: Option<String>,
+    /// Its sessions whose both ISNs are known and that are not closed.
+    pub open_sessions: u64,
+    /// Those of them that seal with the preferred key and whose peer does.
+    pub rolled_sessions: u64,
+    /// From when on no key may be sent with or none is accepted, if the lifetimes end; RFC 3339.
+    pub closes: Option<String>,
+    /// The keys, by number.
+    pub keys: Vec<KeyStatus>,
+}
+
+/// A key of a neighbour. Never the secret.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct KeyStatus {
+    /// N of `key.N`; 0 for the secret of the neighbour's own table.
+    pub number: u32,
+    /// KeyID we send.
+    pub send_id: u8,
+    /// KeyID we accept.
+    pub recv_id: u8,
+    /// Algorithm by name.
+    pub algorithm: String,
+    /// As in the configuration: `always`, `never`, `START/END` in RFC 3339.
+    pub send_lifetime: String,
+    /// As `send_lifetime`.
+    pub accept_lifetime: String,
+    /// `valid`, `accept-only`, `send-only`, `not-yet`, `expired`, `never`.
+    pub state: String,
+    /// Whether it is what we send with where the peer lets us choose, and what we ask the peer for.
+    pub preferred: bool,
+    /// Open sessions that seal with it.
+    pub sending_sessions: u64,
+    /// Open sessions whose peer seals with it.
+    pub receiving_sessions: u64,
+    /// Seconds since the last of these sessions moved to it, either way.
+    pub switched_seconds_ago: Option<u64>,
 }
 
 /// One session.

@@ -270,6 +270,12 @@ impl Daemon {
                 done(self.add_neighbor(&peer, &zeroize::Zeroizing::new(toml)))
             }
             Request::NeighborRemove { peer } => done(self.remove_neighbor(&peer)),
+            Request::Keys { .. }
+            | Request::KeyAdd { .. }
+            | Request::KeyRoll { .. }
+            | Request::KeyRetire { .. }
+            | Request::ConfigDiff
+            | Request::ConfigWrite => Answer::Error("not in this version of tcpauthd".to_owned()),
             Request::Events => Answer::Error("events are followed on a connection of their own".to_owned()),
         }
     }
