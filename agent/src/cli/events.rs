@@ -43,6 +43,11 @@ fn text(event: &Event, colour: Colour) -> String {
             human::timestamp(*time),
             colour.paint(paint_of(state), state),
         ),
+        Event::Key { time, neighbor, state, text, .. } => format!(
+            "{} neighbor {neighbor}: {}: {text}",
+            human::timestamp(*time),
+            colour.paint(if state == "closed" { Paint::Bad } else { Paint::Warn }, "key"),
+        ),
         Event::Missed { count } => colour
             .paint(Paint::Warn, &format!("{} not shown: too many at once", human::plural(*count, "event"))),
     }

@@ -236,6 +236,8 @@ fn unexpected(answer: &Answer) -> ClientError {
         Answer::Status(_) => "status",
         Answer::Neighbors(_) => "neighbors",
         Answer::Sessions(_) => "sessions",
+        Answer::Keys(_) => "keys",
+        Answer::Differences(_) => "differences",
         Answer::Done(_) => "done",
         Answer::Error(_) => "error",
     })

@@ -320,6 +320,19 @@ pub enum Event {
         /// As in [`SessionStatus::state`].
         state: String,
     },
+    /// A key became preferred, or a neighbour's keys are about to end or have ended.
+    Key {
+        /// Seconds since the Unix epoch.
+        time: f64,
+        /// The neighbour, as in the configuration.
+        neighbor: String,
+        /// Number of the key, if it is about one.
+        key: Option<u32>,
+        /// `preferred`, `ending`, `closed`, `open`.
+        state: String,
+        /// In one line, for an operator.
+        text: String,
+    },
     /// Events were not sent because there were too many; how many.
     Missed {
         /// Their number.
