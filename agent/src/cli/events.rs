@@ -1,4 +1,4 @@
-//! `tcpauth events`: follow what is dropped and why, and what becomes of sessions.
+//! `tcpauth events`: follow what is dropped and why, and what becomes of sessions and keys.
 
 use std::pin::pin;
 
@@ -46,10 +46,19 @@ fn text(event: &Event, colour: Colour) -> String {
         Event::Key { time, neighbor, state, text, .. } => format!(
             "{} neighbor {neighbor}: {}: {text}",
             human::timestamp(*time),
-            colour.paint(if state == "closed" { Paint::Bad } else { Paint::Warn }, "key"),
+            colour.paint(paint_of_key(state), "key"),
         ),
         Event::Missed { count } => colour
             .paint(Paint::Warn, &format!("{} not shown: too many at once", human::plural(*count, "event"))),
+    }
+}
+
+/// In which colour the state that an [`Event::Key`] tells of is shown.
+fn paint_of_key(state: &str) -> Paint {
+    match state {
+        "closed" => Paint::Bad,
+        "ending" => Paint::Warn,
+        _ => Paint::Good,
     }
 }
 
@@ -65,8 +74,17 @@ mod tests {
             "2024-02-29T23:59:59.250Z neighbor 192.0.2.9: dropped wrong-mac: inbound on eth0, \
              192.0.2.9:40000 > 192.0.2.2:179, flags S, seq 4294967295, key id 7",
             "2024-03-01T00:00:00.000Z neighbor 192.0.2.1: session 192.0.2.2:40000 > 192.0.2.1:179 is established",
+            "2024-03-01T00:00:01.000Z neighbor 192.0.2.1: key: key 2 is preferred",
             "3 events not shown: too many at once",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_neighbour_without_keys_is_shown_in_red() {
+        assert_eq!(paint_of_key("closed"), Paint::Bad);
+        assert_eq!(paint_of_key("ending"), Paint::Warn);
+        assert_eq!(paint_of_key("preferred"), Paint::Good);
+        assert_eq!(paint_of_key("open"), Paint::Good);
     }
 }

@@ -6,21 +6,23 @@ use crate::control::client::ClientError;
 
 /// Exit code of a command that failed.
 pub const FAILED: u8 = 1;
+/// Exit code of `config diff` when there are differences; that of diff(1).
+pub const DIFFERENT: u8 = 1;
 /// Exit code for a wrong command line or configuration; clap's own.
 pub const USAGE: u8 = 2;
 /// Exit code when the daemon cannot be talked to.
 pub const UNREACHABLE: u8 = 3;
-/// Exit code of `status` when a neighbour is failing.
+/// Exit code of `status` when a neighbour is failing or closed.
 pub const NEIGHBOR_FAILING: u8 = 4;
 
 /// The exit codes, for `--help` and the man page.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done; all is well
-  1  the command failed, or tcpauthd refused
+  1  the command failed, or tcpauthd refused; config diff: there are differences
   2  wrong usage, or an error in the configuration
   3  tcpauthd is not reachable
-  4  status: a neighbor is failing";
+  4  status: a neighbor is failing, or closed for want of a valid key";
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,10 @@ use std::{
 use clap::{CommandFactory, Parser};
 
 use self::{
+    config::ConfigCommand,
     failure::{Failure, USAGE},
     genkey::GenkeyArgs,
+    key::KeyCommand,
     neighbor::NeighborCommand,
     output::{Output, print},
     purge::PurgeArgs,
@@ -28,11 +30,16 @@ use crate::{
 
 pub mod check;
 mod check_json;
+mod config;
 mod counts;
 mod events;
 mod failure;
 mod genkey;
 mod human;
+mod key;
+mod key_add;
+mod key_roll;
+mod key_show;
 mod neighbor;
 mod neighbor_add;
 mod output;
@@ -69,7 +76,7 @@ pub struct Cli {
 /// What to do.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Show the daemon, its interfaces and neighbors; exit code 4 if a neighbor is failing
+    /// Show the daemon, its interfaces and neighbors; exit code 4 if a neighbor is failing or closed
     Status,
     /// Show, add and remove neighbors
     #[command(subcommand)]
@@ -77,6 +84,23 @@ pub enum Command {
     /// Show sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Show keys, and change them without a reset: add, roll, retire
+    ///
+    /// A key is changed in three steps. Each is done on both routers, before the next one begins; on which of them
+    /// first, and how long after the other, does not matter.
+    ///
+    /// 1. `key add`: both routers accept the new key, and go on with the old one.
+    ///
+    /// 2. `key roll`: both routers prefer the new key; sessions move to it, none is reset.
+    ///
+    /// 3. `key retire`: when `key show` tells that nobody sends with the old key, both forget it.
+    ///
+    /// `config write` then keeps the change in the configuration file.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Compare the running configuration with the file, or write it there
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Tell whether the daemon would take a configuration file; talks to no daemon
     Check {
         /// The file [default: the instance's]
@@ -85,9 +109,9 @@ pub enum Command {
     /// Have the daemon read its configuration file again
     ///
     /// All or nothing: a file with an error changes nothing. Sessions of neighbors that did not change are not
-    /// touched.
+    /// touched. What was changed by `neighbor` and `key` and is not in the file is gone: see `config diff`.
     Reload,
-    /// Follow what is dropped and why, and what becomes of sessions
+    /// Follow what is dropped and why, and what becomes of sessions and keys
     Events,
     /// Make a random pre-shared key
     Genkey(GenkeyArgs),
@@ -135,6 +159,8 @@ impl Cli {
             Command::Status => return status::run(&client, output).await,
             Command::Neighbor(command) => command.run(&client, output).await?,
             Command::Session(command) => command.run(&client, output).await?,
+            Command::Key(command) => command.run(&client, output).await?,
+            Command::Config(command) => return command.run(&client, output).await,
             Command::Check { file } => {
                 let file = file.unwrap_or_else(|| self.instance.config_file());
                 return if self.json { check_json::run(&file) } else { Ok(checked(&file)) };
@@ -218,6 +244,31 @@ mod tests {
             panic!("not session show");
         };
         assert!(show.watch && show.peer.is_none());
+        assert!(matches!(parsed("key show").command, Command::Key(KeyCommand::Show { neighbor: None })));
+        let Command::Key(KeyCommand::Add(add)) =
+            parsed("key add 192.0.2.1 --number 2 --password-file - --key-id 7").command
+        else {
+            panic!("not key add");
+        };
+        assert_eq!((add.neighbor.as_str(), add.number, add.key_id), ("192.0.2.1", Some(2), Some(7)));
+        assert_eq!(add.send_lifetime, "never");
+        let Command::Key(KeyCommand::Roll(roll)) = parsed("key roll 192.0.2.1 2").command else {
+            panic!("not key roll");
+        };
+        assert_eq!((roll.neighbor.as_deref(), roll.number, roll.all), (Some("192.0.2.1"), Some(2), false));
+        assert_eq!(roll.wait, 10);
+        let Command::Key(KeyCommand::Roll(roll)) = parsed("key roll --all --wait 0").command else {
+            panic!("not key roll --all");
+        };
+        assert_eq!((roll.neighbor, roll.number, roll.all, roll.wait), (None, None, true, 0));
+        let Command::Key(KeyCommand::Retire { neighbor, number, force }) =
+            parsed("key retire 192.0.2.1 1 --force").command
+        else {
+            panic!("not key retire");
+        };
+        assert_eq!((neighbor.as_str(), number, force), ("192.0.2.1", 1, true));
+        assert!(matches!(parsed("config diff").command, Command::Config(ConfigCommand::Diff)));
+        assert!(matches!(parsed("config write").command, Command::Config(ConfigCommand::Write)));
         let Command::Genkey(genkey) = parsed("genkey --format base64 --bits 128").command else {
             panic!("not genkey");
         };
@@ -257,6 +308,15 @@ mod tests {
             "neighbor add",
             "neighbor remove",
             "session",
+            "key",
+            "key add",
+            "key roll",
+            "key roll 192.0.2.1 --all",
+            "key roll 192.0.2.1 2 --all",
+            "key roll 192.0.2.1 newest",
+            "key roll 192.0.2.1 --wait -1",
+            "key retire 192.0.2.1",
+            "config",
             "genkey --bits 100",
             "genkey --format raw",
             "completions tcsh",
@@ -275,6 +335,9 @@ mod tests {
             "neighbor add 192.0.2.1 --key-hex 00ff",
             "neighbor add 192.0.2.1 --key-base64 AP8=",
             "neighbor add 192.0.2.1 secret",
+            "key add 192.0.2.1 --password secret",
+            "key add 192.0.2.1 --key-hex 00ff",
+            "key add 192.0.2.1 secret",
         ] {
             refused(line);
         }

@@ -5,7 +5,7 @@ use super::{
     failure::Failure,
     neighbor_add::AddArgs,
     output::Output,
-    status::paint_of,
+    status::paint_of_neighbor,
     table::{Block, Colour, Paint},
 };
 use crate::control::{
@@ -24,13 +24,13 @@ pub enum NeighborCommand {
     /// Add a neighbor to the running daemon
     ///
     /// The password is asked for at the terminal, twice, unless an option names a file for it. The configuration
-    /// file is not written: to keep the neighbor across a reload or a restart, write it into the file too.
+    /// file is not written: `tcpauth config write` keeps the neighbor across a reload or a restart.
     Add(Box<AddArgs>),
     /// Remove a neighbor from the running daemon
     ///
     /// What it sends is no longer checked, and what is sent to it is no longer signed: if it still asks for a MAC,
     /// it drops our segments, and the BGP session ends at its hold time. The configuration file is not written:
-    /// a reload brings back a neighbor that is in the file.
+    /// a reload brings back a neighbor that is in the file, unless `tcpauth config write` has taken it out.
     Remove {
         /// The address or prefix as in the configuration
         peer: String,
@@ -76,7 +76,7 @@ fn block(neighbor: &NeighborStatus) -> Block {
         Some(reason) => format!("{}: {reason}", neighbor.state),
         None => neighbor.state.clone(),
     };
-    block.painted_field("state", paint_of(&neighbor.state), state);
+    block.painted_field("state", paint_of_neighbor(&neighbor.state), state);
     block.field("key management", &neighbor.key_management);
     block.field("algorithm", &neighbor.algorithm);
     block.field("key ids", format!("send {}, receive {}", neighbor.send_id, neighbor.recv_id));

@@ -1,7 +1,5 @@
 //! `tcpauth neighbor add`: its fields, and the secret that never stands on the command line.
 
-use std::path::PathBuf;
-
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use tcpauth_common::Algorithm;
@@ -9,8 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     failure::Failure,
-    prompt,
-    secret::{self, Secret},
+    secret::{Secret, SecretArgs, SecretField},
 };
 use crate::{
     config::{Peer, PeerError},
@@ -55,21 +52,6 @@ pub struct AddArgs {
     pub tcp_options: Option<String>,
 }
 
-/// Files that a secret may come from; `-` is standard input.
-#[derive(clap::Args)]
-#[group(multiple = false)]
-pub struct SecretArgs {
-    /// Read the password from FILE, or from standard input if it is `-`
-    #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
-    /// Read a key in hex, as genkey makes it, from FILE or `-`
-    #[arg(long, value_name = "FILE")]
-    pub key_hex_file: Option<PathBuf>,
-    /// Read a key in base64 from FILE or `-`
-    #[arg(long, value_name = "FILE")]
-    pub key_base64_file: Option<PathBuf>,
-}
-
 impl AddArgs {
     /// The request, once the secret has been read or asked for.
     pub fn request(self) -> Result<Request, Failure> {
@@ -91,7 +73,8 @@ impl AddArgs {
 
     /// The neighbour's table, as the configuration has it.
     fn toml(&self, secret: &Secret) -> Result<Zeroizing<String>, Failure> {
-        let mut fields = Fields {
+        let fields = Fields {
+            secret: secret.field(),
             algorithm: self.algorithm.as_deref(),
             key_id: self.key_id,
             send_id: self.send_id,
@@ -101,42 +84,18 @@ impl AddArgs {
             ttl_security: self.ttl_security,
             forwarded: &self.forwarded,
             tcp_options: self.tcp_options.as_deref(),
-            ..Fields::default()
         };
-        match secret {
-            Secret::Password(password) => fields.password = Some(password),
-            Secret::KeyHex(key) => fields.key_hex = Some(key),
-            Secret::KeyBase64(key) => fields.key_base64 = Some(key),
-        }
         toml::to_string(&fields)
             .map(Zeroizing::new)
             .map_err(|_| Failure::Failed("the neighbor cannot be written as TOML".to_owned()))
     }
 }
 
-impl SecretArgs {
-    fn read(&self, peer: &str) -> Result<Secret, Failure> {
-        if let Some(path) = &self.password_file {
-            Ok(Secret::Password(secret::password_from(path)?))
-        } else if let Some(path) = &self.key_hex_file {
-            Ok(Secret::KeyHex(secret::key_from(path)?))
-        } else if let Some(path) = &self.key_base64_file {
-            Ok(Secret::KeyBase64(secret::key_from(path)?))
-        } else {
-            prompt::password(peer).map(Secret::Password)
-        }
-    }
-}
-
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Fields<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    password: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_hex: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_base64: Option<&'a str>,
+    #[serde(flatten)]
+    secret: SecretField<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     algorithm: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,7 +185,7 @@ tcp-options = \"exclude\"
             &["192.0.2.1", "--port=0"],
             &["192.0.2.1", "--ttl-security=0"],
             &["192.0.2.1", "--ttl-security=255"],
-            &["192.0.2.1", "--algorithm=md5"],
+            &["192.0.2.1", "--algorithm=rot13"],
             &["192.0.2.1", "--tcp-options=some"],
             &["192.0.2.1", "--password-file=a", "--key-hex-file=b"],
             &[],

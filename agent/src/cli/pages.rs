@@ -76,7 +76,7 @@ mod tests {
     fn every_shell_has_completions() {
         for shell in Shell::value_variants() {
             let script = String::from_utf8(completion_script(Cli::command(), *shell)).unwrap();
-            for word in ["neighbor", "password-file", "watch", "genkey"] {
+            for word in ["neighbor", "password-file", "watch", "genkey", "retire", "send-lifetime", "diff"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }
@@ -93,6 +93,12 @@ mod tests {
             ("tcpauth-neighbor.1", "add"),
             ("tcpauth-neighbor-add.1", "password"),
             ("tcpauth-session-show.1", "watch"),
+            ("tcpauth-key.1", "on both routers"),
+            ("tcpauth-key-add.1", "First step"),
+            ("tcpauth-key-roll.1", "The exit code is 0 once the key is rolled"),
+            ("tcpauth-key-retire.1", "force"),
+            ("tcpauth-config-diff.1", "differs"),
+            ("tcpauth-config-write.1", "running configuration"),
             ("tcpauth-purge.1", "yes"),
             ("tcpauth-verify.1", "capture"),
             ("tcpauth-check.1", "configuration"),

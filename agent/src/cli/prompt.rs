@@ -11,26 +11,26 @@ use zeroize::Zeroizing;
 
 use super::failure::Failure;
 
-/// The neighbour's password, asked for twice at the terminal without echo.
+/// The password for `whom`, asked for twice at the terminal without echo.
 ///
 /// # Errors
 /// If there is no terminal, Ctrl-C was typed, nothing was typed, or the two differ.
-pub fn password(peer: &str) -> Result<Zeroizing<String>, Failure> {
+pub fn password(whom: &str) -> Result<Zeroizing<String>, Failure> {
     // The prompt turns Ctrl-C into this signal before it has restored the terminal: it must not kill.
     let _interrupt = signal(SignalKind::interrupt())?;
     let _silence = Silence::of_terminal().map_err(|error| no_terminal(&error))?;
-    twice(peer, |prompt| rpassword::prompt_password(prompt))
+    twice(whom, |prompt| rpassword::prompt_password(prompt))
 }
 
 /// A password asked for twice; `read` shows the prompt and reads a line.
-fn twice(peer: &str, mut read: impl FnMut(&str) -> io::Result<String>) -> Result<Zeroizing<String>, Failure> {
+fn twice(whom: &str, mut read: impl FnMut(&str) -> io::Result<String>) -> Result<Zeroizing<String>, Failure> {
     let mut ask = |prompt: &str| match read(prompt).map(Zeroizing::new) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             Err(Failure::Failed("interrupted; nothing was changed".to_owned()))
         }
         read => read.map_err(|error| no_terminal(&error)),
     };
-    let password = ask(&format!("Password for {peer}: "))?;
+    let password = ask(&format!("Password for {whom}: "))?;
     if password.is_empty() {
         return Err(Failure::Failed("no password was typed; nothing was changed".to_owned()));
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::control::protocol::{
-    AgentStatus, Counts, Event, InterfaceStatus, LastDrop, NeighborStatus, SessionStatus, Status,
+    AgentStatus, Counts, Event, InterfaceStatus, KeyStatus, LastDrop, NeighborKeys, NeighborStatus,
+    SessionStatus, Status,
 };
 
 /// A router with one good, one failing and one idle neighbour.
@@ -82,6 +83,53 @@ pub fn session() -> SessionStatus {
     }
 }
 
+/// Three keys on their way from the first to the second.
+pub fn keys() -> NeighborKeys {
+    NeighborKeys {
+        neighbor: "192.0.2.1".to_owned(),
+        chain: Some("backbone".to_owned()),
+        open_sessions: 500,
+        rolled_sessions: 312,
+        closes: Some("2027-03-01T00:00:00Z".to_owned()),
+        keys: vec![
+            KeyStatus { sending_sessions: 188, receiving_sessions: 100, ..key(1) },
+            KeyStatus {
+                recv_id: 12,
+                algorithm: "aes-128-cmac-96".to_owned(),
+                send_lifetime: "2026-11-20T00:00:00Z/2027-03-01T00:00:00Z".to_owned(),
+                preferred: true,
+                sending_sessions: 312,
+                receiving_sessions: 400,
+                switched_seconds_ago: Some(192),
+                ..key(2)
+            },
+            KeyStatus {
+                algorithm: "hmac-sha-256-128".to_owned(),
+                send_lifetime: "never".to_owned(),
+                state: "accept-only".to_owned(),
+                ..key(3)
+            },
+        ],
+    }
+}
+
+/// A key that is valid always and that no session uses.
+pub fn key(number: u8) -> KeyStatus {
+    KeyStatus {
+        number: number.into(),
+        send_id: number,
+        recv_id: number,
+        algorithm: "hmac-sha-1-96".to_owned(),
+        send_lifetime: "always".to_owned(),
+        accept_lifetime: "always".to_owned(),
+        state: "valid".to_owned(),
+        preferred: false,
+        sending_sessions: 0,
+        receiving_sessions: 0,
+        switched_seconds_ago: None,
+    }
+}
+
 /// One event of each kind.
 pub fn events() -> Vec<Event> {
     vec![
@@ -101,6 +149,13 @@ pub fn events() -> Vec<Event> {
             neighbor: "192.0.2.1".to_owned(),
             session: "192.0.2.2:40000 > 192.0.2.1:179".to_owned(),
             state: "established".to_owned(),
+        },
+        Event::Key {
+            time: 1_709_251_201.0,
+            neighbor: "192.0.2.1".to_owned(),
+            key: Some(2),
+            state: "preferred".to_owned(),
+            text: "key 2 is preferred".to_owned(),
         },
         Event::Missed { count: 3 },
     ]

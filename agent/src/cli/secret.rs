@@ -4,12 +4,28 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use serde::Serialize;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::failure::Failure;
+use super::{failure::Failure, prompt};
+
+/// Files that a secret may come from; `-` is standard input.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+pub struct SecretArgs {
+    /// Read the password from FILE, or from standard input if it is `-`
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Read a key in hex, as genkey makes it, from FILE or `-`
+    #[arg(long, value_name = "FILE")]
+    pub key_hex_file: Option<PathBuf>,
+    /// Read a key in base64 from FILE or `-`
+    #[arg(long, value_name = "FILE")]
+    pub key_base64_file: Option<PathBuf>,
+}
 
 /// A neighbour's secret, in the form it was given. Has no `Debug`.
 pub enum Secret {
@@ -19,6 +35,47 @@ pub enum Secret {
     KeyHex(Zeroizing<String>),
     /// Octets in base64.
     KeyBase64(Zeroizing<String>),
+}
+
+/// A secret as its field in a TOML document.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretField<'a> {
+    /// `password`.
+    Password(&'a str),
+    /// `key-hex`.
+    KeyHex(&'a str),
+    /// `key-base64`.
+    KeyBase64(&'a str),
+}
+
+impl SecretArgs {
+    /// The secret: from the file that was named, or asked for at the terminal as the password for `whom`.
+    ///
+    /// # Errors
+    /// As [`password_from`]; or if there is no terminal, or nothing or two different passwords were typed.
+    pub fn read(&self, whom: &str) -> Result<Secret, Failure> {
+        if let Some(path) = &self.password_file {
+            Ok(Secret::Password(password_from(path)?))
+        } else if let Some(path) = &self.key_hex_file {
+            Ok(Secret::KeyHex(key_from(path)?))
+        } else if let Some(path) = &self.key_base64_file {
+            Ok(Secret::KeyBase64(key_from(path)?))
+        } else {
+            prompt::password(whom).map(Secret::Password)
+        }
+    }
+}
+
+impl Secret {
+    /// The secret's field.
+    pub fn field(&self) -> SecretField<'_> {
+        match self {
+            Self::Password(password) => SecretField::Password(password),
+            Self::KeyHex(key) => SecretField::KeyHex(key),
+            Self::KeyBase64(key) => SecretField::KeyBase64(key),
+        }
+    }
 }
 
 /// The password in a file, or on standard input if `path` is `-`. As for `password-file` in the configuration, one
@@ -104,7 +161,7 @@ const LONGEST: usize = 16_384;
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::fs;
 
     use super::*;
 

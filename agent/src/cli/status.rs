@@ -14,14 +14,19 @@ use crate::control::{
     protocol::{AgentStatus, InterfaceStatus, NeighborStatus, Status},
 };
 
-/// Show the status. The exit code says whether a neighbour is failing.
+/// Show the status. The exit code says whether a neighbour is failing or closed.
 pub async fn run(client: &Client, output: Output) -> Result<ExitCode, Failure> {
     let status = client.status().await?;
     output.result(&status, |colour| text(&status, colour))?;
     Ok(exit_code(&status))
 }
 
-/// In which colour a neighbour's or session's state is shown.
+/// In which colour a neighbour's state is shown: one without a valid key is `closed`, as an ended session is.
+pub fn paint_of_neighbor(state: &str) -> Paint {
+    if state == "closed" { Paint::Bad } else { paint_of(state) }
+}
+
+/// In which colour a session's state is shown.
 pub fn paint_of(state: &str) -> Paint {
     match state {
         "established" => Paint::Good,
@@ -32,7 +37,7 @@ pub fn paint_of(state: &str) -> Paint {
 }
 
 fn exit_code(status: &Status) -> ExitCode {
-    if status.neighbors.iter().any(|neighbor| neighbor.state == "failing") {
+    if status.neighbors.iter().any(|neighbor| matches!(neighbor.state.as_str(), "failing" | "closed")) {
         NEIGHBOR_FAILING.into()
     } else {
         ExitCode::SUCCESS
@@ -99,7 +104,7 @@ fn neighbors(neighbors: &[NeighborStatus]) -> Table {
     for neighbor in neighbors {
         let counters = &neighbor.counters;
         let dropped: u64 = counters.dropped.values().sum();
-        let paint = paint_of(&neighbor.state);
+        let paint = paint_of_neighbor(&neighbor.state);
         table.row(
             vec![
                 Cell::text(&neighbor.peer),
@@ -182,5 +187,16 @@ no neighbors are configured
         assert_eq!(exit_code(&status), ExitCode::from(4));
         status.neighbors.retain(|neighbor| neighbor.state != "failing");
         assert_eq!(exit_code(&status), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_neighbor_without_a_valid_key_shows_in_the_exit_code_and_in_red() {
+        let mut status = samples::status();
+        status.neighbors.truncate(1);
+        assert_eq!(exit_code(&status), ExitCode::SUCCESS);
+        status.neighbors[0].state = "closed".to_owned();
+        assert_eq!(exit_code(&status), ExitCode::from(4));
+        let shown = text(&status, Colour::On);
+        assert!(shown.contains("\x1b[31mclosed\x1b[0m"), "{shown}");
     }
 }

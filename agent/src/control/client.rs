@@ -14,7 +14,7 @@ use tokio::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::protocol::{Answer, Event, NeighborStatus, Request, SessionStatus, Status};
+use super::protocol::{Answer, Event, NeighborKeys, NeighborStatus, Request, SessionStatus, Status};
 use crate::instance::Instance;
 
 /// Asks one instance's daemon; a connection for each request.
@@ -54,6 +54,22 @@ impl Client {
     pub async fn sessions(&self) -> Result<Vec<SessionStatus>, ClientError> {
         match self.ask(Request::Sessions).await? {
             Answer::Sessions(sessions) => Ok(sessions),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The keys of all neighbours, or of the one configured as `peer`.
+    pub async fn keys(&self, peer: Option<String>) -> Result<Vec<NeighborKeys>, ClientError> {
+        match self.ask(Request::Keys { peer }).await? {
+            Answer::Keys(keys) => Ok(keys),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How the running configuration differs from the file, a difference a line.
+    pub async fn differences(&self) -> Result<Vec<String>, ClientError> {
+        match self.ask(Request::ConfigDiff).await? {
+            Answer::Differences(differences) => Ok(differences),
             other => Err(unexpected(&other)),
         }
     }
@@ -101,7 +117,7 @@ impl Client {
         let mut stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.connect_error(error))?;
         let line = line(&request);
-        if let Request::NeighborAdd { toml, .. } = &mut request {
+        if let Request::NeighborAdd { toml, .. } | Request::KeyAdd { toml, .. } = &mut request {
             toml.zeroize();
         }
         stream.write_all(&line.map_err(ClientError::NotUnderstood)?).await.map_err(ClientError::Lost)?;
@@ -219,7 +235,10 @@ fn unit(instance: &Instance) -> String {
 
 /// A request on its line, in memory that is wiped: it may carry a secret.
 fn line(request: &Request) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
-    let secret_len = if let Request::NeighborAdd { toml, .. } = request { toml.len() } else { 0 };
+    let secret_len = match request {
+        Request::NeighborAdd { toml, .. } | Request::KeyAdd { toml, .. } => toml.len(),
+        _ => 0,
+    };
     // JSON makes at most six octets of one: the buffer never grows and leaves no copy behind.
     let mut line = Zeroizing::new(Vec::with_capacity(1024 + 6 * secret_len));
     serde_json::to_writer(&mut *line, request)?;
@@ -295,6 +314,18 @@ mod tests {
         let (client, asked) = client_of(dir.path(), on_a_line(&Answer::Sessions(sessions.clone())));
         assert_eq!(json(&client.sessions().await.unwrap()), json(&sessions));
         assert_eq!(asked.recv().unwrap(), serde_json::json!({ "request": "sessions" }));
+
+        let dir = tempfile::tempdir().unwrap();
+        let keys = vec![samples::keys()];
+        let (client, asked) = client_of(dir.path(), on_a_line(&Answer::Keys(keys.clone())));
+        assert_eq!(json(&client.keys(None).await.unwrap()), json(&keys));
+        assert_eq!(asked.recv().unwrap(), serde_json::json!({ "request": "keys", "peer": null }));
+
+        let dir = tempfile::tempdir().unwrap();
+        let differences = vec!["neighbor 192.0.2.1: key 2 is not in the file".to_owned()];
+        let (client, asked) = client_of(dir.path(), on_a_line(&Answer::Differences(differences.clone())));
+        assert_eq!(client.differences().await.unwrap(), differences);
+        assert_eq!(asked.recv().unwrap(), serde_json::json!({ "request": "config-diff" }));
 
         for (request, expected) in [
             (Request::Reload, serde_json::json!({ "request": "reload" })),
