@@ -1,27 +1,26 @@
 //! The command `tcpauth` as a process: exit codes, prompts at a terminal, what `ps` would show.
 
+#[path = "cli/keys.rs"]
+mod keys;
+#[path = "cli/process.rs"]
+mod process;
+
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixListener, process::CommandExt},
-    },
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixListener,
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
+    process::Stdio,
 };
 
 use nix::{
-    pty::openpty,
     sys::{
         signal::{Signal, kill},
         termios::{LocalFlags, tcgetattr},
     },
     unistd::Pid,
 };
+use process::{at_a_terminal, daemon, tcpauth};
 use serde_json::{Value, json};
 
 #[test]
@@ -239,97 +238,6 @@ fn keys_are_of_the_length_asked_for_and_never_the_same() {
     assert_eq!(key.lines().count(), 1);
     assert_ne!(genkey(&[]), key);
     assert_eq!(genkey(&["--bits=128", "--format=base64"]).len(), 24 + 1);
-}
-
-/// `tcpauth` that talks to `socket`, without colour of the environment's choice.
-fn tcpauth(socket: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tcpauth"));
-    command.env("NO_COLOR", "1").args(["--instance", "cli-test", "--socket"]).arg(socket);
-    command
-}
-
-/// A daemon that gives one answer a connection, then goes and removes its socket. Its requests come on the channel.
-fn daemon(socket: &Path, answers: &[&Value]) -> mpsc::Receiver<Value> {
-    let listener = UnixListener::bind(socket).unwrap();
-    let (requests, received) = mpsc::channel();
-    let answers: Vec<_> = answers.iter().map(|answer| format!("{answer}\n")).collect();
-    let socket = socket.to_owned();
-    thread::spawn(move || {
-        for answer in answers {
-            let mut stream = listener.accept().unwrap().0;
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).unwrap();
-            // The test may not care for what was asked.
-            let _ = requests.send(serde_json::from_str(&line).unwrap());
-            stream.write_all(answer.as_bytes()).unwrap();
-        }
-        fs::remove_file(&socket).unwrap();
-    });
-    received
-}
-
-/// The operator's side of a terminal.
-struct Terminal {
-    master: File,
-    seen: mpsc::Receiver<Vec<u8>>,
-    unread: String,
-}
-
-/// Start `command` with a terminal of its own.
-fn at_a_terminal(command: &mut Command) -> (Terminal, Child) {
-    let pty = openpty(None, None).unwrap();
-    let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-    command.stdin(stdio(&pty.slave)).stdout(stdio(&pty.slave)).stderr(stdio(&pty.slave));
-    let slave = pty.slave.as_raw_fd();
-    // SAFETY: both calls are async-signal-safe, and `slave` stays open until the child has been started.
-    unsafe {
-        command.pre_exec(move || {
-            nix::unistd::setsid()?;
-            if libc::ioctl(slave, libc::TIOCSCTTY, 0) < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    let child = command.spawn().unwrap();
-    let master = File::from(pty.master);
-    let mut reader = master.try_clone().unwrap();
-    let (sender, seen) = mpsc::channel();
-    thread::spawn(move || {
-        let mut chunk = [0; 1024];
-        while let Ok(count @ 1..) = reader.read(&mut chunk) {
-            if sender.send(chunk[..count].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    (Terminal { master, seen, unread: String::new() }, child)
-}
-
-impl Terminal {
-    /// What is shown until and with `text`, which must come within ten seconds.
-    fn until(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            if let Some(at) = self.unread.find(text) {
-                let rest = self.unread.split_off(at + text.len());
-                return std::mem::replace(&mut self.unread, rest);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.seen.recv_timeout(left) {
-                Ok(chunk) => self.unread += &String::from_utf8_lossy(&chunk),
-                Err(_) => panic!("{text:?} does not come after {:?}", self.unread),
-            }
-        }
-    }
-
-    fn line(&mut self, text: &str) {
-        writeln!(self.master, "{text}").unwrap();
-    }
-
-    fn write_all(&mut self, octets: &[u8]) -> std::io::Result<()> {
-        self.master.write_all(octets)
-    }
 }
 
 fn status(states: &[&str]) -> Value {

@@ -114,12 +114,12 @@ impl Client {
     }
 
     async fn send(&self, mut request: Request) -> Result<BufReader<UnixStream>, ClientError> {
-        let mut stream =
-            UnixStream::connect(&self.socket).await.map_err(|error| self.connect_error(error))?;
         let line = line(&request);
         if let Request::NeighborAdd { toml, .. } | Request::KeyAdd { toml, .. } = &mut request {
             toml.zeroize();
         }
+        let mut stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.connect_error(error))?;
         stream.write_all(&line.map_err(ClientError::NotUnderstood)?).await.map_err(ClientError::Lost)?;
         Ok(BufReader::new(stream))
     }
