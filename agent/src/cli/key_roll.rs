@@ -16,7 +16,7 @@ use super::{
 };
 use crate::control::{
     client::Client,
-    protocol::{Answer, NeighborKeys, Request},
+    protocol::{Answer, KeyStatus, NeighborKeys, Request},
 };
 
 /// What to roll, and how long to follow it.
@@ -95,6 +95,12 @@ impl RollArgs {
 const PERIOD: Duration = Duration::from_millis(250);
 /// Back to the start of the terminal's line, and clear it.
 const REDRAW: &str = "\r\x1b[K";
+/// Said of sessions whose peer chooses when we send with the new key.
+const NOTHING_LOST: &str = "nothing is lost: these sessions go on with their older key, and move by themselves once \
+                            their peer has the new key and has rolled it too";
+/// Said of sessions whose peer cannot choose.
+const NO_KEY_ID: &str = "over TCP-MD5, and among keys that share an id, we may send with the new key already: nothing \
+                         is lost if the peer has it; if not, add it there now";
 /// So many neighbours that are waited for are named.
 const NAMED: usize = 10;
 
@@ -138,11 +144,12 @@ impl<'a> Progress<'a> {
         if let more @ 1.. = self.waiting.len().saturating_sub(NAMED) {
             lines.push(format!("  and {} more: `tcpauth key show`", human::plural(more as u64, "neighbor")));
         }
-        lines.push(
-            "nothing is lost: these sessions go on with their older key, and move by themselves once their peer has \
-             the new key and has rolled it too"
-                .to_owned(),
-        );
+        if self.waiting.iter().any(|neighbor| can_ask(neighbor)) {
+            lines.push(NOTHING_LOST.to_owned());
+        }
+        if !self.waiting.iter().all(|neighbor| can_ask(neighbor)) {
+            lines.push(NO_KEY_ID.to_owned());
+        }
         lines.join("\n")
     }
 }
@@ -150,6 +157,19 @@ impl<'a> Progress<'a> {
 /// Open sessions that do not use the preferred key in both directions yet.
 fn waiting_sessions(neighbor: &NeighborKeys) -> u64 {
     neighbor.open_sessions.saturating_sub(neighbor.rolled_sessions)
+}
+
+/// Whether each side can ask the other for the preferred key by its KeyID (RFC 5925, 6.1): TCP-MD5 has none, and
+/// one that several keys share names none of them. Then we begin to send with it unasked.
+fn can_ask(neighbor: &NeighborKeys) -> bool {
+    let shares = |a: &KeyStatus, b: &KeyStatus| {
+        a.number != b.number && (a.send_id == b.send_id || a.recv_id == b.recv_id)
+    };
+    neighbor
+        .keys
+        .iter()
+        .filter(|key| key.preferred)
+        .all(|key| key.algorithm != "md5" && !neighbor.keys.iter().any(|other| shares(key, other)))
 }
 
 fn waits_for(neighbor: &NeighborKeys) -> String {
@@ -214,6 +234,23 @@ rolled 812 of 1001 sessions, 3.1 s
 nothing is lost: these sessions go on with their older key, and move by themselves once their peer has the new key \
 and has rolled it too";
         assert_eq!(Progress::of(&neighbors).result(ELAPSED), expected);
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_asked_must_have_the_key() {
+        let mut md5 = neighbor("192.0.2.1", 0, 1);
+        for key in &mut md5.keys {
+            "md5".clone_into(&mut key.algorithm);
+        }
+        let mut shared = neighbor("192.0.2.1", 0, 1);
+        shared.keys[0].recv_id = shared.keys[1].recv_id;
+        for unasked in [md5, shared] {
+            let result = Progress::of(std::slice::from_ref(&unasked)).result(ELAPSED);
+            assert!(result.ends_with(NO_KEY_ID) && !result.contains(NOTHING_LOST), "{result}");
+            let both = [neighbor("192.0.2.2", 0, 1), unasked];
+            let result = Progress::of(&both).result(ELAPSED);
+            assert!(result.ends_with(&format!("{NOTHING_LOST}\n{NO_KEY_ID}")), "{result}");
+        }
     }
 
     #[test]
