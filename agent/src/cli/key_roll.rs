@@ -144,11 +144,13 @@ impl<'a> Progress<'a> {
         if let more @ 1.. = self.waiting.len().saturating_sub(NAMED) {
             lines.push(format!("  and {} more: `tcpauth key show`", human::plural(more as u64, "neighbor")));
         }
-        if self.waiting.iter().any(|neighbor| can_ask(neighbor)) {
-            lines.push(NOTHING_LOST.to_owned());
-        }
-        if !self.waiting.iter().all(|neighbor| can_ask(neighbor)) {
-            lines.push(NO_KEY_ID.to_owned());
+        // Without a preferred key there is no comfort.
+        let asks = |neighbor: &&NeighborKeys| preferred(neighbor).map(|key| can_ask_for(key, &neighbor.keys));
+        let asks: Vec<_> = self.waiting.iter().filter_map(asks).collect();
+        for (whether, said) in [(true, NOTHING_LOST), (false, NO_KEY_ID)] {
+            if asks.contains(&whether) {
+                lines.push(said.to_owned());
+            }
         }
         lines.join("\n")
     }
@@ -159,17 +161,17 @@ fn waiting_sessions(neighbor: &NeighborKeys) -> u64 {
     neighbor.open_sessions.saturating_sub(neighbor.rolled_sessions)
 }
 
-/// Whether each side can ask the other for the preferred key by its KeyID (RFC 5925, 6.1): TCP-MD5 has none, and
-/// one that several keys share names none of them. Then we begin to send with it unasked.
-fn can_ask(neighbor: &NeighborKeys) -> bool {
-    let shares = |a: &KeyStatus, b: &KeyStatus| {
-        a.number != b.number && (a.send_id == b.send_id || a.recv_id == b.recv_id)
+fn preferred(neighbor: &NeighborKeys) -> Option<&KeyStatus> {
+    neighbor.keys.iter().find(|key| key.preferred)
+}
+
+/// Whether each side can ask the other for `key` by its KeyID (RFC 5925, 6.1): TCP-MD5 has none, and one that
+/// several of the neighbour's `keys` share names none of them. Then we begin to send with it unasked.
+fn can_ask_for(key: &KeyStatus, keys: &[KeyStatus]) -> bool {
+    let shares = |other: &KeyStatus| {
+        other.number != key.number && (other.send_id == key.send_id || other.recv_id == key.recv_id)
     };
-    neighbor
-        .keys
-        .iter()
-        .filter(|key| key.preferred)
-        .all(|key| key.algorithm != "md5" && !neighbor.keys.iter().any(|other| shares(key, other)))
+    key.algorithm != "md5" && !keys.iter().any(shares)
 }
 
 fn waits_for(neighbor: &NeighborKeys) -> String {
@@ -177,7 +179,7 @@ fn waits_for(neighbor: &NeighborKeys) -> String {
     let waiting = waiting_sessions(neighbor);
     let verb = if waiting == 1 { "waits" } else { "wait" };
     let sessions = human::plural(neighbor.open_sessions, "session");
-    match neighbor.keys.iter().find(|key| key.preferred) {
+    match preferred(neighbor) {
         Some(key) => format!(
             "neighbor {name}: {waiting} of {sessions} {verb} for the peer (key {}: we send with it on {}, the peer on {})",
             key.number, key.sending_sessions, key.receiving_sessions
@@ -251,6 +253,14 @@ and has rolled it too";
             let result = Progress::of(&both).result(ELAPSED);
             assert!(result.ends_with(&format!("{NOTHING_LOST}\n{NO_KEY_ID}")), "{result}");
         }
+    }
+
+    #[test]
+    fn a_neighbour_without_a_preferred_key_is_no_comfort() {
+        let mut closed = neighbor("192.0.2.1", 0, 1);
+        closed.keys.clear();
+        let result = Progress::of(&[closed]).result(ELAPSED);
+        assert!(result.ends_with("1 of 1 session waits: no key may be sent with now"), "{result}");
     }
 
     #[test]
