@@ -43,7 +43,7 @@ fn native_linux_captures_verify() {
     for name in ONE_KEY {
         let config = config(name, Router::Client, 0);
         let file = vector(&format!("{name}.pcap"));
-        assert_good(&file, &config.neighbors[0].keys.first(), "1790", frames(name).len());
+        assert_good(&file, config.neighbors[0].keys.first(), "1790", frames(name).len());
     }
 }
 
