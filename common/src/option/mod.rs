@@ -17,6 +17,10 @@ mod walk;
 pub const MAX_HEADER: u32 = 60;
 /// TCP header without options, octets.
 pub const BASE_HEADER: u32 = 20;
+/// Length of a TCP-MD5 option, octets: kind, length, digest (RFC 2385, 3.0).
+pub const MD5_LEN: u32 = 18;
+/// Length of a timestamps option, octets (RFC 7323, 3.2).
+pub const TIMESTAMPS_LEN: u32 = 10;
 
 /// Option kinds (IANA, TCP option kind numbers).
 pub mod kind {
@@ -30,6 +34,8 @@ pub mod kind {
     pub const WINDOW_SCALE: u8 = 3;
     /// Selective acknowledgment.
     pub const SACK: u8 = 5;
+    /// Timestamps (RFC 7323).
+    pub const TIMESTAMPS: u8 = 8;
     /// TCP-MD5 (RFC 2385).
     pub const MD5: u8 = 19;
     /// TCP-AO (RFC 5925).

@@ -33,6 +33,18 @@ fn finds_ao_behind_timestamps() {
 }
 
 #[test]
+fn finds_md5_and_timestamps() {
+    let mut options = vec![1, 1, 19, 18];
+    options.extend([0xaa; 16]);
+    options.extend(TIMESTAMPS);
+    let walk = OptionWalk::run(&header(&options));
+    assert_eq!((walk.md5_at, walk.timestamps_at, walk.ao_at, walk.authentications), (22, 42, 0, 1));
+    // Of another length it is one all the same, without a digest.
+    let walk = OptionWalk::run(&header(&[19, 4, 0, 0, 8, 4, 0, 0]));
+    assert_eq!((walk.md5_at, walk.timestamps_at, walk.authentications, walk.malformed), (0, 0, 1, 0));
+}
+
+#[test]
 fn counts_both_authentication_options() {
     let mut options = vec![19, 18];
     options.extend([0; 16]);

@@ -1,6 +1,6 @@
 //! The walk over a header's options, one option a step.
 
-use super::{BASE_HEADER, Header, MAX_HEADER, is_unwanted, kind};
+use super::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, is_unwanted, kind};
 
 /// What the options of a segment were found to be. Offsets are from the start of the TCP header; 0: absent.
 #[repr(C)]
@@ -26,6 +26,10 @@ pub struct OptionWalk {
     pub unwanted: u32,
     /// 1: the list was ended before the header's end. What is put behind would not be seen.
     pub ended: u32,
+    /// Offset of the first TCP-MD5 option of the right length.
+    pub md5_at: u32,
+    /// Offset of the timestamps option.
+    pub timestamps_at: u32,
     /// Zero.
     pub reserved: u32,
     /// 1: an option runs past the end, or is shorter than its own head.
@@ -50,6 +54,8 @@ impl OptionWalk {
             kept: 0,
             unwanted: 0,
             ended: 0,
+            md5_at: 0,
+            timestamps_at: 0,
             reserved: 0,
             malformed: 0,
         }
@@ -83,6 +89,12 @@ impl OptionWalk {
                 self.ao_at = at;
                 self.ao_len = len;
             }
+            if kind == kind::MD5 && len == MD5_LEN && self.md5_at == 0 {
+                self.md5_at = at;
+            }
+        }
+        if kind == kind::TIMESTAMPS && len == TIMESTAMPS_LEN {
+            self.timestamps_at = at;
         }
         if kind == kind::MSS && len == 4 {
             self.mss_at = at;
