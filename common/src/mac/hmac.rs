@@ -1,12 +1,6 @@
 //! HMAC (RFC 2104) over SHA-1 and SHA-256, from the two hash states of a prepared key.
 
-use super::{INPUT_WORDS, Workspace, mark_end, sha1, sha256};
-
-/// Words of a hash block.
-const BLOCK_WORDS: u32 = 16;
-
-/// Largest index of a block in the input; a mask too.
-const LAST_BLOCK: u32 = INPUT_WORDS as u32 / BLOCK_WORDS - 1;
+use super::{BLOCK_WORDS, INPUT_WORDS, LAST_BLOCK, Workspace, pad, sha1, sha256};
 
 #[inline(always)]
 pub(super) fn start(ws: &mut Workspace, len: u32) -> u32 {
@@ -15,21 +9,10 @@ pub(super) fn start(ws: &mut Workspace, len: u32) -> u32 {
         ws.state[i] = ws.key.words[i];
         i += 1;
     }
-    // 0x80, zeros, and the length in bits as 8 octets fill the last block.
-    let blocks = (((len + 8) >> 6) + 1) & LAST_BLOCK;
-    let mut word = mark_end(ws, len);
-    let end = blocks * BLOCK_WORDS;
-    let mut i = 0;
-    while i < BLOCK_WORDS + 1 {
-        if word < end {
-            ws.input[word as usize & (INPUT_WORDS - 1)] = 0;
-        }
-        word += 1;
-        i += 1;
-    }
+    let blocks = pad(ws, len);
     // The block of the inner pad went before.
     let bits = (64 + len) << 3;
-    ws.input[end.wrapping_sub(1) as usize & (INPUT_WORDS - 1)] = bits.to_be();
+    ws.input[(blocks * BLOCK_WORDS).wrapping_sub(1) as usize & (INPUT_WORDS - 1)] = bits.to_be();
     ws.blocks = blocks;
     blocks
 }

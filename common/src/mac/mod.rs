@@ -9,15 +9,21 @@
 //! |---|---|---|
 //! | HMAC-SHA-1, HMAC-SHA-256 | one block of 64 octets | hash states after the inner pad (0 to 7) and the outer pad (8 to 15) |
 //! | AES-128-CMAC | four blocks of 16 octets | key (0 to 3), K1 (4 to 7), big-endian values |
+//! | SipHash-2-4 | sixteen words of 8 octets | the four variables before the first word (0 to 7), lower half first |
+//! | MD5 | one block of 64 octets | none: the password is the end of the input, put there from the [`password`] |
+
+pub use md5::{MAX_PASSWORD, password};
 
 use crate::{Algorithm, layout::KeyMaterial};
 
 mod aes;
 mod cmac;
 mod hmac;
+mod md5;
 pub(crate) mod oneshot;
 mod sha1;
 mod sha256;
+mod siphash;
 
 /// Words of [`Workspace::input`].
 pub const INPUT_WORDS: usize = 4096;
@@ -25,15 +31,21 @@ pub const INPUT_WORDS: usize = 4096;
 /// The longest input of a MAC, in octets: room for the padding stays behind it.
 pub const MAX_INPUT: u32 = (INPUT_WORDS * 4 - 128) as u32;
 
-/// Where a MAC is computed. Holds secrets: no `Debug`.
-#[repr(C)]
+/// Words of a hash block.
+const BLOCK_WORDS: u32 = 16;
+
+/// Largest index of a hash block in the input; a mask too.
+const LAST_BLOCK: u32 = INPUT_WORDS as u32 / BLOCK_WORDS - 1;
+
+/// Where a MAC is computed. Holds secrets: no `Debug`. Aligned so that two words can be loaded as one.
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Workspace {
     /// The octets to authenticate, as they lie in memory. Padding is written behind them.
     pub input: [u32; INPUT_WORDS],
     /// SHA: message schedule. AES: round keys.
     pub schedule: [u32; 80],
-    /// SHA: hash state. AES-CMAC: the chaining value (4 words).
+    /// SHA, MD5: hash state. AES-CMAC: the chaining value (4 words). SipHash: the four variables, lower half first.
     pub state: [u32; 8],
     /// The MAC after [`finish`], its first 16 octets as they lie in memory.
     pub mac: [u32; 4],
@@ -87,8 +99,8 @@ impl Workspace {
     }
 }
 
-/// The key material of a traffic key, computed once per key. An AES key is cut or zero-padded to 16
-/// octets; an HMAC key may have any length.
+/// The key material of a traffic key, computed once per key. An AES or SipHash key is cut or zero-padded to 16
+/// octets; an HMAC key may have any length; of MD5 see [`password`].
 pub fn prepare(algorithm: Algorithm, traffic_key: &[u8]) -> KeyMaterial {
     match algorithm {
         Algorithm::HmacSha1_96 => oneshot::hmac_key(oneshot::Hash::Sha1, traffic_key),
@@ -96,6 +108,8 @@ pub fn prepare(algorithm: Algorithm, traffic_key: &[u8]) -> KeyMaterial {
             oneshot::hmac_key(oneshot::Hash::Sha256, traffic_key)
         }
         Algorithm::Aes128Cmac96 => cmac::prepare(traffic_key),
+        Algorithm::SipHash2_4_96 => siphash::prepare(traffic_key),
+        Algorithm::Md5 => KeyMaterial::default(),
     }
 }
 
@@ -106,6 +120,8 @@ pub fn start(ws: &mut Workspace, algorithm: Algorithm, len: u32) -> u32 {
     match algorithm {
         Algorithm::HmacSha1_96 | Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::start(ws, len),
         Algorithm::Aes128Cmac96 => cmac::start(ws, len),
+        Algorithm::SipHash2_4_96 => siphash::start(ws, len),
+        Algorithm::Md5 => md5::start(ws, len),
     }
 }
 
@@ -116,6 +132,8 @@ pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
         Algorithm::HmacSha1_96 => hmac::step_sha1(ws, index),
         Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::step_sha256(ws, index),
         Algorithm::Aes128Cmac96 => cmac::step(ws, index),
+        Algorithm::SipHash2_4_96 => siphash::step(ws, index),
+        Algorithm::Md5 => md5::step(ws, index),
     }
 }
 
@@ -126,6 +144,8 @@ pub fn finish(ws: &mut Workspace, algorithm: Algorithm, len: u32) {
         Algorithm::HmacSha1_96 => hmac::finish_sha1(ws),
         Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::finish_sha256(ws),
         Algorithm::Aes128Cmac96 => cmac::finish(ws, len),
+        Algorithm::SipHash2_4_96 => siphash::finish(ws),
+        Algorithm::Md5 => md5::finish(ws),
     }
 }
 
@@ -136,6 +156,24 @@ pub fn mac(ws: &mut Workspace, key: &KeyMaterial, algorithm: Algorithm, len: u32
         step(ws, algorithm, index);
     }
     finish(ws, algorithm, len);
+}
+
+/// Writes 0x80 and zeros behind an input of `len` octets, up to the end of the last hash block, whose last two words
+/// are for the length; returns the number of blocks.
+#[inline(always)]
+fn pad(ws: &mut Workspace, len: u32) -> u32 {
+    let blocks = (((len + 8) >> 6) + 1) & LAST_BLOCK;
+    let mut word = mark_end(ws, len);
+    let end = blocks * BLOCK_WORDS;
+    let mut i = 0;
+    while i < BLOCK_WORDS + 1 {
+        if word < end {
+            ws.input[word as usize & (INPUT_WORDS - 1)] = 0;
+        }
+        word += 1;
+        i += 1;
+    }
+    blocks
 }
 
 /// Writes 0x80 at octet `at` of the input and zeros to the end of its word; returns the index of the next.

@@ -62,11 +62,16 @@ impl Hash {
     }
 }
 
+/// The digest of `message`. Octets beyond its length are zero.
+pub(crate) fn digest(hash: Hash, message: &[u8]) -> [u8; 32] {
+    hash.digest(hash.initial(), 0, message)
+}
+
 /// The two hash states of an HMAC key (RFC 2104, 4); a key longer than a block is hashed first.
 pub(crate) fn hmac_key(hash: Hash, key: &[u8]) -> KeyMaterial {
     let mut block = [0; 64];
     if key.len() > block.len() {
-        block[..32].copy_from_slice(&hash.digest(hash.initial(), 0, key));
+        block[..32].copy_from_slice(&digest(hash, key));
     } else {
         block[..key.len()].copy_from_slice(key);
     }

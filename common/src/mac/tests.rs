@@ -3,7 +3,9 @@
 use ::aes::Aes128;
 use ::cmac::Cmac;
 use ::hmac::{Hmac, KeyInit, Mac};
+use ::md5::{Digest, Md5};
 use ::sha1::Sha1;
+use ::siphasher::sip128::SipHasher24;
 use proptest::prelude::*;
 use sha2::Sha256;
 
@@ -28,6 +30,11 @@ fn reference(algorithm: Algorithm, key: &[u8], message: &[u8]) -> [u8; 16] {
         Algorithm::HmacSha1_96 => first16::<Hmac<Sha1>>(key, message),
         Algorithm::Aes128Cmac96 => first16::<Cmac<Aes128>>(key, message),
         Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => first16::<Hmac<Sha256>>(key, message),
+        Algorithm::SipHash2_4_96 => {
+            SipHasher24::new_with_key(key.try_into().expect("16 octets")).hash(message).as_bytes()
+        }
+        // The key is in the message.
+        Algorithm::Md5 => Md5::digest(message).into(),
     }
 }
 
@@ -178,6 +185,54 @@ fn vectors_of_rfc_2202_and_rfc_4231() {
     ] {
         assert_eq!(hex::encode(ours(algorithm, key, message)), mac);
     }
+}
+
+/// Appendix A of "SipHash: a fast short-input PRF" has the input; the outputs of 128 bits are those of the authors'
+/// reference code (`vectors.h`).
+#[test]
+fn vectors_of_the_authors_of_siphash() {
+    let octets: Vec<u8> = (0..64).collect();
+    for (len, mac) in [
+        (0, "a3817f04ba25a8e66df67214c7550293"),
+        (1, "da87c1d86b99af44347659119b22fc45"),
+        (2, "8177228da4a45dc7fca38bdef60affe4"),
+        (3, "9c70b60c5267a94e5f33b6b02985ed51"),
+        (7, "a1f1ebbed8dbc153c0b84aa61ff08239"),
+        (8, "3b62a9ba6258f5610f83e264f31497b4"),
+        (15, "5493e99933b0a8117e08ec0f97cfc3d9"),
+        (63, "5150d1772f50834a503e069a973fbd7c"),
+    ] {
+        assert_eq!(hex::encode(ours(Algorithm::SipHash2_4_96, &octets[..16], &octets[..len])), mac, "{len}");
+    }
+}
+
+/// RFC 1321, A.5.
+#[test]
+fn vectors_of_rfc_1321() {
+    for (message, digest) in [
+        ("", "d41d8cd98f00b204e9800998ecf8427e"),
+        ("abc", "900150983cd24fb0d6963f7d28e17f72"),
+        ("abcdefghijklmnopqrstuvwxyz", "c3fcd3d76192e4007dfb496cca67e13b"),
+        (
+            "12345678901234567890123456789012345678901234567890123456789012345678901234567890",
+            "57edf4a22be3c955ac49da2e2107b67a",
+        ),
+    ] {
+        assert_eq!(hex::encode(ours(Algorithm::Md5, &[], message.as_bytes())), digest);
+    }
+}
+
+#[test]
+fn a_password_is_its_length_and_its_octets() {
+    for len in [1, 3, 4, 59, 60, 61, 79, 80] {
+        let octets = pattern(len);
+        let words: Vec<_> = password(&octets).iter().flat_map(|material| material.words).collect();
+        let memory: Vec<u8> = words[1..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(words[0] as usize, len);
+        assert_eq!(memory[..len], octets);
+        assert!(memory[len..].iter().all(|octet| *octet == 0), "{len}");
+    }
+    assert_eq!(password(&pattern(81))[0].words[0], 80);
 }
 
 proptest! {
