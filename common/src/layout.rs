@@ -230,6 +230,8 @@ pub struct Quartet {
 pub struct KeyMaterial {
     /// HMAC: hash state after the inner pad, then after the outer pad, 8 words each.
     /// AES-CMAC: the key (4 words), K1 (4 words), zeros.
+    /// SipHash: its four variables (8 words), zeros.
+    /// MD5: half of a password; [`KeySlot::send`] and [`KeySlot::recv`] are one ([`crate::mac::password`]).
     pub words: [u32; 16],
 }
 
@@ -333,6 +335,9 @@ impl Session {
     pub const PEER_ISN: u32 = 2;
     /// `syn_recv` and `syn_recv_isn` are set.
     pub const SYN_RECV: u32 = 4;
+    /// Our end is the client: it sent the first SYN. Of two SYNs that crossed, the end with the lower address, then
+    /// port, counts as the client.
+    pub const CLIENT: u32 = 8;
     /// In `seen`: a FIN was sealed.
     pub const FIN_SENT: u32 = 1;
     /// In `seen`: a FIN verified.

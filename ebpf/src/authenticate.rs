@@ -115,6 +115,10 @@ pub extern "C" fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> 
             Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
                 bpf_loop(MAX_STAGES, hmac_sha256 as *mut c_void, core::ptr::null_mut(), 0)
             }
+            Algorithm::SipHash2_4_96 => {
+                bpf_loop(MAX_STAGES, siphash as *mut c_void, core::ptr::null_mut(), 0)
+            }
+            Algorithm::Md5 => bpf_loop(MAX_STAGES, md5 as *mut c_void, core::ptr::null_mut(), 0),
         }
     };
     1
@@ -225,6 +229,14 @@ extern "C" fn hmac_sha256(index: u64, _: *mut c_void) -> i64 {
 
 extern "C" fn aes_cmac(index: u64, _: *mut c_void) -> i64 {
     stage(Algorithm::Aes128Cmac96, index as u32)
+}
+
+extern "C" fn siphash(index: u64, _: *mut c_void) -> i64 {
+    stage(Algorithm::SipHash2_4_96, index as u32)
+}
+
+extern "C" fn md5(index: u64, _: *mut c_void) -> i64 {
+    stage(Algorithm::Md5, index as u32)
 }
 
 /// The start, a step, or the end of a MAC over `scratch.mac_len` octets; 1 when it is done.

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""Verify the TCP-AO MAC of every segment in a pcap file.
+"""Verify the TCP-AO MAC, or the TCP-MD5 digest, of every segment in a pcap file.
 
-Shares no code with tcpauth: it was written from RFC 5925, RFC 5926 and draft-ietf-tcpm-tcp-ao-algs, with the
-standard library's hmac and, for AES-128-CMAC, the package `cryptography` (Debian: python3-cryptography).
+Shares no code with tcpauth: it was written from RFC 5925, RFC 5926, draft-ietf-tcpm-tcp-ao-algs, RFC 2385, the paper
+on SipHash and draft-rescorla-tcp-auth-arch-00, with the standard library's hmac and hashlib and, for AES-128-CMAC, the
+package `cryptography` (Debian: python3-cryptography).
 Beside the MACs it checks the IP header and TCP checksums and, with --mtu, the length of each packet.
 
 The last line of output is
@@ -43,15 +44,51 @@ def hmac_with(name):
 hmac_sha1, hmac_sha256 = hmac_with("sha1"), hmac_with("sha256")
 
 
+def siphash_2_4(key, message):
+    """SipHash-2-4 with 128 bits of output: 2 rounds a word, 4 at the end of each half."""
+    mask = 2**64 - 1
+    k0, k1 = struct.unpack("<QQ", key)
+    v = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D ^ 0xEE,
+         k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+
+    def rotated(value, bits):
+        return (value << bits | value >> (64 - bits)) & mask
+
+    def half_round(a, b, c, d, s, t):
+        v[a], v[c] = (v[a] + v[b]) & mask, (v[c] + v[d]) & mask
+        v[b], v[d] = rotated(v[b], s) ^ v[a], rotated(v[d], t) ^ v[c]
+        v[a] = rotated(v[a], 32)
+
+    def rounds(number):
+        for _ in range(number):
+            half_round(0, 1, 2, 3, 13, 16)
+            half_round(2, 1, 0, 3, 17, 21)
+
+    padded = message + bytes(7 - len(message) % 8) + bytes([len(message) % 256])
+    for (word,) in struct.iter_unpack("<Q", padded):
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    halves = []
+    for index, constant in ((2, 0xEE), (1, 0xDD)):
+        v[index] ^= constant
+        rounds(4)
+        halves.append(v[0] ^ v[1] ^ v[2] ^ v[3])
+    return struct.pack("<QQ", *halves)
+
+
+def as_it_is(master):
+    return master
+
+
+def condensed(prf, zero_key):
+    """RFC 5926, 3.1.1.2: a master key of another length than 16 octets goes through the PRF first."""
+    return lambda master: master if len(master) == 16 else prf(zero_key, master)[:16]
+
+
 def counter_kdf(prf, octets):
     """RFC 5926, 3.1.1: one round of the PRF."""
-    return lambda master, context: prf(master, b"\x01TCP-AO" + context + struct.pack("!H", octets * 8))
-
-
-def cmac_kdf(master, context):
-    """RFC 5926, 3.1.1.2: a master key of another length than 16 octets is condensed first."""
-    key = master if len(master) == 16 else aes_cmac(bytes(16), master)
-    return counter_kdf(aes_cmac, 16)(key, context)
+    return lambda key, context: prf(key, b"\x01TCP-AO" + context + struct.pack("!H", octets * 8))[:octets]
 
 
 def hkdf_sha256(master, context):
@@ -59,12 +96,34 @@ def hkdf_sha256(master, context):
     return hmac_sha256(hmac_sha256(bytes(32), master), context + b"\x01")
 
 
-# name: KDF, MAC, octets of MAC on the wire
+@dataclass
+class Algorithm:
+    rfc5926: object  # the KDF of --kdf rfc5926, from a key of the PRF and a context
+    prf: object  # keyed by the master key: the KDF of --kdf isn
+    prf_key: object  # what the master key goes through to become a key of the PRF
+    mac: object
+    mac_key: object  # what the master key goes through to become a key of the MAC: --kdf none
+    key_len: int
+    mac_len: int  # on the wire
+
+    def traffic_key(self, kdf, master, context):
+        if kdf == "rfc5926":
+            return self.rfc5926(self.prf_key(master), context)
+        if kdf == "isn":
+            return self.prf(self.prf_key(master), context)[:self.key_len]
+        return self.mac_key(master)
+
+
+condensed_by_aes, condensed_by_sha = condensed(aes_cmac, bytes(16)), condensed(hmac_sha256, bytes(32))
+
 ALGORITHMS = {
-    "hmac-sha-1-96": (counter_kdf(hmac_sha1, 20), hmac_sha1, 12),
-    "aes-128-cmac-96": (cmac_kdf, aes_cmac, 12),
-    "hmac-sha-256-96": (counter_kdf(hmac_sha256, 32), hmac_sha256, 12),
-    "hmac-sha-256-128": (hkdf_sha256, hmac_sha256, 16),
+    "hmac-sha-1-96": Algorithm(counter_kdf(hmac_sha1, 20), hmac_sha1, as_it_is, hmac_sha1, as_it_is, 20, 12),
+    "aes-128-cmac-96":
+        Algorithm(counter_kdf(aes_cmac, 16), aes_cmac, condensed_by_aes, aes_cmac, condensed_by_aes, 16, 12),
+    "hmac-sha-256-96": Algorithm(counter_kdf(hmac_sha256, 32), hmac_sha256, as_it_is, hmac_sha256, as_it_is, 32, 12),
+    "hmac-sha-256-128": Algorithm(hkdf_sha256, hmac_sha256, as_it_is, hmac_sha256, as_it_is, 32, 16),
+    "siphash-2-4-96":
+        Algorithm(counter_kdf(hmac_sha256, 16), hmac_sha256, as_it_is, siphash_2_4, condensed_by_sha, 16, 12),
 }
 
 
@@ -90,7 +149,13 @@ class Segment:
     options: list = field(default_factory=list)  # (kind, offset in the segment, octets)
 
     def ao(self):
-        found = [option for option in self.options if option[0] == 29]
+        return self.first_option(29)
+
+    def md5(self):
+        return self.first_option(19)
+
+    def first_option(self, kind):
+        found = [option for option in self.options if option[0] == kind]
         return found[0] if found else None
 
     def from_end(self):
@@ -223,13 +288,17 @@ def pseudo_header(segment):
 
 
 class Connection:
-    """ISNs by end, and the highest sequence number, extended to 64 bits, that each end has sent."""
+    """ISNs by end, and the highest sequence number, extended to 64 bits, that each end has sent; who sent a SYN."""
 
     def __init__(self):
-        self.isn, self.highest = {}, {}
+        self.isn, self.highest, self.opened_by = {}, {}, set()
 
     def begin(self, end, isn):
         self.isn[end], self.highest[end] = isn, isn
+
+    def client(self):
+        """The end that sent the SYN; if both did, the one with the lower address, then port."""
+        return min(self.opened_by)
 
     def begin_unless_begun(self, end, isn):
         if self.isn.get(end) != isn:
@@ -245,15 +314,23 @@ class Connection:
         self.highest[end] = max(self.highest[end], extended)
 
 
-class Verifier:
-    def __init__(self, keys, algorithm, exclude_options):
-        self.keys, self.exclude_options = keys, exclude_options
-        self.kdf, self.mac, self.mac_len = ALGORITHMS[algorithm]
+class AoVerifier:
+    def __init__(self, keys, algorithm, kdf, exclude_options):
+        self.keys, self.kdf, self.exclude_options = keys, kdf, exclude_options
+        self.algorithm = ALGORITHMS[algorithm]
         self.connections = {}  # frozenset of both ends: connections, the newest first
 
-    def compute(self, master, segment, sisn, disn, sne):
-        context = segment.source + segment.destination
-        context += struct.pack("!HHII", segment.sport, segment.dport, sisn, disn)
+    def option(self, segment):
+        return segment.ao()
+
+    def context(self, segment, sisn, disn, client):
+        """Seen from the sender (RFC 5925, 5.2), with --kdf isn from the client."""
+        (source, sport), (destination, dport) = segment.from_end(), segment.to_end()
+        if self.kdf == "isn" and client != segment.from_end():
+            source, sport, sisn, destination, dport, disn = destination, dport, disn, source, sport, sisn
+        return source + destination + struct.pack("!HHII", sport, dport, sisn, disn)
+
+    def compute(self, master, segment, sisn, disn, client, sne):
         octets = bytearray(segment.octets)
         octets[16:18] = bytes(2)
         _, at, option = segment.ao()
@@ -262,10 +339,11 @@ class Verifier:
         if self.exclude_options:
             header = header[:20] + header[at:at + len(option)]
         message = struct.pack("!I", sne & 0xFFFFFFFF) + pseudo_header(segment) + bytes(header) + bytes(data)
-        return self.mac(self.kdf(master, context), message)[:self.mac_len]
+        key = self.algorithm.traffic_key(self.kdf, master, self.context(segment, sisn, disn, client))
+        return self.algorithm.mac(key, message)[:self.algorithm.mac_len]
 
     def candidates(self, segment):
-        """Yields (source ISN, destination ISN, extended sequence number, what to do if they prove right)."""
+        """Yields (source ISN, destination ISN, client, extended sequence number, what to do if they prove right)."""
         source, destination = segment.from_end(), segment.to_end()
         known = self.connections.setdefault(frozenset((source, destination)), [])
         if segment.flags & SYN and not segment.flags & ACK:
@@ -277,13 +355,15 @@ class Verifier:
                 known.append(connection)  # behind all others, until it has proved right
             if source not in connection.isn:
                 connection.begin(source, segment.seq)
-            yield segment.seq, 0, segment.seq, lambda: (known.remove(connection), known.insert(0, connection))
+            connection.opened_by.add(source)
+            yield (segment.seq, 0, source, segment.seq,
+                   lambda: (known.remove(connection), known.insert(0, connection)))
         elif segment.flags & SYN:
             for connection in list(known):
                 if connection.isn.get(destination) == (segment.ack - 1) % 2**32:
                     if source not in connection.isn:
                         connection.begin(source, segment.seq)
-                    yield (segment.seq, connection.isn[destination], segment.seq,
+                    yield (segment.seq, connection.isn[destination], connection.client(), segment.seq,
                            lambda: connection.begin_unless_begun(source, segment.seq))
         else:
             for connection in known:
@@ -291,11 +371,11 @@ class Verifier:
                     continue
                 if source in connection.isn:
                     extended = connection.extended(source, segment.seq)
-                    yield (connection.isn[source], connection.isn[destination], extended,
+                    yield (connection.isn[source], connection.isn[destination], connection.client(), extended,
                            lambda: connection.advance(source, extended))
                 elif segment.flags & RST:
                     # A closed port's answer to a SYN: its sequence number stands for its ISN.
-                    yield segment.seq, connection.isn[destination], segment.seq, lambda: None
+                    yield segment.seq, connection.isn[destination], destination, segment.seq, lambda: None
 
     def verify(self, segment):
         """Whether the MAC is right, the MAC that was computed (None if none could be), and what is wrong."""
@@ -304,16 +384,41 @@ class Verifier:
         option = segment.ao()[2]
         masters = [master for key_id, master in self.keys if key_id is None or key_id == option[2]]
         computed, problem = None, "SYN not in the capture: ISNs unknown"
-        if len(option) != 4 + self.mac_len:
+        if len(option) != 4 + self.algorithm.mac_len:
             return False, None, "wrong option length"
-        for sisn, disn, extended, proved_right in self.candidates(segment):
+        for sisn, disn, client, extended, proved_right in self.candidates(segment):
             problem = "wrong MAC" if masters else "unknown KeyID"
             for master in masters:
-                computed = self.compute(master, segment, sisn, disn, extended >> 32)
+                computed = self.compute(master, segment, sisn, disn, client, extended >> 32)
                 if hmac.compare_digest(computed, option[4:]):
                     proved_right()
                     return True, computed, ""
         return False, computed, problem
+
+
+class Md5Verifier:
+    """RFC 2385, 2.0: pseudo-header, TCP header without options and with a checksum of zero, data, password."""
+
+    def __init__(self, keys):
+        self.passwords = [password for _, password in keys]
+
+    def option(self, segment):
+        return segment.md5()
+
+    def verify(self, segment):
+        """As AoVerifier.verify."""
+        if sum(option[0] in (19, 29) for option in segment.options) > 1:
+            return False, None, "authentication option twice"
+        option, computed = segment.md5()[2], None
+        if len(option) != 18:
+            return False, None, "wrong option length"
+        header = segment.octets[:16] + bytes(2) + segment.octets[18:20]
+        message = pseudo_header(segment) + header + segment.octets[segment.header_len:]
+        for password in self.passwords:
+            computed = hashlib.md5(message + password).digest()
+            if hmac.compare_digest(computed, option[2:]):
+                return True, computed, ""
+        return False, computed, "wrong MAC"
 
 
 # --- Output -------------------------------------------------------------------------------------------------
@@ -330,16 +435,16 @@ def end(address, port):
 
 
 def one_line(segment, verdict):
-    option = segment.ao()
+    option, md5 = segment.ao(), segment.md5()
     ids = f"KeyID {option[2][2]} RNextKeyID {option[2][3]} MAC {option[2][4:].hex()}" \
-        if option and len(option[2]) >= 4 else "no option"
+        if option and len(option[2]) >= 4 else f"MD5 {md5[2][2:].hex()}" if md5 else "no option"
     return (f"{segment.number} {segment.time} {end(*segment.from_end())} > {end(*segment.to_end())} "
             f"[{flag_letters(segment.flags)}] seq {segment.seq} "
             f"len {max(0, len(segment.octets) - segment.header_len)} {ids}: {verdict}")
 
 
 def show(segment, computed, verdict):
-    option = segment.ao()
+    option, md5 = segment.ao(), segment.md5()
     rows = [("frame", f"{segment.number}, captured at {segment.time}"),
             ("from", end(*segment.from_end())), ("to", end(*segment.to_end())),
             ("seq", segment.seq), ("ack", segment.ack), ("flags", f"[{flag_letters(segment.flags)}]"),
@@ -348,6 +453,8 @@ def show(segment, computed, verdict):
         rows += [("KeyID", option[2][2]), ("RNextKeyID", option[2][3]),
                  ("MAC on the wire", option[2][4:].hex()),
                  ("MAC recomputed", computed.hex() if computed else "none")]
+    elif md5:
+        rows += [("MD5 on the wire", md5[2][2:].hex()), ("MD5 recomputed", computed.hex() if computed else "none")]
     for name, value in rows + [("verdict", verdict)]:
         print(f"{name:>16}  {value}")
 
@@ -369,7 +476,10 @@ def arguments():
     parser.add_argument("--key", action="append", type=parse_key, default=[], metavar="[ID:]HEX",
                         help="a master key, of segments with this KeyID if there is one; repeatable")
     parser.add_argument("--password", action="append", default=[], help="a master key as text; repeatable")
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default="hmac-sha-1-96")
+    parser.add_argument("--algorithm", choices=[*ALGORITHMS, "md5"], default="hmac-sha-1-96",
+                        help="md5: of TCP-MD5, whose master keys are its passwords")
+    parser.add_argument("--kdf", choices=("rfc5926", "isn", "none"), default="rfc5926",
+                        help="traffic keys: of RFC 5926; from both ISNs; the master key itself")
     parser.add_argument("--port", type=int, default=179, help="TCP port of either end (default 179)")
     parser.add_argument("--exclude-options", action="store_true", help="other TCP options are not under the MAC")
     parser.add_argument("--mtu", type=int, help="IP packets longer than this fail")
@@ -384,7 +494,10 @@ def arguments():
 
 def main():
     args = arguments()
-    verifier = Verifier(args.keys, args.algorithm, args.exclude_options)
+    if args.algorithm == "md5":
+        verifier = Md5Verifier(args.keys)
+    else:
+        verifier = AoVerifier(args.keys, args.algorithm, args.kdf, args.exclude_options)
     count = verified = failed = without = bad = 0
     with open(args.file, "rb") as file:
         data = file.read()
@@ -400,7 +513,7 @@ def main():
             verdict = f"failed: {segment.problem}"
         elif too_long:
             verdict = f"failed: packet of {segment.packet_len} octets exceeds the MTU"
-        elif segment.ao() is None:
+        elif verifier.option(segment) is None:
             verdict = "without option"
         else:
             right, computed, problem = verifier.verify(segment)

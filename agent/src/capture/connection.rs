@@ -14,6 +14,8 @@ pub(super) struct Sequence {
     pub source_isn: Isn,
     /// The receiver's ISN, 0 for a SYN.
     pub destination_isn: Isn,
+    /// Which end is the client.
+    pub client: End,
     /// The segment's SNE.
     pub sne: u32,
 }
@@ -57,6 +59,8 @@ pub(super) struct Connections {
 #[derive(Clone)]
 struct Incarnation {
     directions: [Option<Direction>; 2],
+    /// The end that sent the SYN; of two SYNs that crossed, the lower one.
+    client: End,
     /// Some segment verified with these ISNs.
     proven: bool,
 }
@@ -84,15 +88,15 @@ impl Connections {
 
     /// A first or repeated SYN, of a new connection or of one that both ends open at once.
     fn syn(&mut self, header: Header, mac_is_right: impl Fn(Sequence) -> bool) -> Result<(), Failure> {
-        let isn = Isn(header.seq.0);
-        let proven = mac_is_right(Sequence { source_isn: isn, destination_isn: Isn(0), sne: 0 });
+        let (isn, client) = (Isn(header.seq.0), header.sender);
+        let proven = mac_is_right(Sequence { source_isn: isn, destination_isn: Isn(0), client, sne: 0 });
         let waiting = self.incarnations.last().and_then(|newest| match newest.isns(header.sender) {
             (None, peer) => peer,
             _ => None,
         });
-        self.learn(header.sender, isn, None, proven);
+        self.learn(header.sender, isn, None, client, proven);
         if let Some(peer) = waiting {
-            self.learn(header.sender, isn, Some(peer), proven);
+            self.learn(header.sender, isn, Some(peer), End::Lower, proven);
         }
         if proven { Ok(()) } else { Err(Failure::WrongMac) }
     }
@@ -100,7 +104,8 @@ impl Connections {
     /// A SYN-ACK: answers any SYN whose ISN makes its MAC right.
     fn syn_ack(&mut self, header: Header, mac_is_right: impl Fn(Sequence) -> bool) -> Result<(), Failure> {
         let isn = Isn(header.seq.0);
-        let answered = |incarnation: &Incarnation| incarnation.isns(header.sender.other()).0;
+        let sender = header.sender;
+        let answered = |incarnation: &Incarnation| incarnation.isns(sender.other()).0;
         if !self.incarnations.iter().any(|incarnation| answered(incarnation).is_some()) {
             return Err(Failure::SynMissing);
         }
@@ -108,15 +113,21 @@ impl Connections {
             .incarnations
             .iter()
             .rev()
-            .filter_map(answered)
-            .find(|peer| mac_is_right(Sequence { source_isn: isn, destination_isn: *peer, sne: 0 }));
-        if let Some(peer) = right {
-            self.learn(header.sender, isn, Some(peer), true);
+            .filter_map(|incarnation| {
+                let is_known = incarnation.isns(sender).0 == Some(isn);
+                let client = if is_known { incarnation.client } else { sender.other() };
+                Some((answered(incarnation)?, client))
+            })
+            .find(|(peer, client)| {
+                mac_is_right(Sequence { source_isn: isn, destination_isn: *peer, client: *client, sne: 0 })
+            });
+        if let Some((peer, client)) = right {
+            self.learn(sender, isn, Some(peer), client, true);
             return Ok(());
         }
         let acknowledged = Isn(header.ack.0.wrapping_sub(1));
         if self.incarnations.iter().any(|incarnation| answered(incarnation) == Some(acknowledged)) {
-            self.learn(header.sender, isn, Some(acknowledged), false);
+            self.learn(sender, isn, Some(acknowledged), sender.other(), false);
         }
         Err(Failure::WrongMac)
     }
@@ -134,8 +145,12 @@ impl Connections {
                 (Some(from), Some(to)) => {
                     failure = Failure::WrongMac;
                     let extended = from.highest.extend(header.seq);
-                    let sequence =
-                        Sequence { source_isn: from.isn, destination_isn: to.isn, sne: extended.sne() };
+                    let sequence = Sequence {
+                        source_isn: from.isn,
+                        destination_isn: to.isn,
+                        client: incarnation.client,
+                        sne: extended.sne(),
+                    };
                     if mac_is_right(sequence) {
                         let highest = from.highest.advanced_to(extended);
                         incarnation.directions[sender] = Some(Direction { highest, ..from });
@@ -146,8 +161,8 @@ impl Connections {
                 // A closed port refuses a SYN: the sequence number of its RST stands for its ISN.
                 (None, Some(to)) if header.rst => {
                     failure = Failure::WrongMac;
-                    let source_isn = Isn(header.seq.0);
-                    if mac_is_right(Sequence { source_isn, destination_isn: to.isn, sne: 0 }) {
+                    let (source_isn, client) = (Isn(header.seq.0), header.sender.other());
+                    if mac_is_right(Sequence { source_isn, destination_isn: to.isn, client, sne: 0 }) {
                         return Ok(());
                     }
                 }
@@ -159,8 +174,10 @@ impl Connections {
     }
 
     /// Remembers the ISNs of a connection, unless they are known.
-    fn learn(&mut self, sender: End, isn: Isn, peer: Option<Isn>, proven: bool) {
-        let known = |incarnation: &&mut Incarnation| incarnation.isns(sender) == (Some(isn), peer);
+    fn learn(&mut self, sender: End, isn: Isn, peer: Option<Isn>, client: End, proven: bool) {
+        let known = |incarnation: &&mut Incarnation| {
+            incarnation.isns(sender) == (Some(isn), peer) && incarnation.client == client
+        };
         if let Some(incarnation) = self.incarnations.iter_mut().find(known) {
             incarnation.proven |= proven;
             return;
@@ -175,7 +192,7 @@ impl Connections {
         let mut directions = [None, None];
         directions[sender as usize] = Some(Direction::from(isn));
         directions[sender.other() as usize] = peer.map(Direction::from);
-        self.incarnations.push(Incarnation { directions, proven });
+        self.incarnations.push(Incarnation { directions, client, proven });
     }
 }
 
@@ -214,8 +231,9 @@ mod tests {
         header: Header,
         (source_isn, destination_isn, sne): (u32, u32, u32),
     ) -> Result<(), Failure> {
-        let sequence = Sequence { source_isn: Isn(source_isn), destination_isn: Isn(destination_isn), sne };
-        connections.verify(header, |tried| tried == sequence)
+        connections.verify(header, |tried| {
+            (tried.source_isn.0, tried.destination_isn.0, tried.sne) == (source_isn, destination_isn, sne)
+        })
     }
 
     fn forged(connections: &mut Connections, header: Header) {
@@ -272,6 +290,40 @@ mod tests {
         assert_eq!(signed(&mut connections, segment(A, "S", 10, 0), (10, 0, 0)), Ok(()));
         assert_eq!(signed(&mut connections, segment(B, "S", 20, 0), (20, 0, 0)), Ok(()));
         assert_eq!(signed(&mut connections, segment(B, ".", 21, 11), (20, 10, 0)), Ok(()));
+    }
+
+    #[test]
+    fn the_client_is_who_sent_the_syn_or_the_lower_of_two_who_did() {
+        fn with_client(connections: &mut Connections, header: Header, client: End) {
+            assert_eq!(connections.verify(header, |tried| tried.client == client), Ok(()), "{header:?}");
+        }
+        for (client, server) in [(A, B), (B, A)] {
+            let mut connections = Connections::default();
+            for header in [
+                segment(client, "S", 10, 0),
+                segment(server, "S.", 20, 11),
+                segment(server, "S.", 20, 11),
+                segment(client, ".", 11, 21),
+                segment(server, ".", 21, 11),
+            ] {
+                with_client(&mut connections, header, client);
+            }
+            let mut refused = Connections::default();
+            with_client(&mut refused, segment(client, "S", 10, 0), client);
+            with_client(&mut refused, segment(server, "R.", 0, 11), client);
+
+            let mut crossed = Connections::default();
+            with_client(&mut crossed, segment(client, "S", 10, 0), client);
+            with_client(&mut crossed, segment(server, "S", 20, 0), server);
+            for header in [
+                segment(server, "S.", 20, 11),
+                segment(client, "S.", 10, 21),
+                segment(server, ".", 21, 11),
+                segment(client, ".", 11, 21),
+            ] {
+                with_client(&mut crossed, header, A);
+            }
+        }
     }
 
     #[test]

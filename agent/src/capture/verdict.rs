@@ -23,6 +23,8 @@ pub struct Examined {
     pub header: Option<TcpHeader>,
     /// Its TCP-AO option, if there is one.
     pub option: Option<AoOption>,
+    /// The digest of its TCP-MD5 option, if there is one.
+    pub digest: Option<Vec<u8>>,
     /// Whether it verified.
     pub verdict: Verdict,
 }
@@ -95,7 +97,7 @@ pub enum Verdict {
     Verified,
     /// It could not be verified.
     Failed(Failure),
-    /// It carries no TCP-AO option.
+    /// It carries no TCP-AO option, or no TCP-MD5 option of a neighbour whose keys are of that.
     WithoutOption,
 }
 
@@ -125,7 +127,7 @@ pub enum Failure {
     /// More than one segment, as hosts have them before they are cut or after they were joined.
     #[error("merged by segmentation offload: capture on the wire, or with offloads off")]
     Merged,
-    /// The option stands twice, or together with TCP-MD5.
+    /// More than one of TCP-AO and TCP-MD5.
     #[error("authentication option twice")]
     OptionTwice,
     /// The SYN is there, the answer to it is not.
@@ -157,7 +159,7 @@ pub struct Summary {
     pub verified: u64,
     /// Of these, those that could not be verified, by reason.
     pub failed: BTreeMap<Failure, u64>,
-    /// Of these, those without a TCP-AO option.
+    /// Of these, those without the option.
     pub without_option: u64,
 }
 

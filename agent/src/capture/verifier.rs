@@ -2,19 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use tcpauth_common::layout::Quartet;
 use tcpauth_common::mac::MAX_INPUT;
 use tcpauth_common::option::{Header, OptionWalk};
-use tcpauth_common::{KeyId, SeqNumber};
+use tcpauth_common::{Algorithm, KeyId, SeqNumber};
 
 use super::connection::{self, Connections, End, Sequence};
 use super::file::Frame;
 use super::packet::{self, Body, Packet};
 use super::verdict::{AoOption, Examined, Failure, Flags, TcpHeader, Verdict};
 use crate::config::{Config, Neighbor, Peer};
-use crate::keys::Mkt;
-use crate::keys::segment::{AuthOption, SegmentError, is_same_mac, parse_option, segment_mac};
+use crate::keys::segment::{AuthOption, SegmentError, is_same_mac, md5, parse_option, segment_mac};
+use crate::keys::{Mkt, Role};
 
 /// Verifies the segments of a capture one after the other, following their connections.
 #[derive(Clone)]
@@ -71,6 +72,7 @@ impl<'c> Verifier<'c> {
             destination: SocketAddr::new(packet.destination, destination_port),
             header: None,
             option: None,
+            digest: None,
             verdict: Verdict::Verified,
         };
         if let Err(failure) = self.verify(&packet, &candidates, &mut examined) {
@@ -94,9 +96,12 @@ impl<'c> Verifier<'c> {
             return Err(if is_whole { Failure::Malformed } else { Failure::CutShort }.into());
         };
         let option = parse_option(octets);
+        let digest = md5::parse_option(octets);
         let tcp = tcp_header(octets, &header);
         examined.header = Some(tcp);
         examined.option = option.as_ref().ok().map(|option| ao_option(octets, option));
+        examined.digest =
+            digest.as_ref().ok().and_then(|digest| octets.get(digest.clone())).map(<[u8]>::to_vec);
         if !is_whole {
             return Err(Failure::CutShort.into());
         }
@@ -107,32 +112,14 @@ impl<'c> Verifier<'c> {
         let (sender, ends) = ends(examined.source, examined.destination);
         let connection = self.connections.entry(ends).or_default();
         connection.note_mss(sender, tcp, &header);
-        let option = option?;
-        let with_id: Vec<_> =
-            candidates.iter().filter(|candidate| candidate.key_id == option.key_id).collect();
-        let fitting: Vec<_> = with_id
-            .iter()
-            .filter(|candidate| candidate.mkt.algorithm.option_len() == option.option_len())
-            .collect();
-        let followed = connection::Header {
-            sender,
-            seq: tcp.seq,
-            ack: SeqNumber(u32_at(octets, 8)),
-            syn: tcp.flags.has(Flags::SYN),
-            is_ack: tcp.flags.has(Flags::ACK),
-            rst: tcp.flags.has(Flags::RST),
+        let (of_md5, of_ao): (Vec<_>, Vec<_>) =
+            candidates.iter().partition(|candidate| candidate.mkt.algorithm == Algorithm::Md5);
+        let verified = match digest {
+            Ok(digest) if !of_md5.is_empty() => verify_digest(&of_md5, examined, octets, digest),
+            Err(error) if of_ao.is_empty() => return Err(error.into()),
+            _ => connection.verify_mac(&of_ao, sender, tcp, examined, octets, &option?),
         };
-        // The ISNs are remembered even of a segment whose key is not known.
-        let followed = connection.incarnations.verify(followed, |sequence| {
-            fitting.iter().any(|key| mac_is_right(key.mkt, sequence, examined, octets, &option))
-        });
-        if with_id.is_empty() {
-            return Err(Failure::UnknownKeyId.into());
-        }
-        if fitting.is_empty() {
-            return Err(Failure::WrongLength.into());
-        }
-        match followed {
+        match verified {
             Err(Failure::WrongMac) if connection.is_merged(sender, tcp.len) => Err(Failure::Merged.into()),
             Err(failure) => Err(failure.into()),
             Ok(()) if !checksum_is_right(packet, octets) => Err(Failure::WrongChecksum.into()),
@@ -148,6 +135,41 @@ impl Connection {
         if tcp.flags.has(Flags::SYN) && walk.mss_at != 0 {
             self.mss[sender as usize] = Some(header.number16(walk.mss_at + 2));
         }
+    }
+
+    /// Whether one of the keys makes the MAC in `option` right.
+    fn verify_mac(
+        &mut self,
+        keys: &[&Candidate<'_>],
+        sender: End,
+        tcp: TcpHeader,
+        examined: &Examined,
+        octets: &[u8],
+        option: &AuthOption,
+    ) -> Result<(), Failure> {
+        let with_id: Vec<_> = keys.iter().filter(|key| key.key_id == option.key_id).collect();
+        let fitting: Vec<_> =
+            with_id.iter().filter(|key| key.mkt.algorithm.option_len() == option.option_len()).collect();
+        let header = connection::Header {
+            sender,
+            seq: tcp.seq,
+            ack: SeqNumber(u32_at(octets, 8)),
+            syn: tcp.flags.has(Flags::SYN),
+            is_ack: tcp.flags.has(Flags::ACK),
+            rst: tcp.flags.has(Flags::RST),
+        };
+        // The ISNs are remembered even of a segment whose key is not known.
+        let followed = self.incarnations.verify(header, |sequence| {
+            let role = if sequence.client == sender { Role::Client } else { Role::Server };
+            fitting.iter().any(|key| mac_is_right(key.mkt, sequence, role, examined, octets, option))
+        });
+        if with_id.is_empty() {
+            return Err(Failure::UnknownKeyId);
+        }
+        if fitting.is_empty() {
+            return Err(Failure::WrongLength);
+        }
+        followed
     }
 
     /// Whether `len` octets of data are more than the receiver said it takes in one segment, or
@@ -199,7 +221,7 @@ fn neighbors(config: &Config, address: IpAddr, ports: Option<(u16, u16)>) -> imp
         .filter(move |neighbor| {
             ports.is_none_or(|(source, destination)| [source, destination].contains(&neighbor.port))
         })
-        .map(|neighbor| neighbor.keys.first())
+        .flat_map(|neighbor| neighbor.keys.keys.iter().map(|key| &key.mkt))
 }
 
 fn covers(peer: &Peer, address: IpAddr) -> bool {
@@ -235,9 +257,26 @@ fn ao_option(octets: &[u8], option: &AuthOption) -> AoOption {
     }
 }
 
+/// Whether one of the passwords makes the digest of TCP-MD5 right, which knows neither connections nor KeyIDs.
+fn verify_digest(
+    keys: &[&Candidate<'_>],
+    examined: &Examined,
+    octets: &[u8],
+    digest: Range<usize>,
+) -> Result<(), Failure> {
+    let (source, destination) = (examined.source.ip(), examined.destination.ip());
+    let is_right = keys.iter().any(|key| {
+        md5::digest(key.mkt.master_key.octets(), source, destination, octets)
+            .is_ok_and(|computed| is_same_mac(Algorithm::Md5, &computed, &octets[digest.clone()]))
+    });
+    if is_right { Ok(()) } else { Err(Failure::WrongMac) }
+}
+
+/// Whether the MAC is that of `mkt`, where the sender has this role.
 fn mac_is_right(
     mkt: &Mkt,
     sequence: Sequence,
+    role: Role,
     examined: &Examined,
     octets: &[u8],
     option: &AuthOption,
@@ -251,7 +290,7 @@ fn mac_is_right(
         peer_port: destination.port(),
         scope: 0,
     };
-    let key = mkt.traffic_slot(&quartet, sequence.source_isn, sequence.destination_isn).send;
+    let key = mkt.traffic_slot(&quartet, sequence.source_isn, sequence.destination_isn, role).send;
     let exclude = mkt.excludes_options();
     let computed =
         segment_mac(&key, mkt.algorithm, exclude, sequence.sne, source.ip(), destination.ip(), octets);

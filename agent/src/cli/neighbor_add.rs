@@ -23,7 +23,7 @@ pub struct AddArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
     /// MAC algorithm [default: that of `[defaults]`, or hmac-sha-1-96]
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name)))]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Algorithm::TCP_AO.map(Algorithm::name)))]
     pub algorithm: Option<String>,
     /// KeyID in both directions [default: that of `[defaults]`, or 1]
     #[arg(long, value_name = "ID", conflicts_with_all = ["send_id", "recv_id"])]

@@ -177,6 +177,9 @@ fn text(examined: &Examined) -> String {
         let mac = hex::encode(&option.mac);
         line += &format!(" KeyID {} RNextKeyID {} MAC {mac}", option.key_id, option.rnext_key_id);
     }
+    if let Some(digest) = &examined.digest {
+        line += &format!(" MD5 {}", hex::encode(digest));
+    }
     line + &format!(" {}", examined.verdict)
 }
 
@@ -201,6 +204,8 @@ struct SegmentLine {
     rnext_key_id: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
     /// `verified`, `failed` or `without-option`.
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,6 +233,7 @@ impl From<&Examined> for SegmentLine {
             key_id: option.map(|option| option.key_id.0),
             rnext_key_id: option.map(|option| option.rnext_key_id.0),
             mac: option.map(|option| hex::encode(&option.mac)),
+            digest: examined.digest.as_ref().map(hex::encode),
             verdict,
             reason,
         }

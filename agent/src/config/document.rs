@@ -202,7 +202,7 @@ fn read_fields(table: &DeTable<'_>, subject: &Subject, folder: &Path, report: &m
             "send-id" => fields.send_id = cell.number("send-id", 0, 255).map(KeyId),
             "recv-id" => fields.recv_id = cell.number("recv-id", 0, 255).map(KeyId),
             "algorithm" => {
-                fields.algorithm = cell.choice("algorithm", &Algorithm::ALL.map(|a| (a.name(), a)))
+                fields.algorithm = cell.choice("algorithm", &Algorithm::TCP_AO.map(|a| (a.name(), a)))
             }
             "kdf" => fields.kdf = cell.choice("kdf", &[(Kdf::Rfc5926.name(), Kdf::Rfc5926)]),
             "tcp-options" => fields.tcp_options = cell.choice("tcp-options", &TCP_OPTIONS),

@@ -1,6 +1,7 @@
 //! Master key tuples and the traffic keys of a connection (RFC 5925, 3.1; RFC 5926).
 
 pub use chain::{ChainKey, KeyChain, Lifetime};
+pub use derive::Role;
 pub use master_key::MasterKey;
 use tcpauth_common::{Algorithm, Kdf, KeyId};
 

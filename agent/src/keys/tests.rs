@@ -7,7 +7,7 @@ use tcpauth_common::{Algorithm, Isn, Kdf, KeyId, kdf, kdf::Context, layout::Quar
 use zeroize::Zeroizing;
 
 use super::{
-    MasterKey, Mkt, TcpOptions,
+    MasterKey, Mkt, Role, TcpOptions,
     segment::{is_same_mac, mac_input, parse_option, segment_mac},
 };
 
@@ -57,7 +57,7 @@ fn all_packets_of_rfc_9235() {
             destination_isn,
         );
         assert_eq!(hex::encode(context.octets()), vector.context, "{id}: context");
-        let key = kdf::traffic_key(algorithm, b"testvector", &context);
+        let key = kdf::traffic_key(Kdf::Rfc5926, algorithm, b"testvector", &context);
         assert_eq!(hex::encode(key.octets()), vector.traffic_key, "{id}: traffic key");
 
         let exclude_options = !vector.covers_options;
@@ -69,7 +69,7 @@ fn all_packets_of_rfc_9235() {
         let material = if packet.is_first_syn() {
             mkt.syn_send(&quartet, source_isn).material
         } else {
-            mkt.traffic_slot(&quartet, source_isn, destination_isn).send
+            mkt.traffic_slot(&quartet, source_isn, destination_isn, Role::Client).send
         };
         assert!(material.words == mac::prepare(algorithm, key.octets()).words, "{id}: key material");
         let mac = segment_mac(
@@ -146,7 +146,7 @@ fn every_segment_of_native_linux_connections() {
             let material = if packet.is_first_syn() {
                 receiver.syn_recv(&quartet, peer_isn).material
             } else {
-                receiver.traffic_slot(&quartet, local_isn, peer_isn).recv
+                receiver.traffic_slot(&quartet, local_isn, peer_isn, Role::Server).recv
             };
             // Few octets are sent: counting from the ISN tells the extension.
             let since_isn = packet.number(4).wrapping_sub(peer_isn.0);

@@ -9,7 +9,7 @@ use tcpauth_common::{
 };
 
 use super::{Monotonic, Outcome, Segment, rekey};
-use crate::config::Neighbor;
+use crate::{config::Neighbor, keys::Role};
 
 /// A segment held longer than this is dropped: TCP has long sent it again.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(3);
@@ -126,7 +126,7 @@ impl Decision<'_> {
         }
         let quartet = &self.held.quartet;
         let mkt = self.neighbor.keys.first();
-        let traffic = mkt.traffic_slot(quartet, session.local_isn, self.segment.isn());
+        let traffic = mkt.traffic_slot(quartet, session.local_isn, self.segment.isn(), Role::Client);
         self.segment.check_mac(mkt, quartet, &traffic.recv)?;
         let mut session = *session;
         learn_peer(&mut session, self.segment.isn());

@@ -5,7 +5,7 @@ use tcpauth_common::{
     rollover::{NO_ORDER, Rollover},
 };
 
-use crate::keys::Mkt;
+use crate::keys::{Mkt, Role};
 
 /// The session with all its keys derived anew from `mkt` and the ISNs it has; sequence state and
 /// counters stay. The connection survives if the peer changes its key before TCP gives up.
@@ -22,7 +22,7 @@ pub fn rekey(session: &Session, quartet: &Quartet, mkt: &Mkt) -> Session {
         session.syn_recv = mkt.syn_recv(quartet, session.syn_recv_isn);
     }
     if session.flags & (Session::LOCAL_ISN | Session::PEER_ISN) == Session::LOCAL_ISN | Session::PEER_ISN {
-        session.slots[0] = mkt.traffic_slot(quartet, session.local_isn, session.peer_isn);
+        session.slots[0] = mkt.traffic_slot(quartet, session.local_isn, session.peer_isn, Role::of(&session));
         session.rollover = Rollover { order: NO_ORDER & !3, current: 0, rnext: 0, ..Rollover::default() };
     }
     session

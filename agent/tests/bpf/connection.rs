@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tcpauth::{
     kernel::mapped,
     keys::{
-        MasterKey, Mkt, TcpOptions,
+        MasterKey, Mkt, Role, TcpOptions,
         segment::{is_same_mac, parse_option, segment_mac},
     },
 };
@@ -105,7 +105,7 @@ impl Connection {
             rollover: Rollover { order: NO_ORDER & !3, current: 0, rnext: 0, ..Rollover::default() },
             ..Session::default()
         };
-        session.slots[0] = self.mkt.traffic_slot(&quartet, Isn(local_isn), Isn(peer_isn));
+        session.slots[0] = self.mkt.traffic_slot(&quartet, Isn(local_isn), Isn(peer_isn), Role::Client);
         session
     }
 

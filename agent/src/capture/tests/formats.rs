@@ -1,6 +1,6 @@
 //! The same segments verify whatever file, link layer and network layer they come in.
 
-use tcpauth_common::Algorithm;
+use tcpauth_common::{Algorithm, Kdf};
 
 use super::samples::{Router, config, frames, summary, vector, with_neighbor};
 use super::signed::{self, NETWORKS, Network};
@@ -66,12 +66,12 @@ fn read(file: &[u8]) -> Vec<Frame> {
 }
 
 fn packets(network: Network) -> Vec<Vec<u8>> {
-    signed::packets(&signed::mkt(Algorithm::HmacSha1_96, TcpOptions::Include), network)
+    signed::packets(&signed::mkt(Algorithm::HmacSha1_96, Kdf::Rfc5926, TcpOptions::Include), network)
 }
 
 /// Asserts that a capture of [`packets`] verifies completely.
 fn assert_good(network: Network, frames: &[Frame]) {
-    let mkt = signed::mkt(Algorithm::HmacSha1_96, TcpOptions::Include);
+    let mkt = signed::mkt(Algorithm::HmacSha1_96, Kdf::Rfc5926, TcpOptions::Include);
     let summary = summary(&with_neighbor(signed::server(network), 179, mkt), frames);
     assert!(summary.is_good(), "{network:?}: {summary}");
     assert_eq!(summary.segments, 10);

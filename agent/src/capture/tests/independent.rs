@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tcpauth_common::Algorithm;
+use tcpauth_common::{Algorithm, Kdf};
 
 use super::formats::pcap;
 use super::samples::{ONE_KEY, REKEYED, Router, config, frames, summary, vector, with_neighbor};
@@ -24,6 +24,7 @@ fn arguments(mkt: &Mkt, port: &str) -> Vec<String> {
     let key = hex::encode(mkt.master_key.octets());
     let mut arguments =
         ["--key", &key, "--algorithm", mkt.algorithm.name(), "--port", port].map(str::to_owned).to_vec();
+    arguments.extend(["--kdf", mkt.kdf.name()].map(str::to_owned));
     if mkt.excludes_options() {
         arguments.push("--exclude-options".to_owned());
     }
@@ -69,27 +70,36 @@ fn keys_are_told_apart_by_their_ids() {
 
 #[test]
 fn both_verify_every_algorithm_in_every_packet() {
+    for algorithm in Algorithm::ALL {
+        both_verify(algorithm, Kdf::Rfc5926);
+    }
+}
+
+#[test]
+fn both_verify_keys_of_both_isns_and_static_ones() {
+    for algorithm in Algorithm::TCP_AO {
+        both_verify(algorithm, Kdf::Isn);
+        both_verify(algorithm, Kdf::None);
+    }
+}
+
+fn both_verify(algorithm: Algorithm, kdf: Kdf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("signed.pcap");
-    for algorithm in Algorithm::ALL {
-        for (network, tcp_options, tags) in NETWORKS.into_iter().flat_map(|network| {
-            [
-                (network, TcpOptions::Include, &[][..]),
-                (network, TcpOptions::Exclude, &[(0x88a8, 3), (0x8100, 4)]),
-            ]
-        }) {
-            let mkt = signed::mkt(algorithm, tcp_options);
-            let packets = signed::packets(&mkt, network);
-            let octets: Vec<_> =
-                packets.iter().map(|packet| signed::frame(Link::Ethernet, tags, packet)).collect();
-            let capture = pcap(false, false, 1, &octets);
-            std::fs::write(&file, &capture).unwrap();
-            assert_good(&file, &mkt, "179", packets.len());
+    for (network, tcp_options, tags) in NETWORKS.into_iter().flat_map(|network| {
+        [(network, TcpOptions::Include, &[][..]), (network, TcpOptions::Exclude, &[(0x88a8, 3), (0x8100, 4)])]
+    }) {
+        let mkt = signed::mkt(algorithm, kdf, tcp_options);
+        let packets = signed::packets(&mkt, network);
+        let octets: Vec<_> =
+            packets.iter().map(|packet| signed::frame(Link::Ethernet, tags, packet)).collect();
+        let capture = pcap(false, false, 1, &octets);
+        std::fs::write(&file, &capture).unwrap();
+        assert_good(&file, &mkt, "179", packets.len());
 
-            let read: Vec<_> = Frames::new(&capture[..]).unwrap().map(Result::unwrap).collect();
-            let ours = summary(&with_neighbor(signed::server(network), 179, mkt), &read);
-            assert!(ours.is_good(), "{algorithm:?}, {network:?}: {ours}");
-        }
+        let read: Vec<_> = Frames::new(&capture[..]).unwrap().map(Result::unwrap).collect();
+        let ours = summary(&with_neighbor(signed::server(network), 179, mkt), &read);
+        assert!(ours.is_good(), "{algorithm:?}, {kdf:?}, {network:?}: {ours}");
     }
 }
 

@@ -7,8 +7,8 @@ use tcpauth_common::{Algorithm, Isn, Kdf, KeyId};
 use zeroize::Zeroizing;
 
 use crate::capture::Link;
-use crate::keys::segment::segment_mac;
-use crate::keys::{MasterKey, Mkt, TcpOptions};
+use crate::keys::segment::{md5, segment_mac};
+use crate::keys::{MasterKey, Mkt, Role, TcpOptions};
 
 pub const SECRET: &[u8] = b"a secret of the tests";
 const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
@@ -32,12 +32,12 @@ pub enum Network {
 
 pub const NETWORKS: [Network; 4] = [Network::V4, Network::V4Options, Network::V6, Network::V6Extended];
 
-pub fn mkt(algorithm: Algorithm, tcp_options: TcpOptions) -> Mkt {
+pub fn mkt(algorithm: Algorithm, kdf: Kdf, tcp_options: TcpOptions) -> Mkt {
     Mkt {
         send_id: KeyId(1),
         recv_id: KeyId(1),
         algorithm,
-        kdf: Kdf::Rfc5926,
+        kdf,
         tcp_options,
         master_key: MasterKey::new(Zeroizing::new(SECRET.to_vec())).unwrap(),
     }
@@ -104,13 +104,14 @@ fn signed(
     let ((source, sport), (destination, dport)) = ends(network, from_client);
     let option_len = mkt.algorithm.option_len();
     let other: &[u8] = if flags & 2 != 0 { &[2, 4, 5, 0xb4] } else { &[1, 1, 8, 10, 0, 0, 1, 0, 0, 0, 2, 0] };
+    let is_md5 = mkt.algorithm == Algorithm::Md5;
     let header_len = 20 + other.len() + option_len;
     let mut segment = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
     segment.extend(seq.to_be_bytes());
     segment.extend(ack.to_be_bytes());
     segment.extend([(header_len as u8 / 4) << 4, flags, 0x20, 0, 0, 0, 0, 0]);
     segment.extend(other);
-    segment.extend([29, option_len as u8, 1, 1]);
+    segment.extend(if is_md5 { [1, 1, 19, 18] } else { [29, option_len as u8, 1, 1] });
     segment.resize(header_len, 0);
     segment.extend((0..len).map(|at| at as u8));
 
@@ -121,14 +122,20 @@ fn signed(
         peer_port: dport,
         scope: 0,
     };
+    let role = if from_client { Role::Client } else { Role::Server };
     let (own, other_end) = if from_client { (CLIENT_ISN, SERVER_ISN) } else { (SERVER_ISN, CLIENT_ISN) };
     let key = if flags & 0x12 == 2 {
         mkt.syn_send(&quartet, Isn(own)).material
     } else {
-        mkt.traffic_slot(&quartet, Isn(own), Isn(other_end)).send
+        mkt.traffic_slot(&quartet, Isn(own), Isn(other_end), role).send
     };
     let exclude = mkt.excludes_options();
-    let mac = segment_mac(&key, mkt.algorithm, exclude, sne, source, destination, &segment).unwrap();
+    let mac = if is_md5 {
+        md5::digest(SECRET, source, destination, &segment)
+    } else {
+        segment_mac(&key, mkt.algorithm, exclude, sne, source, destination, &segment)
+    };
+    let mac = mac.unwrap();
     let mac_len = mkt.algorithm.mac_len();
     segment[header_len - mac_len..header_len].copy_from_slice(&mac[..mac_len]);
 

@@ -2,8 +2,7 @@
 
 use super::*;
 
-const ALGORITHMS: &str =
-    r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sha-256-96" or "hmac-sha-256-128""#;
+const ALGORITHMS: &str = r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sha-256-96" or "hmac-sha-256-128" or "siphash-2-4-96""#;
 const FIELDS: &str = "the fields are password, password-file, key-hex, key-base64, key-id, send-id, recv-id, \
     algorithm, kdf, tcp-options, port, interface, ttl-security, forwarded, key-management, unauthenticated";
 

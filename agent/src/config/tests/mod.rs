@@ -254,7 +254,7 @@ fn errors_of_an_added_neighbour_have_no_position() {
         errors("192.0.2.1", "algorithm = \"md5\"\nsecret = \"x\""),
         "neighbor \"192.0.2.1\": no secret; give password, password-file, key-hex or key-base64 here or under [defaults]\n\
          neighbor \"192.0.2.1\": algorithm has an unknown value; use \"hmac-sha-1-96\" or \"aes-128-cmac-96\" or \
-         \"hmac-sha-256-96\" or \"hmac-sha-256-128\"\n\
+         \"hmac-sha-256-96\" or \"hmac-sha-256-128\" or \"siphash-2-4-96\"\n\
          neighbor \"192.0.2.1\": unknown field; the fields are password, password-file, key-hex, key-base64, key-id, \
          send-id, recv-id, algorithm, kdf, tcp-options, port, interface, ttl-security, forwarded, key-management, unauthenticated"
     );

@@ -41,7 +41,7 @@ fn parts() -> impl Strategy<Value = Parts> {
         (any::<u16>(), "[a-z][a-z0-9.-]{0,14}").prop_map(|(n, name)| format!("fe80::{n:x}%{name}")),
     ];
     let key = prop::collection::vec(any::<u8>(), 1..100);
-    let algorithm = prop::sample::select(&Algorithm::ALL[..]);
+    let algorithm = prop::sample::select(&Algorithm::TCP_AO[..]);
     (
         peer,
         key,

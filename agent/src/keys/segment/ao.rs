@@ -1,20 +1,16 @@
-//! The MAC of a segment (RFC 5925, 5.1), and the option that carries it.
+//! TCP-AO (RFC 5925): the option and the octets under its MAC.
 
 use std::{net::IpAddr, ops::Range};
 
 use tcpauth_common::{
-    Algorithm, DropReason, KeyId,
+    Algorithm, KeyId,
     layout::KeyMaterial,
     mac::{self, Workspace},
-    option::{BASE_HEADER, Header, OptionWalk},
+    option::BASE_HEADER,
 };
 use zeroize::Zeroize;
 
-/// IP protocol number of TCP.
-const TCP: u8 = 6;
-
-/// Where the checksum lies in a TCP header.
-const CHECKSUM: Range<usize> = 16..18;
+use super::{CHECKSUM, SegmentError, push_pseudo_header, walk};
 
 /// Length of a TCP-AO option without its MAC, octets: kind, length, KeyID, RNextKeyID.
 const OPTION_HEAD: usize = 4;
@@ -39,54 +35,13 @@ impl AuthOption {
     }
 }
 
-/// Why a segment has no MAC that could be computed or verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SegmentError {
-    /// Neither TCP-AO nor anything malformed.
-    #[error("the segment carries no TCP-AO option; its sender does not sign this connection")]
-    NoOption,
-    /// TCP-AO or TCP-MD5 twice, or both.
-    #[error("the segment carries more than one authentication option; its sender is at fault")]
-    OptionTwice,
-    /// The header contradicts itself.
-    #[error("the TCP header contradicts itself: an offset or an option length points past its end")]
-    Malformed,
-    /// One address is of IPv4 and the other of IPv6.
-    #[error("the segment's addresses are of two families; the caller is at fault")]
-    MixedFamilies,
-    /// More than [`mac::MAX_INPUT`] octets are under the MAC.
-    #[error(
-        "the segment is longer than any that tcpauth signs (16 KiB); was it captured before segmentation?"
-    )]
-    TooLong,
-}
-
-impl SegmentError {
-    /// The reason under which such a segment is dropped and counted.
-    pub fn drop_reason(self) -> DropReason {
-        match self {
-            Self::NoOption => DropReason::NoOption,
-            Self::OptionTwice => DropReason::OptionTwice,
-            Self::Malformed | Self::MixedFamilies => DropReason::Malformed,
-            Self::TooLong => DropReason::Merged,
-        }
-    }
-}
-
 /// Finds the one TCP-AO option of `segment` (TCP header and data).
 ///
 /// # Errors
 /// [`SegmentError::Malformed`], [`SegmentError::OptionTwice`] (which a TCP-MD5 option beside it is too), or
 /// [`SegmentError::NoOption`], in this order where several hold.
 pub fn parse_option(segment: &[u8]) -> Result<AuthOption, SegmentError> {
-    let header = Header::of_segment(segment).ok_or(SegmentError::Malformed)?;
-    let walk = OptionWalk::run(&header);
-    if walk.malformed != 0 {
-        return Err(SegmentError::Malformed);
-    }
-    if walk.authentications > 1 {
-        return Err(SegmentError::OptionTwice);
-    }
+    let (header, walk) = walk(segment)?;
     if walk.ao_at == 0 {
         return Err(SegmentError::NoOption);
     }
@@ -129,14 +84,6 @@ pub fn segment_mac(
     Ok(octets)
 }
 
-/// Whether `received`, the MAC field of a segment, is `computed` cut to the algorithm's length. Takes the same
-/// time whichever octets differ.
-pub fn is_same_mac(algorithm: Algorithm, computed: &[u8; 16], received: &[u8]) -> bool {
-    let computed = &computed[..algorithm.mac_len()];
-    let difference = computed.iter().zip(received).fold(0, |all, (a, b)| all | (a ^ b));
-    computed.len() == received.len() && std::hint::black_box(difference) == 0
-}
-
 /// The octets under the MAC: SNE, IP pseudo-header, TCP header with checksum and MAC zeroed, data. Options that
 /// are excluded are left out, and the pseudo-header counts them all the same.
 ///
@@ -166,32 +113,6 @@ pub fn mac_input(
     input[tcp_at + CHECKSUM.start..tcp_at + CHECKSUM.end].fill(0);
     input[mac_at..mac_at + option.mac.len()].fill(0);
     Ok(input)
-}
-
-fn push_pseudo_header(
-    input: &mut Vec<u8>,
-    source: IpAddr,
-    destination: IpAddr,
-    segment_len: usize,
-) -> Result<(), SegmentError> {
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let len = u16::try_from(segment_len).map_err(|_| SegmentError::TooLong)?;
-            input.extend(source.octets());
-            input.extend(destination.octets());
-            input.extend([0, TCP]);
-            input.extend(len.to_be_bytes());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let len = u32::try_from(segment_len).map_err(|_| SegmentError::TooLong)?;
-            input.extend(source.octets());
-            input.extend(destination.octets());
-            input.extend(len.to_be_bytes());
-            input.extend([0, 0, 0, TCP]);
-        }
-        _ => return Err(SegmentError::MixedFamilies),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -288,21 +209,6 @@ mod tests {
         assert!(mac(ADDRESS, &longest).is_ok());
         assert_eq!(mac(ADDRESS, &[longest, vec![0]].concat()), Err(SegmentError::TooLong));
         assert_eq!(mac(ADDRESS, &segment(&ao(12), &vec![0; 70_000])), Err(SegmentError::TooLong));
-    }
-
-    #[test]
-    fn macs_are_compared_at_the_algorithms_length() {
-        let mac: [u8; 16] = std::array::from_fn(|i| i as u8);
-        assert!(is_same_mac(Algorithm::HmacSha1_96, &mac, &mac[..12]));
-        assert!(is_same_mac(Algorithm::HmacSha256_128, &mac, &mac));
-        for len in (0..12).chain(13..=16) {
-            assert!(!is_same_mac(Algorithm::HmacSha1_96, &mac, &mac[..len]));
-        }
-        for at in 0..16 {
-            let mut other = mac;
-            other[at] ^= 0x10;
-            assert!(!is_same_mac(Algorithm::HmacSha256_128, &mac, &other));
-        }
     }
 
     proptest! {
