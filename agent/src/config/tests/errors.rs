@@ -115,7 +115,7 @@ fn values_of_the_wrong_type_or_range() {
 fn unknown_values() {
     field_error("algorithm = \"md5\"", &format!("34: algorithm has an unknown value; {ALGORITHMS}"));
     field_error(
-        "algorithm = \"siphash-2-4-96\"",
+        "algorithm = \"siphash-4-8-96\"",
         &format!("34: algorithm has an unknown value; {ALGORITHMS}"),
     );
     field_error(
