@@ -12,8 +12,14 @@ use aya::{
     },
 };
 use namespace::{Namespace, index, run};
-use tcpauth::kernel::{Attachment, Dataplane, Hook, KernelError, LANE0, LANE1, Link, LinkKind, mapped};
-use tcpauth_common::layout::{LAYOUT_VERSION, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session};
+use tcpauth::kernel::{
+    Attachment, Dataplane, Hook, KernelError, LANE0, LANE1, Link, LinkKind, Rekeyed, mapped,
+};
+use tcpauth_common::{
+    Isn,
+    layout::{KeyChange, KeySlot, LAYOUT_VERSION, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session},
+    rollover::NO_ORDER,
+};
 
 fn ethernet(name: &str) -> Link {
     Link { index: index(name), name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet }
@@ -364,4 +370,33 @@ fn pins_outlive_a_private_mount_namespace() {
     assert_eq!(namespace.pins("links"), ["lane0", "lane1"]);
     assert_eq!(programs(LANE1, TcAttachType::Ingress).len(), 1);
     assert_eq!(Dataplane::open(&namespace.instance).unwrap().ports().unwrap(), [1790]);
+}
+
+#[test]
+fn the_keys_of_a_session_are_changed_in_its_place() {
+    let namespace = Namespace::new();
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    let mut change = KeyChange {
+        quartet: quartet(),
+        local_isn: Isn(1),
+        peer_isn: Isn(2),
+        written: 1,
+        order: NO_ORDER & !3,
+        rnext: 0,
+        current: 0,
+        flags: 0,
+        usable: [KeySlot::SEND, 0, 0],
+        reserved: 0,
+        slots: [KeySlot { algorithm: 1, ..KeySlot::default() }; 3],
+    };
+    assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::NoSession);
+    let flags = Session::LOCAL_ISN | Session::PEER_ISN;
+    let session = Session { flags, local_isn: Isn(1), peer_isn: Isn(2), send_seq: 7, ..Session::default() };
+    dataplane.put_session(&quartet(), &session).unwrap();
+    assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::Done);
+    let after = dataplane.session(&quartet()).unwrap().unwrap();
+    assert_eq!((after.slots[0].algorithm, after.slots[0].flags), (1, KeySlot::SEND));
+    assert_eq!((after.rollover.current, after.rollover.order, after.send_seq), (0, NO_ORDER & !3, 7));
+    change.local_isn = Isn(3);
+    assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::OtherConnection);
 }

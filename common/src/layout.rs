@@ -386,6 +386,8 @@ impl KeyChange {
     pub const NO_SESSION: u32 = 1;
     /// What `rekey` returns: the session has other ISNs.
     pub const OTHER_CONNECTION: u32 = 2;
+    /// What `rekey` returns: this is no such record.
+    pub const MALFORMED: u32 = 3;
 }
 
 /// Key of [`maps::VLANS`].

@@ -7,6 +7,7 @@
 //! - [`ids`]: the small numbers of the field as types ([`KeyId`], [`SeqNumber`], [`Isn`]).
 //! - [`sequence`]: sequence number extension (SNE) and the window check.
 //! - [`key_choice`]: which of a session's keys a segment is for.
+//! - [`key_change`]: how the keys of a session at work change.
 //! - [`rollover`]: which of them seals, which is asked for, how long an older one verifies.
 //! - [`option`]: the walk over a segment's TCP options.
 //! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
@@ -20,6 +21,7 @@ pub mod algorithm;
 pub mod drop_reason;
 pub mod ids;
 pub mod kdf;
+pub mod key_change;
 pub mod key_choice;
 pub mod layout;
 pub mod mac;

@@ -79,7 +79,18 @@ impl Rollover {
         }
     }
 
-    /// Whether the key in `slot` may still verify a segment that begins at `extended`.
+    /// Sets until where the key in `slot`, if it is one, verifies.
+    #[inline(always)]
+    pub(crate) const fn set_cutoff(&mut self, slot: u32, cutoff: u64) {
+        match slot {
+            0 => self.cutoff[0] = cutoff,
+            1 => self.cutoff[1] = cutoff,
+            2 => self.cutoff[2] = cutoff,
+            _ => {}
+        }
+    }
+
+    /// Whether the key in `slot` may still verify a segment that begins at `extended`. The newest one always may.
     #[inline(always)]
     pub const fn covers(&self, slot: u32, extended: ExtendedSeq) -> bool {
         let cutoff = match slot {
@@ -88,7 +99,7 @@ impl Rollover {
             2 => self.cutoff[2],
             _ => return false,
         };
-        cutoff == NO_CUTOFF || (extended.0.wrapping_sub(cutoff) as i64) < 0
+        cutoff == NO_CUTOFF || slot == self.newest(0) || (extended.0.wrapping_sub(cutoff) as i64) < 0
     }
 
     /// Takes in that a segment which begins at `extended` verified with the key in `slot`. `rnext` is its RNextKeyID,

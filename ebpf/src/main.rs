@@ -7,6 +7,7 @@
 //! | `ingress` | ingress of a protected interface | verifies segments from a neighbour |
 //! | `egress_l3`, `ingress_l3` | the same, of a tunnel | the same, without Ethernet headers |
 //! | `release` | ingress of the lane's near end | lets a held segment go on to the stack |
+//! | `rekey` | none: the daemon runs it | changes the keys of a session at work |
 
 #![no_std]
 #![no_main]
@@ -27,6 +28,7 @@ mod ingress;
 mod maps;
 mod neighbor;
 mod options;
+mod rekey;
 mod release;
 mod scratch;
 mod seal;
@@ -66,6 +68,12 @@ pub fn ingress_l3(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn release(ctx: TcContext) -> i32 {
     release::run(ctx.skb.skb)
+}
+
+/// See [`mod@rekey`].
+#[classifier]
+pub fn rekey(ctx: TcContext) -> i32 {
+    rekey::run(ctx.skb.skb)
 }
 
 #[panic_handler]

@@ -1,11 +1,11 @@
 //! The data plane of one instance.
 
-use std::{fmt, fs, net::IpAddr, os::unix::fs::MetadataExt};
+use std::{fmt, fs, io, net::IpAddr, os::unix::fs::MetadataExt};
 
-use aya::programs::TcAttachType;
+use aya::programs::{TcAttachType, TestRun, TestRunOptions};
 use tcpauth_common::layout::{
-    Counters, Held, LAYOUT_VERSION, MAX_INTERFACES, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session,
-    Settings, VlanTag, maps,
+    Counters, Held, KeyChange, LAYOUT_VERSION, MAX_INTERFACES, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet,
+    Session, Settings, VlanTag, maps,
 };
 
 use super::{
@@ -13,10 +13,11 @@ use super::{
     detach::detach_pinned,
     hook::{detach_clsact, interface_name},
     lane::{self, Lane},
-    maps::{Maps, pinned_settings},
+    maps::{Maps, chain, pinned_settings},
     netlink::Netlink,
     pins::Pins,
-    programs::{EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, Programs, RELEASE, SEAL},
+    pod,
+    programs::{EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, Programs, REKEY, RELEASE, SEAL},
     purge,
     release::{Releaser, lane_for},
     rings::drain,
@@ -42,6 +43,18 @@ pub enum Attachment {
     ByLower(u32, String),
     /// Not at all; why, for the operator.
     Unprotected(String),
+}
+
+/// What came of a [`KeyChange`].
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rekeyed {
+    /// The session has its new keys.
+    Done,
+    /// There is no such session (any more).
+    NoSession,
+    /// The quartet has another connection, or one whose ISNs are not both known.
+    OtherConnection,
 }
 
 impl fmt::Display for Attachment {
@@ -178,6 +191,23 @@ impl Dataplane {
     /// [`KernelError::Release`]; the segment is lost then, and TCP will send it again.
     pub fn release(&self, held: &Held, frame: &[u8]) -> Result<(), KernelError> {
         self.releaser.send(lane_for(held, self.lane.lane0, self.lane.lane1), held, frame)
+    }
+
+    /// Changes the keys of an established session in its place, while segments pass. The record is not copied; its
+    /// owner wipes it.
+    ///
+    /// # Errors
+    /// [`KernelError::System`] if the kernel does not run the program.
+    pub fn rekey(&mut self, change: &KeyChange) -> Result<Rekeyed, KernelError> {
+        let failed = |source| KernelError::System { action: "change a session's keys", source };
+        let options = TestRunOptions { data_in: Some(pod::octets(change)), ..TestRunOptions::default() };
+        let run = self.programs.get(REKEY)?.test_run(options);
+        match run.map_err(|error| failed(io::Error::other(chain(&error))))?.return_value {
+            KeyChange::DONE => Ok(Rekeyed::Done),
+            KeyChange::NO_SESSION => Ok(Rekeyed::NoSession),
+            KeyChange::OTHER_CONNECTION => Ok(Rekeyed::OtherConnection),
+            other => Err(failed(io::Error::other(format!("the program answered {other}")))),
+        }
     }
 
     /// The rings of held segments; once. Must be called within a tokio runtime with I/O enabled.

@@ -29,7 +29,7 @@ const ETHERTYPE_8021Q: u16 = 0x8100;
 /// EtherType of 802.1ad.
 const ETHERTYPE_8021AD: u16 = 0x88a8;
 
-pub use dataplane::{Attachment, Dataplane};
+pub use dataplane::{Attachment, Dataplane, Rekeyed};
 pub use error::KernelError;
 pub use hook::Hook;
 pub use lane::{LANE0, LANE1};

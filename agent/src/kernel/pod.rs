@@ -2,7 +2,7 @@
 
 use aya::Pod;
 use tcpauth_common::layout::{
-    Bucket, Counters, Dropped, Held, PeerRule, Policy, Quartet, Session, Settings, VlanTag,
+    Bucket, Counters, Dropped, Held, KeyChange, PeerRule, Policy, Quartet, Session, Settings, VlanTag,
 };
 
 /// A key or value of a map; a type of our own because neither `Pod` nor the layouts are ours here.
@@ -22,10 +22,16 @@ macro_rules! plain {
         unsafe impl Plain for $layout {}
     )*};
 }
-plain!(Bucket, Counters, Dropped, Held, PeerRule, Policy, Quartet, Session, Settings, VlanTag);
+plain!(Bucket, Counters, Dropped, Held, KeyChange, PeerRule, Policy, Quartet, Session, Settings, VlanTag);
 
 // SAFETY: `Plain` is what `Pod` asks for, and the wrapper is transparent.
 unsafe impl<T: Plain> Pod for Value<T> {}
+
+/// The octets of a value, where it is: no copy of a secret is made.
+pub(super) fn octets<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: plain data without hidden padding, borrowed as long as the octets are.
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
+}
 
 /// The head of a record, if the record is long enough, and the octets after it.
 pub(super) fn split_head<T: Plain>(record: &[u8]) -> Option<(T, &[u8])> {
@@ -41,8 +47,7 @@ mod tests {
     #[test]
     fn heads_are_split_at_any_alignment() {
         let held = Held { frame_len: 3, ifindex: 7, ..Held::default() };
-        // SAFETY: Held is plain data without hidden padding.
-        let octets = unsafe { std::slice::from_raw_parts((&raw const held).cast::<u8>(), size_of::<Held>()) };
+        let octets = octets(&held);
         let mut record = vec![0xff];
         record.extend_from_slice(octets);
         record.extend_from_slice(b"abc");

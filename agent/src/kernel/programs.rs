@@ -26,7 +26,10 @@ pub(super) const SEAL: &str = "seal";
 /// At the lane's near end.
 pub(super) const RELEASE: &str = "release";
 
-const ALL: [&str; 6] = [EGRESS, INGRESS, EGRESS_L3, INGRESS_L3, SEAL, RELEASE];
+/// Nowhere: the daemon runs it.
+pub(super) const REKEY: &str = "rekey";
+
+const ALL: [&str; 7] = [EGRESS, INGRESS, EGRESS_L3, INGRESS_L3, SEAL, RELEASE, REKEY];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"));
 

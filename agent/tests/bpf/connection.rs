@@ -13,7 +13,7 @@ use tcpauth::{
 use tcpauth_common::{
     Algorithm, Isn, Kdf, KeyId,
     key_choice::flag,
-    layout::{KeyMaterial, Policy, Quartet, Session},
+    layout::{KeyMaterial, KeySlot, Policy, Quartet, Session},
     rollover::{NO_ORDER, Rollover},
 };
 use zeroize::Zeroizing;
@@ -28,6 +28,28 @@ pub const RST: u8 = flag::RST;
 
 pub const LOCAL_ISN: u32 = 0x1111_0000;
 pub const PEER_ISN: u32 = 0x2222_0000;
+
+/// Flags of a slot whose key may be sent with and accepted.
+pub const USABLE: u8 = KeySlot::SEND | KeySlot::ACCEPT;
+
+/// [`Rollover::order`] of slots, newest first.
+pub fn order(newest_first: &[u32]) -> u32 {
+    newest_first
+        .iter()
+        .enumerate()
+        .fold(NO_ORDER, |order, (age, slot)| order & !(3 << (2 * age)) | slot << (2 * age))
+}
+
+/// Key number `number` of a neighbour, with KeyIDs of its own.
+pub fn key(number: u8) -> Mkt {
+    mkt(
+        Algorithm::HmacSha1_96,
+        TcpOptions::Include,
+        &[b'k', number],
+        100 + (number & 63),
+        200 + (number & 31),
+    )
+}
 
 /// IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +127,20 @@ impl Connection {
             rollover: Rollover { order: NO_ORDER & !3, current: 0, rnext: 0, ..Rollover::default() },
             ..Session::default()
         };
-        session.slots[0] = self.mkt.traffic_slot(&quartet, Isn(local_isn), Isn(peer_isn), Role::Client);
+        session.slots[0] = self.slot(&self.mkt, local_isn, peer_isn);
         session
+    }
+
+    /// The slot of a key that may be used.
+    pub fn slot(&self, mkt: &Mkt, local_isn: u32, peer_isn: u32) -> KeySlot {
+        let mut slot = mkt.traffic_slot(&self.quartet(), Isn(local_isn), Isn(peer_isn), Role::Client);
+        slot.flags |= USABLE;
+        slot
+    }
+
+    /// The same connection where the neighbour signs with another key.
+    pub fn under(&self, mkt: &Mkt) -> Self {
+        Self { mkt: mkt.clone(), ..self.clone() }
     }
 
     /// A session that knows our SYN only.

@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, process::Command};
 use aya::{
     Ebpf, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, RingBuf, lpm_trie},
-    programs::{SchedClassifier, TcAttachType},
+    programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions},
 };
 use nix::sched::{CloneFlags, unshare};
 use tcpauth::kernel::mapped;
@@ -26,7 +26,7 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"));
 
 /// All programs.
-pub const PROGRAMS: [&str; 6] = ["egress", "egress_l3", "ingress", "ingress_l3", "seal", "release"];
+pub const PROGRAMS: [&str; 7] = ["egress", "egress_l3", "ingress", "ingress_l3", "seal", "release", "rekey"];
 
 /// A layout as aya wants it.
 #[repr(transparent)]
@@ -213,6 +213,17 @@ impl Lab {
             .unwrap_or_else(|error| panic!("{name} on {} octets: {error}", frame.len()))
     }
 
+    /// What the program called `name`, which judges no frame, answers to `record`.
+    pub fn answer(&mut self, name: &str, record: &[u8]) -> u32 {
+        let options = TestRunOptions { data_in: Some(record), ..TestRunOptions::default() };
+        program(&mut self.ebpf, name).test_run(options).unwrap().return_value
+    }
+
+    /// The programs.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     /// Tells the programs of a lane that is there.
     pub fn use_lane(&mut self, lane0: &str, lane1: &str) {
         let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap();
@@ -300,6 +311,12 @@ impl Lab {
         }
         dropped
     }
+}
+
+/// The octets of a layout.
+pub fn octets<T>(layout: &T) -> &[u8] {
+    // SAFETY: used for the layouts only, which have no hidden padding.
+    unsafe { std::slice::from_raw_parts((&raw const *layout).cast(), size_of::<T>()) }
 }
 
 /// A key of the tries: a number, and a prefix of so many bits.

@@ -15,6 +15,7 @@ mod mac;
 mod malformed;
 mod mss;
 mod padding;
+mod rekey;
 mod rewrite;
 mod sne;
 mod vectors;
