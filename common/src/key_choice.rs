@@ -1,6 +1,10 @@
 //! Which of a session's keys a segment is for, or that it has to be held until the daemon has one.
 
-use crate::{DropReason, SeqNumber, layout::Session};
+use crate::{
+    Algorithm, DropReason, KeyId, SeqNumber,
+    layout::{KeySlot, MAX_KEYS, Session},
+    rollover::{NO_ORDER, Rollover, slot_at},
+};
 
 /// TCP flags, the octet at offset 13 of the header.
 pub mod flag {
@@ -80,6 +84,46 @@ pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack:
     } else {
         KeyChoice::Refuse(DropReason::NoSession)
     }
+}
+
+/// The slots whose keys a segment may be under, in the form of [`Rollover::order`]: those that are accepted, have
+/// its KeyID (`None`: the wire has none) and make its option as long as it is.
+///
+/// # Errors
+/// [`DropReason::NoKey`], [`DropReason::UnknownKeyId`] or [`DropReason::WrongLength`], the first that holds.
+#[inline(always)]
+pub fn candidates(
+    rollover: &Rollover,
+    slots: &[KeySlot; MAX_KEYS],
+    key_id: Option<KeyId>,
+    option_len: u32,
+) -> Result<u32, DropReason> {
+    let (mut candidates, mut at, mut age) = (NO_ORDER, 0, 0);
+    let mut reason = DropReason::NoKey;
+    while age < MAX_KEYS as u32 {
+        let number = rollover.newest(age);
+        age += 1;
+        let Some(slot) = slot_at(slots, number) else { continue };
+        let Some(algorithm) = Algorithm::from_number(slot.algorithm) else { continue };
+        if slot.flags & KeySlot::ACCEPT == 0 {
+            continue;
+        }
+        let is_named = match key_id {
+            Some(key_id) => slot.recv_id.0 == key_id.0,
+            None => true,
+        };
+        if !is_named {
+            if matches!(reason, DropReason::NoKey) {
+                reason = DropReason::UnknownKeyId;
+            }
+        } else if algorithm.option_len() as u32 != option_len {
+            reason = DropReason::WrongLength;
+        } else {
+            candidates = (candidates & !(3 << at)) | (number << at);
+            at += 2;
+        }
+    }
+    if candidates == NO_ORDER { Err(reason) } else { Ok(candidates) }
 }
 
 /// Whether the segment opens a connection: SYN without ACK.

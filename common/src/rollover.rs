@@ -8,6 +8,8 @@
 //!   first. Where the newer one first verified is the latest point at which the peer can have switched, so the older
 //!   one verifies only what begins before it, and what we send follows the peer.
 
+use core::hint::black_box;
+
 use crate::{
     KeyId,
     layout::{KeySlot, MAX_KEYS},
@@ -102,6 +104,28 @@ impl Rollover {
         cutoff == NO_CUTOFF || slot == self.newest(0) || (extended.0.wrapping_sub(cutoff) as i64) < 0
     }
 
+    /// The slot that seals, or [`NO_SLOT`]. While management empties a slot, a segment that verifies may still set
+    /// `current` to it: then the preferred key, which is what management would set.
+    #[inline(always)]
+    pub fn sealing(&self, slots: &[KeySlot; MAX_KEYS]) -> u32 {
+        if may_send(slots, self.current) {
+            self.current
+        } else if may_send(slots, self.rnext) {
+            self.rnext
+        } else {
+            NO_SLOT
+        }
+    }
+
+    /// The RNextKeyID of a segment that `slot` seals.
+    #[inline(always)]
+    pub fn rnext_id(&self, slots: &[KeySlot; MAX_KEYS], slot: u32) -> KeyId {
+        match (slot_at(slots, self.rnext), slot_at(slots, slot)) {
+            (Some(slot), _) | (None, Some(slot)) => slot.recv_id,
+            (None, None) => KeyId(0),
+        }
+    }
+
     /// Takes in that a segment which begins at `extended` verified with the key in `slot`. `rnext` is its RNextKeyID,
     /// `None` on a wire without KeyIDs; `front` the latest beginning of a segment verified before; `now` nanoseconds
     /// of CLOCK_MONOTONIC.
@@ -145,7 +169,7 @@ impl Rollover {
         let mut other = 0;
         while other < MAX_KEYS {
             let is_older = self.age(other as u32) > age && self.age(other as u32) < MAX_KEYS as u32;
-            let is_alike = !has_key_ids || recv_id(slots, slot) == recv_id(slots, other as u32);
+            let is_alike = !has_key_ids || share_recv_id(slots, slot, other as u32);
             if is_older && is_alike && self.cutoff[other] == NO_CUTOFF {
                 self.cutoff[other] = extended.0;
             }
@@ -155,7 +179,7 @@ impl Rollover {
 
     /// The slot to send with after `slot` verified a segment with this RNextKeyID.
     #[inline(always)]
-    const fn following(&self, slots: &[KeySlot; MAX_KEYS], slot: u32, rnext: Option<KeyId>) -> u32 {
+    fn following(&self, slots: &[KeySlot; MAX_KEYS], slot: u32, rnext: Option<KeyId>) -> u32 {
         let is_newer = self.age(slot) < self.age(self.current);
         let Some(wanted) = rnext else {
             return if is_newer && may_send(slots, slot) { slot } else { self.current };
@@ -182,43 +206,36 @@ impl Rollover {
     }
 }
 
+/// The slot of this number, if it is one.
+#[inline(always)]
+pub fn slot_at(slots: &[KeySlot; MAX_KEYS], number: u32) -> Option<&KeySlot> {
+    // The compiler knows of most numbers that they are no more than 3, and would check for that one; the verifier
+    // needs to see all of the bound.
+    slots.get(black_box(number) as usize)
+}
+
 /// Whether segments may be sealed with the key in `slot`.
 #[inline(always)]
-pub const fn may_send(slots: &[KeySlot; MAX_KEYS], slot: u32) -> bool {
-    flags(slots, slot) & KeySlot::SEND != 0
-}
-
-#[inline(always)]
-const fn has_send_id(slots: &[KeySlot; MAX_KEYS], slot: u32, id: KeyId) -> bool {
-    may_send(slots, slot) && send_id(slots, slot).0 == id.0
-}
-
-// Each slot by a constant index: the verifier follows no variable one.
-
-#[inline(always)]
-const fn flags(slots: &[KeySlot; MAX_KEYS], slot: u32) -> u8 {
-    match slot {
-        0 => slots[0].flags,
-        1 => slots[1].flags,
-        2 => slots[2].flags,
-        _ => 0,
+pub fn may_send(slots: &[KeySlot; MAX_KEYS], slot: u32) -> bool {
+    match slot_at(slots, slot) {
+        Some(slot) => slot.flags & KeySlot::SEND != 0,
+        None => false,
     }
 }
 
 #[inline(always)]
-const fn send_id(slots: &[KeySlot; MAX_KEYS], slot: u32) -> KeyId {
-    match slot {
-        0 => slots[0].send_id,
-        1 => slots[1].send_id,
-        _ => slots[2].send_id,
+fn has_send_id(slots: &[KeySlot; MAX_KEYS], slot: u32, id: KeyId) -> bool {
+    match slot_at(slots, slot) {
+        Some(slot) => slot.flags & KeySlot::SEND != 0 && slot.send_id.0 == id.0,
+        None => false,
     }
 }
 
+/// Whether a segment's KeyID does not tell which of the two keys it is under.
 #[inline(always)]
-const fn recv_id(slots: &[KeySlot; MAX_KEYS], slot: u32) -> KeyId {
-    match slot {
-        0 => slots[0].recv_id,
-        1 => slots[1].recv_id,
-        _ => slots[2].recv_id,
+fn share_recv_id(slots: &[KeySlot; MAX_KEYS], one: u32, other: u32) -> bool {
+    match (slot_at(slots, one), slot_at(slots, other)) {
+        (Some(one), Some(other)) => one.recv_id.0 == other.recv_id.0,
+        _ => false,
     }
 }

@@ -8,6 +8,7 @@ use tcpauth_common::{
     layout::{ETHERTYPE_IPV6, KeyMaterial, KeySlot, Session, SynKey},
     mac,
     option::{BASE_HEADER, MAX_HEADER},
+    rollover::slot_at,
 };
 
 use crate::{
@@ -64,32 +65,36 @@ impl Key {
         Ok(Self { algorithm, key_id, rnext_id, flags, material: &raw const syn.material })
     }
 
-    /// For any other segment that the peer sent.
-    #[inline(always)]
-    pub fn received(session: &Session) -> Result<Self, DropReason> {
-        let slot = &session.slots[0];
-        let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
-        let KeySlot { send_id, recv_id, flags, .. } = *slot;
-        Ok(Self { algorithm, key_id: recv_id, rnext_id: send_id, flags, material: &raw const slot.recv })
-    }
-
     /// For any other segment of ours.
     #[inline(always)]
     pub fn sent(session: &Session) -> Result<Self, DropReason> {
-        let slot = &session.slots[0];
-        let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoSession)?;
-        let KeySlot { send_id, recv_id, flags, .. } = *slot;
-        Ok(Self { algorithm, key_id: send_id, rnext_id: recv_id, flags, material: &raw const slot.send })
+        let number = session.rollover.sealing(&session.slots);
+        let slot = slot_at(&session.slots, number).ok_or(DropReason::NoKey)?;
+        let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoKey)?;
+        let rnext_id = session.rollover.rnext_id(&session.slots, number);
+        let KeySlot { send_id, flags, .. } = *slot;
+        Ok(Self { algorithm, key_id: send_id, rnext_id, flags, material: &raw const slot.send })
     }
 }
 
-/// Takes the MAC of what `scratch.covered` says, with `key`, into `scratch.workspace.mac`; 0 if it cannot.
+/// Octets of the header that the option of an algorithm takes, by its number; 0 if there is none.
+#[inline(always)]
+pub fn room_of(algorithm: u8) -> u32 {
+    Algorithm::from_number(algorithm).map_or(0, |algorithm| algorithm.option_len() as u32)
+}
+
+/// Takes the MAC of what `scratch.covered` says, with `key`, into `scratch.workspace.mac`; false if it cannot.
+#[inline(always)]
+pub fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> bool {
+    take_mac(key, assemble(skb)) != 0
+}
+
+/// Takes the MAC of the first `len` octets of the workspace; 0 if it cannot.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> u32 {
-    let len = assemble(skb);
+pub extern "C" fn take_mac(key: *const KeyMaterial, len: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     if len == 0 || key.is_null() {
         return 0;

@@ -5,12 +5,14 @@ use aya_ebpf::{
     helpers::{bpf_l4_csum_replace, bpf_skb_store_bytes},
 };
 use tcpauth_common::{
-    Algorithm, DropReason,
+    DropReason,
     layout::{Direction, ETHERTYPE_IPV4, Session},
+    rollover::slot_at,
 };
 
 use crate::{
     account,
+    authenticate::room_of,
     maps::SESSIONS,
     neighbor,
     scratch::scratch,
@@ -54,12 +56,14 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     }
     let Some(session) = quoted_session(ifindex) else { return TC_ACT_UNSPEC };
     // SAFETY: map values live while the program runs.
-    let (known, algorithm) = unsafe { ((*session).flags, (*session).slots[0].algorithm) };
+    let session = unsafe { &mut *session };
+    let known = session.flags;
     if is_hard && known & Session::LOCAL_ISN != 0 && known & Session::PEER_ISN != 0 {
         return account::refuse(skb, session, DropReason::Icmp, Direction::Inbound);
     }
     if is_too_big {
-        let room = Algorithm::from_number(algorithm).map_or(0, |algorithm| algorithm.option_len() as u32);
+        let sealing = session.rollover.sealing(&session.slots);
+        let room = slot_at(&session.slots, sealing).map_or(0, |slot| room_of(slot.algorithm));
         lower_mtu(skb, l4, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]), room);
     }
     TC_ACT_UNSPEC

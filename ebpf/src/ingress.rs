@@ -5,16 +5,17 @@ use aya_ebpf::{
     helpers::{bpf_check_mtu, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_skb_store_bytes},
 };
 use tcpauth_common::{
-    Algorithm, DropReason, KeyId, SeqNumber,
+    DropReason, KeyId, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, ETHERTYPE_IPV4, Session},
+    layout::{Direction, ETHERTYPE_IPV4, KeyMaterial, MAX_KEYS, Session},
     option::{BASE_HEADER, MAX_HEADER, kind},
+    rollover::{NO_ORDER, NO_SLOT, slot_at},
     sequence::{ExtendedSeq, within_window},
 };
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, Key, MAX_MSS, authenticate},
+    authenticate::{self, Covered, MAX_MSS, authenticate, room_of},
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
@@ -62,47 +63,40 @@ fn verify(
     let scratch = scratch().ok_or(DropReason::Malformed)?;
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
-    check_option(scratch, session, header_len)?;
+    check_option(scratch, header_len)?;
+    // SAFETY: null or a map value, which lives while the program runs.
+    let of_session = unsafe { session.as_ref() };
+    let choice = key_choice::inbound(of_session, flags, seq, ack);
+    let candidates = candidates(scratch, of_session, choice)?;
     if scratch.segment.hop_limit < scratch.neighbor.policy.min_hop_limit {
         return Err(DropReason::WrongHopLimit);
     }
-    // SAFETY: null or a map value, which lives while the program runs.
-    let is_syn_key = match key_choice::inbound(unsafe { session.as_ref() }, flags, seq, ack) {
+    let is_syn_key = match choice {
         KeyChoice::Hold => return hold(skb, ifindex, Direction::Inbound),
         KeyChoice::Refuse(reason) => return Err(reason),
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,
     };
-    // SAFETY: as above.
-    let of_session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
-    let key = if is_syn_key { Key::of_syn(&of_session.syn_recv)? } else { Key::received(of_session)? };
-    // SAFETY: as above.
-    let (received, expected, window, peer_isn) =
-        unsafe { ((*session).recv_seq, (*session).local_ack, (*session).local_window, (*session).peer_isn) };
-    let is_first = is_syn_key || (flags & flag::SYN != 0 && seq.0 == peer_isn.0);
+    let of_session = of_session.ok_or(DropReason::NoSession)?;
+    let (received, expected, window) = (of_session.recv_seq, of_session.local_ack, of_session.local_window);
+    let is_first = is_syn_key || (flags & flag::SYN != 0 && seq.0 == of_session.peer_isn.0);
     if !is_first && !within_window(seq, SeqNumber(expected), window) {
         return Err(DropReason::OutsideWindow);
     }
 
     let extended = ExtendedSeq(received).extend(seq);
-    let mac_len = key.algorithm.mac_len() as u32;
-    blank_mac(mac_len);
+    blank_mac();
     scratch.covered = Covered {
         header_len,
         option_at: scratch.walk.ao_at,
         data_at: scratch.segment.l4 + header_len,
         data_len: scratch.segment.len() - header_len,
         sne: if is_syn_key { 0 } else { extended.sne() },
-        algorithm: key.algorithm as u32,
-        flags: u32::from(key.flags),
+        algorithm: 0,
+        flags: 0,
     };
-    if authenticate(skb, key.material) == 0 {
-        return Err(DropReason::Malformed);
-    }
-    if !authenticate::matches(scratch, scratch.walk.ao_at + 4, mac_len) {
-        return Err(DropReason::WrongMac);
-    }
-    note_received(session, flags, extended, is_syn_key);
+    let slot = answer(try_keys(skb, session, candidates, extended.0))?;
+    note_received(session, slot, extended.0);
     account::count_verified(scratch.neighbor.number, session, scratch.segment.len());
     if take_option_away(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
@@ -110,28 +104,131 @@ fn verify(
     Ok(TC_ACT_UNSPEC)
 }
 
-/// One TCP-AO option, with the KeyID and the length that the session's key has, or else the neighbour's.
+/// One TCP-AO option.
 #[inline(always)]
-fn check_option(scratch: &Scratch, session: *const Session, header_len: u32) -> Result<(), DropReason> {
+fn check_option(scratch: &Scratch, header_len: u32) -> Result<(), DropReason> {
     let walk = &scratch.walk;
     if walk.authentications > 1 {
-        return Err(DropReason::OptionTwice);
+        Err(DropReason::OptionTwice)
+    } else if walk.ao_at == 0 {
+        Err(DropReason::NoOption)
+    } else if walk.ao_len < 4 || walk.ao_at + walk.ao_len > header_len {
+        Err(DropReason::Malformed)
+    } else {
+        Ok(())
     }
-    if walk.ao_at == 0 {
-        return Err(DropReason::NoOption);
+}
+
+/// The key of the peer's SYN, among the candidates.
+const SYN_KEY: u32 = 1 << 8;
+
+/// The keys that the segment may be under: slots in the form of [`Rollover::order`], or [`SYN_KEY`], or none
+/// where only the daemon can tell; by the KeyID and the length of the option.
+#[inline(always)]
+fn candidates(scratch: &Scratch, session: Option<&Session>, choice: KeyChoice) -> Result<u32, DropReason> {
+    let key_id = KeyId(scratch.header.octet(scratch.walk.ao_at + 2));
+    match (choice, session) {
+        (KeyChoice::Traffic, Some(session)) => answer(slots_for(session)),
+        (KeyChoice::Syn, Some(session)) => {
+            if session.syn_recv.key_id != key_id {
+                Err(DropReason::UnknownKeyId)
+            } else if scratch.walk.ao_len != room_of(session.syn_recv.algorithm) {
+                Err(DropReason::WrongLength)
+            } else {
+                Ok(SYN_KEY)
+            }
+        }
+        _ if scratch.neighbor.policy.accepts(key_id) => Ok(NO_ORDER),
+        _ => Err(DropReason::UnknownKeyId),
     }
-    if walk.ao_len < 4 || walk.ao_at + walk.ao_len > header_len {
-        return Err(DropReason::Malformed);
-    }
-    let key_id = KeyId(scratch.header.octet(walk.ao_at + 2));
+}
+
+/// In an answer of a global function: the rest is the number of a [`DropReason`].
+const REFUSED: u32 = 1 << 16;
+
+/// [`key_choice::candidates`] for the option in the scratch memory.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn slots_for(session: *const Session) -> u32 {
     // SAFETY: null or a map value, which lives while the program runs.
-    let slot = unsafe { session.as_ref() }.map(|session| &session.slots[0]);
-    match slot.and_then(|slot| Some((slot, Algorithm::from_number(slot.algorithm)?))) {
-        Some((slot, _)) if slot.recv_id != key_id => Err(DropReason::UnknownKeyId),
-        Some((_, algorithm)) if walk.ao_len != algorithm.option_len() as u32 => Err(DropReason::WrongLength),
-        None if !scratch.neighbor.policy.accepts(key_id) => Err(DropReason::UnknownKeyId),
-        _ => Ok(()),
+    let (Some(session), Some(scratch)) = (unsafe { session.as_ref() }, scratch()) else {
+        return refused(DropReason::NoKey);
+    };
+    let key_id = Some(KeyId(scratch.header.octet(scratch.walk.ao_at + 2)));
+    match key_choice::candidates(&session.rollover, &session.slots, key_id, scratch.walk.ao_len) {
+        Ok(candidates) => candidates,
+        Err(reason) => refused(reason),
     }
+}
+
+/// What a global function answers to refuse a segment.
+#[inline(always)]
+fn refused(reason: DropReason) -> u32 {
+    REFUSED | reason as u32
+}
+
+/// The answer of a global function, or the reason of its refusal.
+#[inline(always)]
+fn answer(answered: u32) -> Result<u32, DropReason> {
+    if answered & REFUSED == 0 {
+        return Ok(answered);
+    }
+    match answered & !REFUSED {
+        number if number == DropReason::NoKey as u32 => Err(DropReason::NoKey),
+        number if number == DropReason::UnknownKeyId as u32 => Err(DropReason::UnknownKeyId),
+        number if number == DropReason::WrongLength as u32 => Err(DropReason::WrongLength),
+        number if number == DropReason::OldKey as u32 => Err(DropReason::OldKey),
+        _ => Err(DropReason::WrongMac),
+    }
+}
+
+/// Tries the candidates' keys, the newest first: the slot whose key the segment, which begins at `extended`, is under,
+/// or [`NO_SLOT`] if that is the key of the SYN; or a refusal.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn try_keys(
+    skb: *mut __sk_buff,
+    session: *const Session,
+    candidates: u32,
+    extended: u64,
+) -> u32 {
+    // SAFETY: null or a map value, which lives while the program runs.
+    let Some(session) = (unsafe { session.as_ref() }) else { return refused(DropReason::NoKey) };
+    if candidates == SYN_KEY {
+        let syn = &session.syn_recv;
+        return match is_under(skb, &syn.material, syn.algorithm, syn.flags) {
+            true => NO_SLOT,
+            false => refused(DropReason::WrongMac),
+        };
+    }
+    let mut age = 0;
+    while age < MAX_KEYS as u32 {
+        let number = (candidates >> (2 * age)) & 3;
+        let Some(slot) = slot_at(&session.slots, number) else { break };
+        if is_under(skb, &slot.recv, slot.algorithm, slot.flags) {
+            let covers = session.rollover.covers(number, ExtendedSeq(extended));
+            return if covers { number } else { refused(DropReason::OldKey) };
+        }
+        age += 1;
+    }
+    refused(DropReason::WrongMac)
+}
+
+/// Whether the segment's MAC is that of this key.
+#[inline(always)]
+fn is_under(skb: *mut __sk_buff, key: &KeyMaterial, algorithm: u8, flags: u8) -> bool {
+    let Some(before) = scratch() else { return false };
+    before.covered.algorithm = u32::from(algorithm);
+    before.covered.flags = u32::from(flags);
+    if !authenticate(skb, key) {
+        return false;
+    }
+    let Some(scratch) = scratch() else { return false };
+    authenticate::matches(scratch, scratch.walk.ao_at + 4, scratch.walk.ao_len.wrapping_sub(4))
 }
 
 /// Copies the header to `scratch.rewritten`, MAC and checksum zero.
@@ -139,9 +236,10 @@ fn check_option(scratch: &Scratch, session: *const Session, header_len: u32) -> 
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn blank_mac(mac_len: u32) -> u32 {
+pub extern "C" fn blank_mac() -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let mac_at = scratch.walk.ao_at + 4;
+    let mac_len = scratch.walk.ao_len.wrapping_sub(4);
     let mut i = 0;
     while i < 15 {
         scratch.rewritten.words[i] = scratch.header.words[i];
@@ -202,22 +300,30 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 
     1
 }
 
-/// Moves the session's state past a segment that verified, and only then.
-#[inline(always)]
-fn note_received(session: *mut Session, flags: u8, extended: ExtendedSeq, is_syn_key: bool) {
-    // SAFETY: the session lives while the program runs. Fields are single words; two CPUs may race, and the
-    // later of two segments then counts a little later.
-    unsafe {
-        let session = &mut *session;
-        session.last_segment = bpf_ktime_get_ns();
-        if !is_syn_key {
-            session.recv_seq = ExtendedSeq(session.recv_seq).advanced_to(extended).0;
-        }
-        if flags & flag::FIN != 0 {
-            session.seen |= Session::FIN_RECEIVED;
-        }
-        if flags & flag::RST != 0 {
-            session.seen |= Session::RST_RECEIVED;
-        }
+/// Moves the session's state past a segment that verified, and only then. It begins at `extended`, and verified
+/// under the key in `slot`; [`NO_SLOT`]: that of a SYN.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_received(session: *mut Session, slot: u32, extended: u64) -> u32 {
+    // SAFETY: null or a map value, which lives while the program runs. Fields are single words; two CPUs may race,
+    // and the later of two segments then counts a little later.
+    let (Some(session), Some(scratch)) = (unsafe { session.as_mut() }, scratch()) else { return 0 };
+    let flags = segment::flags(&scratch.header);
+    // SAFETY: no arguments.
+    session.last_segment = unsafe { bpf_ktime_get_ns() };
+    if slot != NO_SLOT {
+        let (extended, front) = (ExtendedSeq(extended), ExtendedSeq(session.recv_seq));
+        let rnext = Some(KeyId(scratch.header.octet(scratch.walk.ao_at + 3)));
+        session.rollover.on_verified(&session.slots, slot, rnext, extended, front, session.last_segment);
+        session.recv_seq = front.advanced_to(extended).0;
     }
+    if flags & flag::FIN != 0 {
+        session.seen |= Session::FIN_RECEIVED;
+    }
+    if flags & flag::RST != 0 {
+        session.seen |= Session::RST_RECEIVED;
+    }
+    1
 }

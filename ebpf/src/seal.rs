@@ -99,7 +99,7 @@ fn seal(
         algorithm: key.algorithm as u32,
         flags: u32::from(key.flags),
     };
-    if authenticate(skb, key.material) == 0 || put_header(skb, header_len) == 0 {
+    if !authenticate(skb, key.material) || put_header(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
     }
     note_sent(session, &scratch.header, extended);
