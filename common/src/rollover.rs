@@ -239,3 +239,6 @@ fn share_recv_id(slots: &[KeySlot; MAX_KEYS], one: u32, other: u32) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, MAX_MSS, authenticate, room_of},
+    authenticate::{self, Covered, MAX_DATA, MAX_MSS, authenticate, room_of},
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
@@ -85,6 +85,9 @@ fn verify(
     }
 
     let extended = ExtendedSeq(received).extend(seq);
+    if scratch.segment.len() - header_len > MAX_DATA {
+        return Err(DropReason::Malformed);
+    }
     blank_mac();
     scratch.covered = Covered {
         header_len,

@@ -18,5 +18,6 @@ mod padding;
 mod rekey;
 mod rewrite;
 mod sne;
+mod trial;
 mod vectors;
 mod wire;
