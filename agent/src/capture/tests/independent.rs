@@ -12,7 +12,7 @@ use crate::capture::{Frames, Link};
 use crate::keys::{Mkt, TcpOptions};
 
 /// Runs the program: whether it succeeded, and what it printed.
-fn independent(file: &Path, arguments: &[&str]) -> (bool, String) {
+pub fn independent(file: &Path, arguments: &[&str]) -> (bool, String) {
     let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/independent/verify_capture.py");
     let output = Command::new("/usr/bin/python3").arg(program).arg(file).args(arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -12,8 +12,10 @@ use crate::config::Peer;
 use crate::keys::{KeyChain, MasterKey, Mkt};
 use crate::sessions::testing::mirrored;
 
+mod chains;
 mod formats;
 mod independent;
+mod md5;
 mod samples;
 mod signed;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::capture::{Examined, Frame, Frames, Summary, Verdict, Verifier};
 use crate::config::{Config, KeyManagement, Neighbor, Peer, Unauthenticated};
-use crate::keys::{KeyChain, MasterKey, Mkt, TcpOptions};
+use crate::keys::{ChainKey, KeyChain, Lifetime, MasterKey, Mkt, TcpOptions};
 
 /// Names of the captures of native Linux TCP-AO in tests/vectors/linux-ao whose connections use one key.
 pub const ONE_KEY: [&str; 4] = ["cmac-v6-ts1", "sha1-noopt-v6-ts1", "sha1-sne-v4-ts1", "sha1-v4-ts1"];
@@ -28,7 +28,12 @@ pub enum Router {
 
 /// The frames of a capture in tests/vectors/linux-ao.
 pub fn frames(name: &str) -> Vec<Frame> {
-    let file = fs::read(vector(&format!("{name}.pcap"))).unwrap();
+    frames_of(&vector(&format!("{name}.pcap")))
+}
+
+/// The frames of a capture file.
+pub fn frames_of(file: &Path) -> Vec<Frame> {
+    let file = fs::read(file).unwrap();
     Frames::new(&file[..]).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
@@ -59,13 +64,24 @@ pub fn config(name: &str, router: Router, key: usize) -> Config {
     with_neighbor(about[peer].as_str().unwrap().parse().unwrap(), port, mkt)
 }
 
-/// A configuration of one neighbour.
+/// A configuration of one neighbour with one key.
 pub fn with_neighbor(address: IpAddr, port: u16, mkt: Mkt) -> Config {
+    with_keys(address, port, vec![mkt])
+}
+
+/// A configuration of one neighbour with several keys.
+pub fn with_keys(address: IpAddr, port: u16, mkts: Vec<Mkt>) -> Config {
     let prefix_len = if address.is_ipv4() { 32 } else { 128 };
+    let keys = (0..).zip(mkts).map(|(number, mkt)| ChainKey {
+        number,
+        mkt,
+        send: Lifetime::ALWAYS,
+        accept: Lifetime::ALWAYS,
+    });
     let mut config = Config::default();
     config.neighbors.push(Neighbor {
         peer: Peer { address, prefix_len, interface: None },
-        keys: Arc::new(KeyChain::of(mkt)),
+        keys: Arc::new(KeyChain { name: None, keys: keys.collect() }),
         port,
         ttl_security: None,
         forwarded: Vec::new(),
