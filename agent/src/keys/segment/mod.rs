@@ -35,7 +35,7 @@ pub enum SegmentError {
     /// One address is of IPv4 and the other of IPv6.
     #[error("the segment's addresses are of two families; the caller is at fault")]
     MixedFamilies,
-    /// More than [`mac::MAX_INPUT`] octets are under the MAC.
+    /// More than [`tcpauth_common::mac::MAX_INPUT`] octets are under the MAC.
     #[error(
         "the segment is longer than any that tcpauth signs (16 KiB); was it captured before segmentation?"
     )]
