@@ -87,7 +87,7 @@ pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack:
 }
 
 /// The slots whose keys a segment may be under, in the form of [`Rollover::order`]: those that are accepted, have
-/// its KeyID (`None`: the wire has none) and make its option as long as it is.
+/// its KeyID (`None`: TCP-MD5 has none) and make its option as long as it is: with what fills whole words, octets.
 ///
 /// # Errors
 /// [`DropReason::NoKey`], [`DropReason::UnknownKeyId`] or [`DropReason::WrongLength`], the first that holds.
@@ -105,7 +105,8 @@ pub fn candidates(
         age += 1;
         let Some(slot) = slot_at(slots, number) else { continue };
         let Some(algorithm) = Algorithm::from_number(slot.algorithm) else { continue };
-        if slot.flags & KeySlot::ACCEPT == 0 {
+        let is_of_this_wire = matches!(algorithm, Algorithm::Md5) == key_id.is_none();
+        if slot.flags & KeySlot::ACCEPT == 0 || !is_of_this_wire {
             continue;
         }
         let is_named = match key_id {

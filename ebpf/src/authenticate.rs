@@ -1,12 +1,12 @@
-//! The MAC of a segment (RFC 5925, 5.1).
+//! The MAC of a segment (RFC 5925, 5.1; RFC 2385, 2).
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr::null};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
 use tcpauth_common::{
     Algorithm, DropReason, KeyId,
     layout::{ETHERTYPE_IPV6, KeyMaterial, KeySlot, Session, SynKey},
-    mac,
+    mac::{self, MAX_PASSWORD},
     option::{BASE_HEADER, MAX_HEADER},
     rollover::slot_at,
 };
@@ -54,18 +54,20 @@ pub struct Key {
     /// Of the key's slot.
     pub flags: u8,
     pub material: *const KeyMaterial,
+    /// The key's slot; null for a SYN's key.
+    pub slot: *const KeySlot,
 }
 
 impl Key {
-    /// For the peer's or our SYN without ACK.
+    /// For the peer's or our SYN without ACK, of TCP-AO.
     #[inline(always)]
     pub fn of_syn(syn: &SynKey) -> Result<Self, DropReason> {
         let algorithm = Algorithm::from_number(syn.algorithm).ok_or(DropReason::NoSession)?;
         let SynKey { key_id, rnext_id, flags, .. } = *syn;
-        Ok(Self { algorithm, key_id, rnext_id, flags, material: &raw const syn.material })
+        Ok(Self { algorithm, key_id, rnext_id, flags, material: &raw const syn.material, slot: null() })
     }
 
-    /// For any other segment of ours.
+    /// For any other segment of ours; of TCP-MD5, for any.
     #[inline(always)]
     pub fn sent(session: &Session) -> Result<Self, DropReason> {
         let number = session.rollover.sealing(&session.slots);
@@ -73,7 +75,7 @@ impl Key {
         let algorithm = Algorithm::from_number(slot.algorithm).ok_or(DropReason::NoKey)?;
         let rnext_id = session.rollover.rnext_id(&session.slots, number);
         let KeySlot { send_id, flags, .. } = *slot;
-        Ok(Self { algorithm, key_id: send_id, rnext_id, flags, material: &raw const slot.send })
+        Ok(Self { algorithm, key_id: send_id, rnext_id, flags, material: &raw const slot.send, slot })
     }
 }
 
@@ -87,6 +89,12 @@ pub fn room_of(algorithm: u8) -> u32 {
 #[inline(always)]
 pub fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> bool {
     take_mac(key, assemble(skb)) != 0
+}
+
+/// The same of TCP-MD5, with the password in `slot`.
+#[inline(always)]
+pub fn authenticate_md5(skb: *mut __sk_buff, slot: &KeySlot) -> bool {
+    take_mac(&raw const slot.send, assemble_md5(skb, slot)) != 0
 }
 
 /// Takes the MAC of the first `len` octets of the workspace; 0 if it cannot.
@@ -213,6 +221,64 @@ pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
         }
     }
     before + data_len
+}
+
+/// The same of TCP-MD5 (RFC 2385, 2): pseudo-header, TCP header without options, data, and the password in `slot`.
+///
+/// A function of its own as [`assemble`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn assemble_md5(skb: *mut __sk_buff, slot: *const KeySlot) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    // SAFETY: null or in a session, which lives while the program runs.
+    let Some(slot) = (unsafe { slot.as_ref() }) else { return 0 };
+    let covered = &scratch.covered;
+    let segment = &scratch.segment;
+    let input = &mut scratch.workspace.input;
+    let wire_len = covered.header_len + covered.data_len;
+    let at = if segment.ethertype == ETHERTYPE_IPV6 {
+        let mut i = 0;
+        while i < 4 {
+            input[i] = word_of(&segment.source, i);
+            input[4 + i] = word_of(&segment.destination, i);
+            i += 1;
+        }
+        input[8] = wire_len.to_be();
+        input[9] = 6u32.to_be();
+        10
+    } else {
+        input[0] = word_of(&segment.source, 3);
+        input[1] = word_of(&segment.destination, 3);
+        input[2] = (6 << 16 | wire_len).to_be();
+        3
+    };
+    let header = &scratch.rewritten;
+    let mut i = 0;
+    while i < BASE_HEADER as usize / 4 {
+        input[at + i] = header.words[i];
+        i += 1;
+    }
+    let before = at as u32 * 4 + BASE_HEADER;
+    let data_len = opaque(covered.data_len);
+    if data_len > MAX_DATA {
+        return 0;
+    }
+    let input = input.as_mut_ptr().cast::<u8>();
+    // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
+    if data_len > 0 && !load_raw(skb, covered.data_at, unsafe { input.add(before as usize) }, data_len) {
+        return 0;
+    }
+    // SAFETY: as above, and a password fits behind them.
+    let to = unsafe { input.add((before + data_len) as usize) };
+    let mut i = 0;
+    while i < MAX_PASSWORD / 4 {
+        let word = if i < 15 { slot.send.words[1 + i] } else { slot.recv.words[i - 15] };
+        // SAFETY: as above. Behind the password are zeros, which the padding writes over.
+        unsafe { to.add(4 * i).cast::<[u8; 4]>().write(word.to_ne_bytes()) };
+        i += 1;
+    }
+    let password_len = slot.send.words[0];
+    if password_len > MAX_PASSWORD as u32 { 0 } else { before + data_len + password_len }
 }
 
 #[inline(always)]

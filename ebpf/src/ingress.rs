@@ -5,22 +5,22 @@ use aya_ebpf::{
     helpers::{bpf_check_mtu, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_skb_store_bytes},
 };
 use tcpauth_common::{
-    DropReason, KeyId, SeqNumber,
+    Algorithm, DropReason, KeyId, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, ETHERTYPE_IPV4, KeyMaterial, MAX_KEYS, Session},
-    option::{BASE_HEADER, MAX_HEADER, kind},
+    layout::{Direction, ETHERTYPE_IPV4, MAX_KEYS, Policy, Session},
+    option::{BASE_HEADER, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, kind},
     rollover::{NO_ORDER, NO_SLOT, slot_at},
     sequence::{ExtendedSeq, within_window},
 };
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, MAX_DATA, MAX_MSS, authenticate, room_of},
+    authenticate::{self, Covered, MAX_DATA, MAX_MSS, authenticate, authenticate_md5, room_of},
     barrier::{opaque, skb_field},
     hold::hold,
     icmp,
     neighbor::{self, PeerEnd},
-    scratch::{Scratch, scratch},
+    scratch::{AuthOption, Scratch, scratch},
     segment::{self, Content, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, UNFOLLOWED},
 };
 
@@ -91,7 +91,7 @@ fn verify(
     blank_mac();
     scratch.covered = Covered {
         header_len,
-        option_at: scratch.walk.ao_at,
+        option_at: scratch.option.at,
         data_at: scratch.segment.l4 + header_len,
         data_len: scratch.segment.len() - header_len,
         sne: if is_syn_key { 0 } else { extended.sne() },
@@ -99,7 +99,8 @@ fn verify(
         flags: 0,
     };
     let slot = answer(try_keys(skb, session, candidates, extended.0))?;
-    note_received(session, slot, extended.0);
+    // The passwords of TCP-MD5 are under a SYN too, which tells nothing of a switch.
+    note_received(session, if is_syn_key { NO_SLOT } else { slot }, extended.0);
     account::count_verified(scratch.neighbor.number, session, scratch.segment.len());
     if take_option_away(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
@@ -107,19 +108,41 @@ fn verify(
     Ok(TC_ACT_UNSPEC)
 }
 
-/// One TCP-AO option.
+/// One option, of the neighbour's wire; leaves in the scratch memory where it is.
 #[inline(always)]
-fn check_option(scratch: &Scratch, header_len: u32) -> Result<(), DropReason> {
+fn check_option(scratch: &mut Scratch, header_len: u32) -> Result<(), DropReason> {
     let walk = &scratch.walk;
     if walk.authentications > 1 {
-        Err(DropReason::OptionTwice)
-    } else if walk.ao_at == 0 {
-        Err(DropReason::NoOption)
-    } else if walk.ao_len < 4 || walk.ao_at + walk.ao_len > header_len {
-        Err(DropReason::Malformed)
-    } else {
-        Ok(())
+        return Err(DropReason::OptionTwice);
     }
+    let (at, len, head) = match is_md5(scratch) {
+        true => (walk.md5_at, MD5_LEN, 2),
+        false => (walk.ao_at, walk.ao_len, 4),
+    };
+    if at == 0 {
+        // The walk finds a TCP-MD5 option of the right length only.
+        let is_misshapen = is_md5(scratch) && walk.authentications == 1 && walk.ao_at == 0;
+        return Err(if is_misshapen { DropReason::WrongLength } else { DropReason::NoOption });
+    }
+    if len < head || at + len > header_len {
+        return Err(DropReason::Malformed);
+    }
+    let (mac_at, mac_len) = (at + head, len - head);
+    scratch.option = AuthOption { at, len, mac_at, mac_len, room: mac_len + 4 };
+    Ok(())
+}
+
+/// Whether the neighbour's segments carry TCP-MD5.
+#[inline(always)]
+fn is_md5(scratch: &Scratch) -> bool {
+    scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0
+}
+
+/// KeyID and RNextKeyID of the option of a segment; TCP-MD5 has none.
+#[inline(always)]
+fn key_ids(scratch: &Scratch) -> Option<(KeyId, KeyId)> {
+    let at = scratch.walk.ao_at;
+    (!is_md5(scratch)).then(|| (KeyId(scratch.header.octet(at + 2)), KeyId(scratch.header.octet(at + 3))))
 }
 
 /// The key of the peer's SYN, among the candidates.
@@ -129,20 +152,23 @@ const SYN_KEY: u32 = 1 << 8;
 /// where only the daemon can tell; by the KeyID and the length of the option.
 #[inline(always)]
 fn candidates(scratch: &Scratch, session: Option<&Session>, choice: KeyChoice) -> Result<u32, DropReason> {
-    let key_id = KeyId(scratch.header.octet(scratch.walk.ao_at + 2));
-    match (choice, session) {
-        (KeyChoice::Traffic, Some(session)) => answer(slots_for(session)),
-        (KeyChoice::Syn, Some(session)) => {
+    match (choice, session, key_ids(scratch)) {
+        (KeyChoice::Traffic, Some(session), _) | (KeyChoice::Syn, Some(session), None) => {
+            answer(slots_for(session))
+        }
+        (KeyChoice::Syn, Some(session), Some((key_id, _))) => {
             if session.syn_recv.key_id != key_id {
                 Err(DropReason::UnknownKeyId)
-            } else if scratch.walk.ao_len != room_of(session.syn_recv.algorithm) {
+            } else if scratch.option.room != room_of(session.syn_recv.algorithm) {
                 Err(DropReason::WrongLength)
             } else {
                 Ok(SYN_KEY)
             }
         }
-        _ if scratch.neighbor.policy.accepts(key_id) => Ok(NO_ORDER),
-        _ => Err(DropReason::UnknownKeyId),
+        (_, _, Some((key_id, _))) if !scratch.neighbor.policy.accepts(key_id) => {
+            Err(DropReason::UnknownKeyId)
+        }
+        _ => Ok(NO_ORDER),
     }
 }
 
@@ -159,8 +185,8 @@ pub extern "C" fn slots_for(session: *const Session) -> u32 {
     let (Some(session), Some(scratch)) = (unsafe { session.as_ref() }, scratch()) else {
         return refused(DropReason::NoKey);
     };
-    let key_id = Some(KeyId(scratch.header.octet(scratch.walk.ao_at + 2)));
-    match key_choice::candidates(&session.rollover, &session.slots, key_id, scratch.walk.ao_len) {
+    let key_id = key_ids(scratch).map(|(key_id, _)| key_id);
+    match key_choice::candidates(&session.rollover, &session.slots, key_id, scratch.option.room) {
         Ok(candidates) => candidates,
         Err(reason) => refused(reason),
     }
@@ -203,7 +229,8 @@ pub extern "C" fn try_keys(
     let Some(session) = (unsafe { session.as_ref() }) else { return refused(DropReason::NoKey) };
     if candidates == SYN_KEY {
         let syn = &session.syn_recv;
-        return match is_under(skb, &syn.material, syn.algorithm, syn.flags) {
+        note_key(syn.algorithm, syn.flags);
+        return match authenticate(skb, &raw const syn.material) && has_its_mac() {
             true => NO_SLOT,
             false => refused(DropReason::WrongMac),
         };
@@ -212,7 +239,12 @@ pub extern "C" fn try_keys(
     while age < MAX_KEYS as u32 {
         let number = (candidates >> (2 * age)) & 3;
         let Some(slot) = slot_at(&session.slots, number) else { break };
-        if is_under(skb, &slot.recv, slot.algorithm, slot.flags) {
+        note_key(slot.algorithm, slot.flags);
+        let is_taken = match slot.algorithm == Algorithm::Md5 as u8 {
+            true => authenticate_md5(skb, slot),
+            false => authenticate(skb, &raw const slot.recv),
+        };
+        if is_taken && has_its_mac() {
             let covers = session.rollover.covers(number, ExtendedSeq(extended));
             return if covers { number } else { refused(DropReason::OldKey) };
         }
@@ -221,17 +253,19 @@ pub extern "C" fn try_keys(
     refused(DropReason::WrongMac)
 }
 
-/// Whether the segment's MAC is that of this key.
 #[inline(always)]
-fn is_under(skb: *mut __sk_buff, key: &KeyMaterial, algorithm: u8, flags: u8) -> bool {
-    let Some(before) = scratch() else { return false };
-    before.covered.algorithm = u32::from(algorithm);
-    before.covered.flags = u32::from(flags);
-    if !authenticate(skb, key) {
-        return false;
+fn note_key(algorithm: u8, flags: u8) {
+    if let Some(scratch) = scratch() {
+        scratch.covered.algorithm = u32::from(algorithm);
+        scratch.covered.flags = u32::from(flags);
     }
-    let Some(scratch) = scratch() else { return false };
-    authenticate::matches(scratch, scratch.walk.ao_at + 4, scratch.walk.ao_len.wrapping_sub(4))
+}
+
+/// Whether the segment's MAC is the one that was taken.
+#[inline(always)]
+fn has_its_mac() -> bool {
+    scratch()
+        .is_some_and(|scratch| authenticate::matches(scratch, scratch.option.mac_at, scratch.option.mac_len))
 }
 
 /// Copies the header to `scratch.rewritten`, MAC and checksum zero.
@@ -241,8 +275,7 @@ fn is_under(skb: *mut __sk_buff, key: &KeyMaterial, algorithm: u8, flags: u8) ->
 #[inline(never)]
 pub extern "C" fn blank_mac() -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let mac_at = scratch.walk.ao_at + 4;
-    let mac_len = scratch.walk.ao_len.wrapping_sub(4);
+    let AuthOption { mac_at, mac_len, .. } = scratch.option;
     let mut i = 0;
     while i < 15 {
         scratch.rewritten.words[i] = scratch.header.words[i];
@@ -258,14 +291,16 @@ pub extern "C" fn blank_mac() -> u32 {
 }
 
 /// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
-/// the MSS by the option's length, so that what our stack sends has room for it. 0 if it cannot.
+/// the MSS by the option's length, so that what our stack sends has room for it, and refuses timestamps beside
+/// TCP-MD5. 0 if it cannot.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let (at, len) = (scratch.walk.ao_at, scratch.walk.ao_len);
+    let AuthOption { at, len, room, .. } = scratch.option;
+    let has_timestamps = is_md5(scratch) && scratch.walk.timestamps_at != 0;
     let new = &mut scratch.rewritten;
     new.words[4] = scratch.header.words[4];
     let mut i = 0;
@@ -273,7 +308,16 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 
         new.set_octet(at + i, kind::NOP);
         i += 1;
     }
-    if segment::flags(&scratch.header) & flag::SYN != 0 && scratch.walk.mss_at != 0 {
+    let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
+    if is_syn && has_timestamps {
+        // Beside the option of TCP-MD5 they would leave no room for the others, when it comes to SACK.
+        let mut i = 0;
+        while i < TIMESTAMPS_LEN {
+            new.set_octet(scratch.walk.timestamps_at + i, kind::NOP);
+            i += 1;
+        }
+    }
+    if is_syn && scratch.walk.mss_at != 0 {
         let mss_at = scratch.walk.mss_at + 2;
         let ip_len = if scratch.segment.ethertype == ETHERTYPE_IPV4 { IPV4_HEADER } else { IPV6_HEADER };
         let mut mtu = 0u32;
@@ -281,7 +325,7 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 
         unsafe { bpf_check_mtu(skb.cast(), 0, &raw mut mtu, 0, 0) };
         let most = mtu.saturating_sub(ip_len + BASE_HEADER).min(MAX_MSS);
         let mss = u32::from(new.number16(mss_at)).min(most);
-        new.set_number16(mss_at, mss.saturating_sub(len) as u16);
+        new.set_number16(mss_at, mss.saturating_sub(room) as u16);
     }
     let header_len = opaque(header_len);
     if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) {
@@ -318,7 +362,7 @@ pub extern "C" fn note_received(session: *mut Session, slot: u32, extended: u64)
     session.last_segment = unsafe { bpf_ktime_get_ns() };
     if slot != NO_SLOT {
         let (extended, front) = (ExtendedSeq(extended), ExtendedSeq(session.recv_seq));
-        let rnext = Some(KeyId(scratch.header.octet(scratch.walk.ao_at + 3)));
+        let rnext = key_ids(scratch).map(|(_, rnext)| rnext);
         session.rollover.on_verified(&session.slots, slot, rnext, extended, front, session.last_segment);
         session.recv_seq = front.advanced_to(extended).0;
     }

@@ -17,11 +17,11 @@ pub fn walk(header_len: u32) -> Option<()> {
 }
 
 /// Rewrites the options of `scratch.header`, after a walk, into `scratch.rewritten` so that `room` octets are
-/// left; the new header's length, octets.
+/// left, without timestamps or with them; the new header's length, octets.
 #[inline(always)]
-pub fn rewrite(room: u32) -> Option<u32> {
+pub fn rewrite(room: u32, without_timestamps: bool) -> Option<u32> {
     let before = scratch()?;
-    before.rewrite = OptionRewrite::after(&before.walk, room);
+    before.rewrite = OptionRewrite::after(&before.walk, room, without_timestamps);
     // SAFETY: the callback has the signature that the kernel calls.
     unsafe { bpf_loop(OptionRewrite::MAX_STEPS, rewrite_step as *mut c_void, core::ptr::null_mut(), 0) };
     let after = scratch()?;

@@ -28,6 +28,8 @@ pub struct Scratch {
     pub rewritten: Header,
     /// What its options were found to be.
     pub walk: OptionWalk,
+    /// Its option, when it arrived.
+    pub option: AuthOption,
     /// How its options are rewritten.
     pub rewrite: OptionRewrite,
     /// Headers on their way around a hole for the option.
@@ -40,6 +42,18 @@ pub struct Scratch {
     pub mac_steps: u32,
     /// Where the MAC is computed.
     pub workspace: Workspace,
+}
+
+/// The TCP-AO or TCP-MD5 option of a segment that arrived. Offsets from the start of the TCP header, octets.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct AuthOption {
+    pub at: u32,
+    pub len: u32,
+    pub mac_at: u32,
+    pub mac_len: u32,
+    /// What it takes, with what fills whole words.
+    pub room: u32,
 }
 
 /// A held segment for the ring buffer.

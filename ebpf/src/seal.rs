@@ -8,16 +8,16 @@ use aya_ebpf::{
     },
 };
 use tcpauth_common::{
-    DropReason, SeqNumber,
+    Algorithm, DropReason, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, ETHERTYPE_IPV4, Session},
-    option::{BASE_HEADER, Header, MAX_HEADER, kind},
+    layout::{Direction, ETHERTYPE_IPV4, Policy, Session},
+    option::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, kind},
     sequence::ExtendedSeq,
 };
 
 use crate::{
     account::{self, refuse},
-    authenticate::{Covered, Key, MAX_MSS, authenticate},
+    authenticate::{Covered, Key, MAX_MSS, authenticate, authenticate_md5},
     barrier::{opaque, skb_field},
     hold::hold,
     maps::INTERFACES,
@@ -79,10 +79,17 @@ fn seal(
     };
     // SAFETY: as above.
     let of_session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
-    let key = if is_syn_key { Key::of_syn(&of_session.syn_send)? } else { Key::sent(of_session)? };
+    let is_md5 = scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0;
+    let key = if is_syn_key && !is_md5 { Key::of_syn(&of_session.syn_send)? } else { Key::sent(of_session)? };
+    if (key.algorithm == Algorithm::Md5) != is_md5 {
+        return Err(DropReason::NoKey);
+    }
     let room = key.algorithm.option_len() as u32;
-    let ids = u32::from(key.key_id.0) << 8 | u32::from(key.rnext_id.0);
-    let new_len = write_header(header_len, room, ids);
+    let head = match is_md5 {
+        true => [kind::NOP, kind::NOP, kind::MD5, MD5_LEN as u8],
+        false => [kind::AO, room as u8, key.key_id.0, key.rnext_id.0],
+    };
+    let new_len = write_header(header_len, room, u32::from_ne_bytes(head));
     if new_len == 0 {
         return Err(DropReason::Malformed);
     }
@@ -99,7 +106,12 @@ fn seal(
         algorithm: key.algorithm as u32,
         flags: u32::from(key.flags),
     };
-    if !authenticate(skb, key.material) || put_header(skb, header_len) == 0 {
+    // SAFETY: null or in the session, which lives while the program runs.
+    let is_authentic = match unsafe { key.slot.as_ref() } {
+        Some(slot) if is_md5 => authenticate_md5(skb, slot),
+        _ => authenticate(skb, key.material),
+    };
+    if !is_authentic || put_header(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
     }
     note_sent(session, &scratch.header, extended);
@@ -109,12 +121,12 @@ fn seal(
 }
 
 /// Writes the header with the option, MAC and checksum zero, into `scratch.rewritten`: its length, octets, or 0
-/// if there is no room. `ids` is KeyID and RNextKeyID.
+/// if there is no room. `head` is the option's first word, as it lies in memory.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn write_header(header_len: u32, room: u32, ids: u32) -> u32 {
+pub extern "C" fn write_header(header_len: u32, room: u32, head: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     if room > 20 {
         return 0;
@@ -126,8 +138,15 @@ pub extern "C" fn write_header(header_len: u32, room: u32, ids: u32) -> u32 {
     }
     let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
     let (mut kept_len, mut mss_at) = (header_len, scratch.walk.mss_at);
-    if header_len + room > MAX_HEADER || scratch.walk.ended != 0 || (is_syn && scratch.walk.unwanted != 0) {
-        match options::rewrite(room) {
+    let is_md5 = scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0;
+    // Beside the option of TCP-MD5 they would leave no room for the others, when it comes to SACK.
+    let without_timestamps = is_syn && is_md5 && scratch.walk.timestamps_at != 0;
+    if header_len + room > MAX_HEADER
+        || scratch.walk.ended != 0
+        || (is_syn && scratch.walk.unwanted != 0)
+        || without_timestamps
+    {
+        match options::rewrite(room, without_timestamps) {
             Some(len) => kept_len = len,
             None => return 0,
         }
@@ -143,8 +162,7 @@ pub extern "C" fn write_header(header_len: u32, room: u32, ids: u32) -> u32 {
     }
     let new = &mut scratch.rewritten;
     let at = kept_len >> 2;
-    let head = [kind::AO, room as u8, (ids >> 8) as u8, ids as u8];
-    new.words[at as usize & 15] = u32::from_ne_bytes(head);
+    new.words[at as usize & 15] = head;
     let mut i = 1;
     while i < 5 {
         new.words[(at + i) as usize & 15] = 0;

@@ -2,7 +2,7 @@
 
 use super::{BASE_HEADER, Header, MAX_HEADER, OptionWalk, is_unwanted, kind};
 
-/// Rewrites options that would not leave room for TCP-AO: padding goes, SACK blocks are trimmed to
+/// Rewrites options that would not leave room for the option: padding goes, SACK blocks are trimmed to
 /// what fits, and Fast Open and Multipath TCP go (both would put data where no key covers it).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,15 +23,18 @@ pub struct OptionRewrite {
     pub sack_len: u32,
     /// Offset of the MSS option in the new header; 0: absent.
     pub mss_at: u32,
+    /// 1: timestamps go.
+    pub without_timestamps: u32,
 }
 
 impl OptionRewrite {
     /// Most steps: one an octet.
     pub const MAX_STEPS: u32 = MAX_HEADER - BASE_HEADER;
 
-    /// Begins, knowing what a walk found, to make room for an option of `room` octets.
+    /// Begins, knowing what a walk found, to make room for an option of `room` octets; without timestamps or with
+    /// them.
     #[inline(always)]
-    pub const fn after(walk: &OptionWalk, room: u32) -> Self {
+    pub const fn after(walk: &OptionWalk, room: u32, without_timestamps: bool) -> Self {
         let budget = MAX_HEADER - BASE_HEADER;
         let taken = walk.kept + room + 2;
         let blocks = if taken > budget { 0 } else { (budget - taken) / 8 };
@@ -45,6 +48,7 @@ impl OptionRewrite {
             copy: 0,
             sack_len,
             mss_at: 0,
+            without_timestamps: without_timestamps as u32,
         }
     }
 
@@ -74,7 +78,7 @@ impl OptionRewrite {
                 // There is room for one.
                 self.sack_len = 0;
             }
-            if is_unwanted(octet) {
+            if is_unwanted(octet) || (octet == kind::TIMESTAMPS && self.without_timestamps != 0) {
                 self.copy = 0;
             }
             if octet == kind::MSS && self.len == 4 {

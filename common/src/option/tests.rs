@@ -11,11 +11,15 @@ fn header(options: &[u8]) -> Header {
 }
 
 fn rewrite(options: &[u8], room: u32) -> Vec<u8> {
+    rewrite_with(options, room, true)
+}
+
+fn rewrite_with(options: &[u8], room: u32, timestamps: bool) -> Vec<u8> {
     let old = header(options);
     let walk = OptionWalk::run(&old);
     assert_eq!(walk.malformed, 0);
     let mut new = old;
-    let mut rewrite = OptionRewrite::after(&walk, room);
+    let mut rewrite = OptionRewrite::after(&walk, room, !timestamps);
     while rewrite.step(&old, &mut new) {}
     let len = rewrite.pad(&mut new);
     assert!(len + room <= MAX_HEADER);
@@ -94,6 +98,13 @@ fn a_sack_option_without_room_goes_whole() {
 }
 
 #[test]
+fn timestamps_go_where_they_are_not_wanted() {
+    let options = [&[2, 4, 5, 180, 4, 2][..], &TIMESTAMPS[2..], &[1, 3, 3, 7]].concat();
+    assert_eq!(rewrite_with(&options, 20, false), [2, 4, 5, 180, 4, 2, 3, 3, 7, 1, 1, 1]);
+    assert_eq!(rewrite_with(&options, 20, true).len(), 20);
+}
+
+#[test]
 fn fast_open_and_mptcp_go() {
     let options = [2, 4, 5, 180, 34, 6, 1, 2, 3, 4, 30, 4, 0, 1, 3, 3, 7, 0, 0, 0];
     assert_eq!(rewrite(&options, 16), [2, 4, 5, 180, 3, 3, 7, 1]);
@@ -104,6 +115,7 @@ proptest! {
     fn any_octets_are_walked_and_rewritten_within_bounds(
         options in proptest::collection::vec(any::<u8>(), 0..10usize).prop_map(|v| v.repeat(4)),
         room in prop_oneof![Just(16u32), Just(20)],
+        without_timestamps: bool,
     ) {
         let old = header(&options);
         let walk = OptionWalk::run(&old);
@@ -113,7 +125,7 @@ proptest! {
         }
         if walk.malformed == 0 && walk.kept + room <= 40 {
             let mut new = old;
-            let mut rewrite = OptionRewrite::after(&walk, room);
+            let mut rewrite = OptionRewrite::after(&walk, room, without_timestamps);
             let mut steps = 0;
             while rewrite.step(&old, &mut new) {
                 steps += 1;
