@@ -270,7 +270,7 @@ pub struct SynKey {
     pub algorithm: u8,
     /// KeyID in the SYN.
     pub key_id: KeyId,
-    /// RNextKeyID in a SYN of ours.
+    /// RNextKeyID in the SYN.
     pub rnext_id: KeyId,
     /// [`KeySlot::EXCLUDE_OPTIONS`].
     pub flags: u8,

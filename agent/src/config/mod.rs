@@ -60,6 +60,18 @@ pub struct Neighbor {
     pub key_management: KeyManagement,
     /// What becomes of segments without a MAC.
     pub unauthenticated: Unauthenticated,
+    /// The option that carries the MAC.
+    pub wire: Wire,
+}
+
+/// The option that carries the MAC of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// TCP-AO (RFC 5925).
+    #[default]
+    TcpAo,
+    /// TCP-MD5 (RFC 2385), which has no KeyID.
+    TcpMd5,
 }
 
 /// Where the keys of a connection come from.

@@ -9,7 +9,7 @@ use tcpauth_common::KeyId;
 
 use super::document::{Document, Entry, Fields, Secret};
 use super::error::{Report, Subject};
-use super::{Config, Neighbor, Peer, PeerError, Problem};
+use super::{Config, Neighbor, Peer, PeerError, Problem, Wire};
 use crate::keys::{KeyChain, Mkt};
 
 /// TCP port of BGP (RFC 4271, 4.2).
@@ -148,6 +148,7 @@ fn neighbor(peer: Peer, mkt: Mkt, entry: &Entry<'_>, defaults: &Fields) -> Neigh
         ttl_security: fields.ttl_security.or(defaults.ttl_security),
         key_management: fields.key_management.or(defaults.key_management).unwrap_or_default(),
         unauthenticated: fields.unauthenticated.or(defaults.unauthenticated).unwrap_or_default(),
+        wire: Wire::default(),
     }
 }
 

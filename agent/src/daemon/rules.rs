@@ -4,9 +4,8 @@ use super::neighbors::Neighbors;
 use super::neighbors::Rules;
 use crate::{
     kernel::{Dataplane, KernelError},
-    sessions::rekey,
+    sessions::{Now, apply, half_open, has_traffic_keys, plan},
 };
-use tcpauth_common::layout::{KeySlot, Session};
 
 /// What became of the sessions in the map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,22 +94,19 @@ pub fn reconcile(
             reconciled.removed += 1;
             continue;
         };
-        let mut rekeyed = rekey(&session, &quartet, owner.neighbor.keys.first());
+        let now = Now::read();
+        let mut rekeyed = session;
         rekeyed.neighbor = owner.number;
-        if !same_keys(&rekeyed, &session) {
-            dataplane.put_session(&quartet, &rekeyed)?;
+        if has_traffic_keys(&session, owner.neighbor.wire) {
+            if let Some(change) = plan(&session, &quartet, owner.neighbor, now.wall, None) {
+                apply(&mut rekeyed, &change, now.monotonic.0);
+                dataplane.put_session(&quartet, &rekeyed)?;
+                reconciled.rekeyed += 1;
+            }
+        } else if let Some(renewed) = half_open(&rekeyed, &quartet, owner.neighbor, now) {
+            dataplane.put_session(&quartet, &renewed)?;
             reconciled.rekeyed += 1;
         }
     }
     Ok(reconciled)
-}
-
-fn same_keys(a: &Session, b: &Session) -> bool {
-    let words = |slot: &KeySlot| (slot.send.words, slot.recv.words);
-    let ids = |slot: &KeySlot| (slot.algorithm, slot.send_id, slot.recv_id, slot.flags);
-    a.neighbor == b.neighbor
-        && a.syn_send.material.words == b.syn_send.material.words
-        && a.syn_recv.material.words == b.syn_recv.material.words
-        && a.slots.iter().map(ids).eq(b.slots.iter().map(ids))
-        && a.slots.iter().map(words).eq(b.slots.iter().map(words))
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     control::protocol::Event,
-    sessions::{Monotonic, Outcome, on_held, progress},
+    sessions::{Now, Outcome, on_held, progress},
 };
 
 impl Daemon {
@@ -35,7 +35,7 @@ impl Daemon {
                 return;
             }
         };
-        match on_held(held, frame, neighbor, existing.as_ref(), Monotonic::now()) {
+        match on_held(held, frame, neighbor, existing.as_ref(), None, Now::read()) {
             Outcome::Install(session) => {
                 if let Err(error) = self.dataplane.put_session(&held.quartet, &session) {
                     tracing::error!(neighbor = %neighbor.peer, "a session has no keys: {error}");

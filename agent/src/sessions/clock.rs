@@ -1,7 +1,8 @@
-//! The clock that the data plane stamps its records with.
+//! The clock that the data plane stamps its records with, beside the one that lifetimes of keys follow.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 /// A time of CLOCK_MONOTONIC, in nanoseconds: what `bpf_ktime_get_ns` gives.
@@ -18,5 +19,21 @@ impl Monotonic {
     /// Time gone by since `earlier`; zero if that is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For spans.
+    pub monotonic: Monotonic,
+    /// For lifetimes of keys: it may jump either way.
+    pub wall: Timestamp,
+}
+
+impl Now {
+    /// This moment.
+    pub fn read() -> Self {
+        Self { monotonic: Monotonic::now(), wall: Timestamp::now() }
     }
 }

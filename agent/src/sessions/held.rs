@@ -8,44 +8,52 @@ use tcpauth_common::{
     layout::{Direction, Held, Quartet, Session},
 };
 
-use super::{Monotonic, Outcome, Segment, rekey};
-use crate::{config::Neighbor, keys::Role};
+use super::{
+    Monotonic, Now, Outcome, Segment,
+    handshake::{Handshake, Heard},
+};
+use crate::{config::Neighbor, keys::ChainKey};
 
 /// A segment held longer than this is dropped: TCP has long sent it again.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(3);
 
 /// Decides what becomes of a held segment of `neighbor`, whose connection has the entry `existing` in
-/// the map, if any. Segments of our own end are believed; those of the peer have to verify.
+/// the map, if any. Segments of our own end are believed; those of the peer have to verify. `peer_uses` is the number
+/// of the key that the neighbour last signed with, as far as is known.
 pub fn on_held(
     held: &Held,
     frame: &[u8],
     neighbor: &Neighbor,
     existing: Option<&Session>,
-    now: Monotonic,
+    peer_uses: Option<u32>,
+    now: Now,
 ) -> Outcome {
-    if now.since(Monotonic(held.time)) > HOLD_LIMIT {
+    if now.monotonic.since(Monotonic(held.time)) > HOLD_LIMIT {
         return Outcome::Refuse(DropReason::HeldTooLong);
     }
+    if neighbor.keys.is_closed(now.wall) {
+        return Outcome::Refuse(DropReason::NoKey);
+    }
+    let keys = Handshake { quartet: &held.quartet, neighbor, peer_uses, now };
     Segment::parse(held, frame)
-        .and_then(|segment| Decision { held, segment, neighbor, now }.decide(existing))
+        .and_then(|segment| Decision { held, segment, keys }.decide(existing))
         .unwrap_or_else(Outcome::Refuse)
 }
 
 struct Decision<'a> {
     held: &'a Held,
     segment: Segment<'a>,
-    neighbor: &'a Neighbor,
-    now: Monotonic,
+    keys: Handshake<'a>,
 }
 
 impl Decision<'_> {
     fn decide(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let outbound = self.held.direction == Direction::Outbound as u8;
         if !outbound {
-            self.check_cheap()?;
+            self.check_hop_limit()?;
         }
         match (self.segment.flags() & (FIN | SYN | RST | ACK), outbound) {
-            (SYN, true) => Ok(self.syn_out(existing)),
+            (SYN, true) => self.syn_out(existing),
             (SYN, false) => self.syn_in(existing),
             (flags, true) if flags == SYN | ACK => self.syn_ack_out(existing),
             (flags, false) if flags == SYN | ACK => self.answer_in(existing),
@@ -57,25 +65,30 @@ impl Decision<'_> {
     }
 
     /// Our end opens a connection, or both ends do at once.
-    fn syn_out(&self, existing: Option<&Session>) -> Outcome {
+    fn syn_out(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let mut session = match existing {
             Some(session) if knows_local(session) && session.local_isn == self.segment.isn() => {
-                return Outcome::Release;
+                return Ok(Outcome::Release);
             }
             Some(session) if knows_peer(session) && !knows_local(session) => *session,
             _ => self.new_session(),
         };
+        let key = self.keys.our_syn_key().ok_or(DropReason::NoKey)?;
         self.learn_local(&mut session);
-        self.install(session)
+        session.syn_send = self.keys.syn_send(key, session.local_isn);
+        session.flags |= Session::CLIENT;
+        let heard = self.keys.heard_syn(&session);
+        if knows_peer(&session) {
+            self.settle_client(&mut session);
+        }
+        Ok(self.install(session, Some(key), heard))
     }
 
     /// The peer opens a connection. A session in progress stays until our end answers the new SYN:
     /// this one may be an old duplicate.
     fn syn_in(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let isn = self.segment.isn();
-        let quartet = &self.held.quartet;
-        let mkt = self.neighbor.keys.first();
-        self.segment.check_mac(mkt, quartet, &mkt.syn_recv(quartet, isn).material)?;
+        let heard = self.keys.verify_syn(&self.segment)?;
         let mut session = match existing {
             Some(session) if session.flags & Session::SYN_RECV != 0 && session.syn_recv_isn == isn => {
                 return Ok(Outcome::Release);
@@ -83,12 +96,18 @@ impl Decision<'_> {
             Some(session) => *session,
             None => self.new_session(),
         };
-        if !knows_peer(&session) {
-            learn_peer(&mut session, isn);
-        }
         session.flags |= Session::SYN_RECV;
         session.syn_recv_isn = isn;
-        Ok(self.install(session))
+        session.syn_recv = self.keys.syn_recv(&heard, isn);
+        if knows_peer(&session) {
+            return Ok(self.put(session));
+        }
+        let ours = knows_local(&session).then(|| self.keys.signed_by(&session)).flatten();
+        if knows_local(&session) {
+            self.settle_client(&mut session);
+        }
+        learn_peer(&mut session, isn);
+        Ok(self.install(session, ours, Some(heard)))
     }
 
     /// Our end answers a SYN that had verified; the acknowledgment says which.
@@ -124,13 +143,11 @@ impl Decision<'_> {
             // The answer was held twice, or came while its keys were on their way: `ingress` verifies it.
             return Ok(Outcome::Release);
         }
-        let quartet = &self.held.quartet;
-        let mkt = self.neighbor.keys.first();
-        let traffic = mkt.traffic_slot(quartet, session.local_isn, self.segment.isn(), Role::Client);
-        self.segment.check_mac(mkt, quartet, &traffic.recv)?;
-        let mut session = *session;
-        learn_peer(&mut session, self.segment.isn());
-        Ok(self.install(session))
+        let mut answered = *session;
+        learn_peer(&mut answered, self.segment.isn());
+        let heard = self.keys.verify_answer(&self.segment, &answered)?;
+        let ours = self.keys.signed_by(session);
+        Ok(self.install(answered, ours, Some(heard)))
     }
 
     /// The session in which our end answered the peer's SYN with `peer_isn`: `session` itself, or the
@@ -141,26 +158,30 @@ impl Decision<'_> {
             answered = self.new_session();
             answered.flags = session.flags & Session::SYN_RECV;
             answered.syn_recv_isn = session.syn_recv_isn;
+            answered.syn_recv = session.syn_recv;
             learn_peer(&mut answered, peer_isn);
         }
         self.learn_local(&mut answered);
         if self.segment.flags() & ACK != 0 {
             answered.local_ack = self.segment.ack();
         }
-        self.install(answered)
+        let is_answer_to_syn_recv = answered.syn_recv_isn == peer_isn;
+        let heard = self.keys.heard_syn(&answered).filter(|_| is_answer_to_syn_recv);
+        let ours = if heard.is_none() { self.keys.our_syn_key() } else { None };
+        self.install(answered, ours, heard)
     }
 
-    /// GTSM and the option's shape, before any hashing.
-    fn check_cheap(&self) -> Result<(), DropReason> {
-        let lowest = self.neighbor.ttl_security.map_or(0, |hops| 0u8.wrapping_sub(hops));
+    /// GTSM, before any hashing.
+    fn check_hop_limit(&self) -> Result<(), DropReason> {
+        let lowest = self.keys.neighbor.ttl_security.map_or(0, |hops| 0u8.wrapping_sub(hops));
         if self.segment.hop_limit() < lowest {
             return Err(DropReason::WrongHopLimit);
         }
-        self.segment.check_option(self.neighbor.keys.first())
+        Ok(())
     }
 
     fn new_session(&self) -> Session {
-        Session { created: self.now.0, ..Session::default() }
+        Session { created: self.keys.now.monotonic.0, ..Session::default() }
     }
 
     fn learn_local(&self, session: &mut Session) {
@@ -171,15 +192,25 @@ impl Decision<'_> {
         session.local_window = u32::from(self.segment.window());
     }
 
-    /// The session with the keys that its ISNs give.
-    fn install(&self, mut session: Session) -> Outcome {
-        session.neighbor = self.held.neighbor;
-        session.last_segment = self.now.0;
-        Outcome::Install(Box::new(rekey(&session, self.quartet(), self.neighbor.keys.first())))
+    /// Both ends sent a SYN: which one is the client no longer follows from that.
+    fn settle_client(&self, session: &mut Session) {
+        let Quartet { local, local_port, peer, peer_port, .. } = self.held.quartet;
+        session.flags &= !Session::CLIENT;
+        if (local, local_port) < (peer, peer_port) {
+            session.flags |= Session::CLIENT;
+        }
     }
 
-    fn quartet(&self) -> &Quartet {
-        &self.held.quartet
+    /// The session with the keys that its ISNs give: `ours` signed our SYN, `heard` is what the peer sent.
+    fn install(&self, mut session: Session, ours: Option<&ChainKey>, heard: Option<Heard>) -> Outcome {
+        self.keys.give_keys(&mut session, ours, heard);
+        self.put(session)
+    }
+
+    fn put(&self, mut session: Session) -> Outcome {
+        session.neighbor = self.held.neighbor;
+        session.last_segment = self.keys.now.monotonic.0;
+        Outcome::Install(Box::new(session))
     }
 }
 

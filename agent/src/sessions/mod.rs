@@ -2,7 +2,9 @@
 //! lacks keys, and this decides which session serves it, or why it is refused.
 //!
 //! - [`on_held`]: a held segment comes, a session to install or a reason to refuse goes.
-//! - [`rekey()`]: the session of a neighbour whose master key tuple was changed.
+//! - [`plan()`]: how the keys of a session that is up change, with its neighbour's chain or with time; [`half_open()`]:
+//!   those of one that is not.
+//! - [`identify()`]: which key of the chain is where in a session.
 //! - [`expiry()`]: when a session's entry in the map has served.
 //!
 //! An ISN is believed only from a segment whose MAC verified, or from our own end: a forged segment
@@ -10,16 +12,21 @@
 
 use tcpauth_common::{DropReason, layout::Session};
 
-pub use clock::Monotonic;
+pub use change::apply;
+pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use held::{HOLD_LIMIT, on_held};
-pub use rekey::rekey;
-pub use segment::{Segment, address};
+pub use half_open::half_open;
+pub use plan::{has_traffic_keys, identify, plan};
+pub use segment::{Segment, Signature, address};
 
+mod change;
 mod clock;
 mod expiry;
+mod half_open;
+mod handshake;
 mod held;
-mod rekey;
+mod plan;
 mod segment;
 #[cfg(test)]
 pub(crate) mod testing;

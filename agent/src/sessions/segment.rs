@@ -24,6 +24,17 @@ pub struct Segment<'a> {
     hop_limit: u8,
 }
 
+/// What the TCP-AO option of a segment says of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// KeyID: the key that signed the segment.
+    pub key_id: KeyId,
+    /// RNextKeyID: the key that its sender wishes to be answered with.
+    pub rnext_id: KeyId,
+    /// Length of the whole option, octets.
+    pub len: usize,
+}
+
 impl<'a> Segment<'a> {
     /// Finds the segment of a held frame.
     ///
@@ -91,11 +102,11 @@ impl<'a> Segment<'a> {
         self.hop_limit
     }
 
-    /// Checks all that costs no hashing: the option stands once, with the KeyID and length of `mkt`.
+    /// The one TCP-AO option.
     ///
     /// # Errors
     /// The reason for which the segment has to be dropped.
-    pub fn check_option(&self, mkt: &Mkt) -> Result<(), DropReason> {
+    pub fn option(&self) -> Result<Signature, DropReason> {
         if self.options.authentications > 1 {
             return Err(DropReason::OptionTwice);
         }
@@ -105,16 +116,14 @@ impl<'a> Segment<'a> {
         if self.options.ao_len < 4 {
             return Err(DropReason::WrongLength);
         }
-        if self.key_id() != Some(mkt.recv_id) {
-            return Err(DropReason::UnknownKeyId);
-        }
-        if self.options.ao_len as usize != mkt.algorithm.option_len() {
-            return Err(DropReason::WrongLength);
-        }
-        Ok(())
+        Ok(Signature {
+            key_id: KeyId(self.header.octet(self.options.ao_at + 2)),
+            rnext_id: KeyId(self.header.octet(self.options.ao_at + 3)),
+            len: self.options.ao_len as usize,
+        })
     }
 
-    /// Checks the MAC of a segment that came from the peer and passed [`Self::check_option`]. Its SNE
+    /// Checks the MAC of a segment that came from the peer and has one [`Self::option`]. Its SNE
     /// is 0, as of every segment that carries an ISN.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{Monotonic, address};
 use crate::{
-    config::{KeyManagement, Neighbor, Peer, Unauthenticated},
+    config::{KeyManagement, Neighbor, Peer, Unauthenticated, Wire},
     keys::{KeyChain, MasterKey, Mkt, TcpOptions, segment::segment_mac},
 };
 
@@ -55,6 +55,7 @@ pub fn neighbor(peer: &str) -> Neighbor {
         forwarded: Vec::new(),
         key_management: KeyManagement::Implicit,
         unauthenticated: Unauthenticated::Drop,
+        wire: Wire::TcpAo,
     }
 }
 

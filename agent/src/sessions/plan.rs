@@ -1,0 +1,195 @@
+//! Which keys of its neighbour's chain a session has to have, and how it comes from those it has to them.
+
+use jiff::Timestamp;
+use tcpauth_common::{
+    layout::{KeyChange, KeySlot, MAX_KEYS, Quartet, Session},
+    rollover::{NO_ORDER, NO_SLOT},
+};
+
+use super::change::apply;
+use crate::{
+    config::{Neighbor, Wire},
+    keys::{ChainKey, KeyChain},
+};
+
+/// Which key of a chain is in which slot of a session, by number. `None`: the slot is empty, or its key is not of
+/// the chain (any more).
+pub fn identify(session: &Session, quartet: &Quartet, chain: &KeyChain) -> [Option<u32>; MAX_KEYS] {
+    matched(session, quartet, &chain.newest_first()).map(|key| key.map(|key| key.number))
+}
+
+/// What has to change for the session to have the keys that `neighbor` has `now`; `None` if it has them, or has no
+/// traffic keys yet. A key that is in a slot stays in it, and so does what is known of it.
+///
+/// `forced` is the number of a key to send with at once. It is heeded only where there is no RNextKeyID to ask the
+/// peer with: with TCP-MD5, or if the key has the SendID of the one that is sent with now.
+pub fn plan(
+    session: &Session,
+    quartet: &Quartet,
+    neighbor: &Neighbor,
+    now: Timestamp,
+    forced: Option<u32>,
+) -> Option<KeyChange> {
+    let chain = &neighbor.keys;
+    let forced = forced.and_then(|number| chain.key(number));
+    let forced = forced.filter(|key| key.may_be_sent(now) && is_alike(session, key, neighbor.wire));
+    let mut usable = chain.newest_first();
+    usable.retain(|key| key.is_usable(now));
+    let held = matched(session, quartet, &usable);
+    let in_slot = |slot: u32| held.get(slot as usize).copied().flatten();
+    let sending = forced.or(in_slot(session.rollover.current).filter(|key| key.may_be_sent(now)));
+    let in_use = [sending, in_slot(session.rollover.received)];
+    let in_use: Vec<u32> = in_use.into_iter().flatten().map(|key| key.number).collect();
+    plan_keeping(session, quartet, neighbor, now, &in_use, forced)
+}
+
+/// As [`plan`], with room for the keys whose numbers are `in_use`. That `forced` may be sent was looked at.
+pub(super) fn plan_keeping(
+    session: &Session,
+    quartet: &Quartet,
+    neighbor: &Neighbor,
+    now: Timestamp,
+    in_use: &[u32],
+    forced: Option<&ChainKey>,
+) -> Option<KeyChange> {
+    if !has_traffic_keys(session, neighbor.wire) {
+        return None;
+    }
+    let keys = neighbor.keys.usable(now, in_use);
+    let mut change = KeyChange {
+        quartet: *quartet,
+        local_isn: session.local_isn,
+        peer_isn: session.peer_isn,
+        written: 0,
+        order: NO_ORDER,
+        rnext: NO_SLOT,
+        current: NO_SLOT,
+        flags: 0,
+        usable: [0; MAX_KEYS],
+        reserved: 0,
+        slots: [KeySlot::default(); MAX_KEYS],
+    };
+    let slots = place(session, quartet, &keys, &mut change);
+    let slot_of = |key: &ChainKey| {
+        let slot = slots.iter().position(|placed| placed.is_some_and(|placed| placed.number == key.number));
+        slot.map_or(NO_SLOT, |slot| slot as u32)
+    };
+    for (age, key) in keys.iter().enumerate() {
+        let slot = slot_of(key);
+        change.order = change.order & !(3 << (2 * age)) | slot << (2 * age);
+        change.usable[slot as usize] = usable_flags(key, now);
+    }
+    let preferred = neighbor.keys.preferred(now);
+    change.rnext = asked_for(&keys, preferred, now).map_or(NO_SLOT, slot_of);
+    change.current = preferred.map_or(NO_SLOT, slot_of);
+    let current = session.rollover.current;
+    if let Some(forced) = forced {
+        change.current = slot_of(forced);
+        change.flags |= KeyChange::MOVE_CURRENT;
+    } else if current != NO_SLOT && change.written >> current & 1 != 0 {
+        // What was sent with is gone, and another key has its place.
+        change.flags |= KeyChange::MOVE_CURRENT;
+    }
+    is_needed(session, &change).then_some(change)
+}
+
+/// Whether all that the traffic keys depend on is known: with TCP-MD5 they do not depend on ISNs.
+pub fn has_traffic_keys(session: &Session, wire: Wire) -> bool {
+    const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+    match wire {
+        Wire::TcpAo => session.flags & BOTH_ISNS == BOTH_ISNS,
+        Wire::TcpMd5 => session.flags & BOTH_ISNS != 0,
+    }
+}
+
+/// Of `keys`, the newest first, the one that the peer is asked to send with: the preferred one if it is accepted.
+pub(super) fn asked_for<'a>(
+    keys: &[&'a ChainKey],
+    preferred: Option<&'a ChainKey>,
+    now: Timestamp,
+) -> Option<&'a ChainKey> {
+    let preferred_at = keys.iter().position(|key| preferred.is_some_and(|preferred| preferred.number == key.number));
+    // The peer may not have what is newer than the preferred key.
+    let (newer, older) = keys.split_at(preferred_at.unwrap_or(0));
+    older.iter().chain(newer).copied().find(|key| key.is_accepted(now)).or(preferred)
+}
+
+/// The slot of `key` in the connection that `session` is; it may not be used yet.
+pub(super) fn derived_slot(session: &Session, quartet: &Quartet, key: &ChainKey) -> KeySlot {
+    key.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn)
+}
+
+/// Which of `keys` is in which slot; none twice.
+fn matched<'a>(
+    session: &Session,
+    quartet: &Quartet,
+    keys: &[&'a ChainKey],
+) -> [Option<&'a ChainKey>; MAX_KEYS] {
+    let mut left = keys.to_vec();
+    session.slots.map(|slot| {
+        let at = left.iter().position(|key| is_key_of(&slot, session, quartet, key))?;
+        Some(left.remove(at))
+    })
+}
+
+fn is_key_of(slot: &KeySlot, session: &Session, quartet: &Quartet, key: &ChainKey) -> bool {
+    let what = |slot: &KeySlot| {
+        (slot.algorithm, slot.send_id, slot.recv_id, slot.flags & KeySlot::EXCLUDE_OPTIONS)
+    };
+    // First what costs no derivation.
+    if what(slot) != what(&key.mkt.empty_slot()) {
+        return false;
+    }
+    let derived = derived_slot(session, quartet, key);
+    slot.send.words == derived.send.words && slot.recv.words == derived.recv.words
+}
+
+/// Which of `keys` is in which slot afterwards: those that are there stay, the others are written where it disturbs
+/// least.
+fn place<'a>(
+    session: &Session,
+    quartet: &Quartet,
+    keys: &[&'a ChainKey],
+    change: &mut KeyChange,
+) -> [Option<&'a ChainKey>; MAX_KEYS] {
+    let mut slots = matched(session, quartet, keys);
+    let mut free: Vec<usize> = (0..MAX_KEYS).filter(|slot| slots[*slot].is_none()).collect();
+    // Segments that are under way now may have been sealed with what is still in a slot.
+    free.sort_by_key(|slot| {
+        (session.slots[*slot].algorithm != 0, session.rollover.current == *slot as u32, *slot)
+    });
+    let is_placed = |key: &&&ChainKey| slots.iter().flatten().any(|placed| placed.number == key.number);
+    let missing: Vec<&ChainKey> = keys.iter().filter(|key| !is_placed(key)).copied().collect();
+    for (slot, key) in free.into_iter().zip(missing) {
+        slots[slot] = Some(key);
+        change.slots[slot] = derived_slot(session, quartet, key);
+        change.written |= 1 << slot;
+    }
+    slots
+}
+
+fn usable_flags(key: &ChainKey, now: Timestamp) -> u8 {
+    let send = if key.may_be_sent(now) { KeySlot::SEND } else { 0 };
+    let accept = if key.is_accepted(now) { KeySlot::ACCEPT } else { 0 };
+    send | accept
+}
+
+/// Whether the peer cannot be asked by RNextKeyID to tell `key` from the one that is sent with now.
+fn is_alike(session: &Session, key: &ChainKey, wire: Wire) -> bool {
+    let current = session.slots.get(session.rollover.current as usize);
+    wire == Wire::TcpMd5 || current.is_some_and(|current| current.send_id == key.mkt.send_id)
+}
+
+fn is_needed(session: &Session, change: &KeyChange) -> bool {
+    let mut changed = *session;
+    apply(&mut changed, change, session.rollover.current_since);
+    let flags = |session: &Session| session.slots.map(|slot| (slot.algorithm, slot.flags));
+    let rollover = |session: &Session| {
+        let rollover = session.rollover;
+        (rollover.order, rollover.rnext, rollover.current)
+    };
+    change.written != 0 || flags(&changed) != flags(session) || rollover(&changed) != rollover(session)
+}
+
+#[cfg(test)]
+mod tests;
