@@ -26,8 +26,7 @@ pub fn apply(session: &mut Session, change: &KeyChange, now: u64) {
             }
         }
     }
-    let must_move =
-        change.flags & KeyChange::MOVE_CURRENT != 0 || !may_send(slots, rollover.current);
+    let must_move = change.flags & KeyChange::MOVE_CURRENT != 0 || !may_send(slots, rollover.current);
     if must_move && rollover.current != change.current {
         rollover.current = change.current;
         rollover.current_since = now;

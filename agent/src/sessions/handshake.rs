@@ -113,8 +113,7 @@ impl<'a> Handshake<'a> {
     pub fn give_keys(&self, session: &mut Session, ours: Option<&ChainKey>, heard: Option<Heard>) {
         let in_use: Vec<u32> =
             ours.into_iter().chain(heard.map(|heard| heard.key)).map(|key| key.number).collect();
-        let change =
-            plan_keeping(session, self.quartet, self.neighbor, self.wall(), &in_use, None);
+        let change = plan_keeping(session, self.quartet, self.neighbor, self.wall(), &in_use, None);
         if let Some(change) = change {
             apply(session, &change, self.now.monotonic.0);
         }

@@ -15,8 +15,8 @@ use tcpauth_common::{DropReason, layout::Session};
 pub use change::apply;
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
-pub use held::{HOLD_LIMIT, on_held};
 pub use half_open::half_open;
+pub use held::{HOLD_LIMIT, on_held};
 pub use plan::{has_traffic_keys, identify, plan};
 pub use segment::{Segment, Signature, address};
 

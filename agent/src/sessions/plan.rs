@@ -108,7 +108,8 @@ pub(super) fn asked_for<'a>(
     preferred: Option<&'a ChainKey>,
     now: Timestamp,
 ) -> Option<&'a ChainKey> {
-    let preferred_at = keys.iter().position(|key| preferred.is_some_and(|preferred| preferred.number == key.number));
+    let preferred_at =
+        keys.iter().position(|key| preferred.is_some_and(|preferred| preferred.number == key.number));
     // The peer may not have what is newer than the preferred key.
     let (newer, older) = keys.split_at(preferred_at.unwrap_or(0));
     older.iter().chain(newer).copied().find(|key| key.is_accepted(now)).or(preferred)
@@ -133,9 +134,8 @@ fn matched<'a>(
 }
 
 fn is_key_of(slot: &KeySlot, session: &Session, quartet: &Quartet, key: &ChainKey) -> bool {
-    let what = |slot: &KeySlot| {
-        (slot.algorithm, slot.send_id, slot.recv_id, slot.flags & KeySlot::EXCLUDE_OPTIONS)
-    };
+    let what =
+        |slot: &KeySlot| (slot.algorithm, slot.send_id, slot.recv_id, slot.flags & KeySlot::EXCLUDE_OPTIONS);
     // First what costs no derivation.
     if what(slot) != what(&key.mkt.empty_slot()) {
         return false;
@@ -190,6 +190,3 @@ fn is_needed(session: &Session, change: &KeyChange) -> bool {
     };
     change.written != 0 || flags(&changed) != flags(session) || rollover(&changed) != rollover(session)
 }
-
-#[cfg(test)]
-mod tests;

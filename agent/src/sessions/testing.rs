@@ -5,13 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use tcpauth_common::{
     Algorithm, Kdf, KeyId,
     layout::{Direction, Held, KeyMaterial, Quartet},
 };
 use zeroize::Zeroizing;
 
-use super::{Monotonic, address};
+use super::{Monotonic, Now, address};
 use crate::{
     config::{KeyManagement, Neighbor, Peer, Unauthenticated, Wire},
     keys::{KeyChain, MasterKey, Mkt, TcpOptions, segment::segment_mac},
@@ -19,6 +20,11 @@ use crate::{
 
 /// When all the held segments here were held.
 pub const HELD_AT: Monotonic = Monotonic(50_000_000_000);
+
+/// [`HELD_AT`], at a time of the wall clock in which lifetimes of tests can begin and end.
+pub fn now() -> Now {
+    Now { monotonic: HELD_AT, wall: Timestamp::UNIX_EPOCH }
+}
 
 pub fn mkt(password: &str, algorithm: Algorithm) -> Mkt {
     Mkt {

@@ -10,7 +10,7 @@ use tcpauth_common::{Algorithm, Kdf, KeyId};
 use zeroize::Zeroizing;
 
 use crate::capture::{Examined, Frame, Frames, Summary, Verdict, Verifier};
-use crate::config::{Config, KeyManagement, Neighbor, Peer, Unauthenticated};
+use crate::config::{Config, KeyManagement, Neighbor, Peer, Unauthenticated, Wire};
 use crate::keys::{ChainKey, KeyChain, Lifetime, MasterKey, Mkt, TcpOptions};
 
 /// Names of the captures of native Linux TCP-AO in tests/vectors/linux-ao whose connections use one key.
@@ -87,6 +87,7 @@ pub fn with_keys(address: IpAddr, port: u16, mkts: Vec<Mkt>) -> Config {
         forwarded: Vec::new(),
         key_management: KeyManagement::Implicit,
         unauthenticated: Unauthenticated::Drop,
+        wire: Wire::TcpAo,
     });
     config
 }

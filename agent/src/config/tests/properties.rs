@@ -8,10 +8,11 @@ use crate::keys::{MasterKey, Mkt};
 /// A configuration as TOML, secrets in it as hex.
 fn print(config: &Config) -> String {
     let mut text = String::new();
-    for Neighbor { peer, keys, port, ttl_security, forwarded, key_management, unauthenticated } in
+    for Neighbor { peer, keys, port, ttl_security, forwarded, key_management, unauthenticated, wire } in
         &config.neighbors
     {
         let (KeyManagement::Implicit, Unauthenticated::Drop) = (key_management, unauthenticated);
+        assert_eq!(*wire, Wire::TcpAo);
         let mkt = keys.first();
         text += &format!("[neighbor.\"{peer}\"]\nkey-hex = \"{}\"\n", hex::encode(mkt.master_key.octets()));
         text += &format!("send-id = {}\nrecv-id = {}\nport = {port}\n", mkt.send_id, mkt.recv_id);
@@ -78,6 +79,7 @@ fn neighbor(
         ttl_security,
         key_management: KeyManagement::Implicit,
         unauthenticated: Unauthenticated::Drop,
+        wire: Wire::TcpAo,
     }
 }
 
