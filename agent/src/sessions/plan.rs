@@ -31,14 +31,17 @@ pub fn plan(
     forced: Option<u32>,
 ) -> Option<KeyChange> {
     let chain = &neighbor.keys;
-    let forced = forced.and_then(|number| chain.key(number));
-    let forced = forced.filter(|key| key.may_be_sent(now) && is_alike(session, key, neighbor.wire));
     let mut usable = chain.newest_first();
     usable.retain(|key| key.is_usable(now));
     let held = matched(session, quartet, &usable);
     let in_slot = |slot: u32| held.get(slot as usize).copied().flatten();
-    let sending = forced.or(in_slot(session.rollover.current).filter(|key| key.may_be_sent(now)));
-    let in_use = [sending, in_slot(session.rollover.received)];
+    let current = in_slot(session.rollover.current).filter(|key| key.may_be_sent(now));
+    let cannot_be_asked_for = |key: &ChainKey| {
+        neighbor.wire == Wire::TcpMd5 || current.is_none_or(|current| current.mkt.send_id == key.mkt.send_id)
+    };
+    let forced = forced.and_then(|number| chain.key(number));
+    let forced = forced.filter(|key| key.may_be_sent(now) && cannot_be_asked_for(key));
+    let in_use = [forced.or(current), in_slot(session.rollover.received)];
     let in_use: Vec<u32> = in_use.into_iter().flatten().map(|key| key.number).collect();
     plan_keeping(session, quartet, neighbor, now, &in_use, forced)
 }
@@ -120,17 +123,13 @@ pub(super) fn derived_slot(session: &Session, quartet: &Quartet, key: &ChainKey)
     key.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn)
 }
 
-/// Which of `keys` is in which slot; none twice.
+/// Which of `keys` is in which slot. No two keys of a chain are alike in ids, algorithm and secret.
 fn matched<'a>(
     session: &Session,
     quartet: &Quartet,
     keys: &[&'a ChainKey],
 ) -> [Option<&'a ChainKey>; MAX_KEYS] {
-    let mut left = keys.to_vec();
-    session.slots.map(|slot| {
-        let at = left.iter().position(|key| is_key_of(&slot, session, quartet, key))?;
-        Some(left.remove(at))
-    })
+    session.slots.map(|slot| keys.iter().copied().find(|key| is_key_of(&slot, session, quartet, key)))
 }
 
 fn is_key_of(slot: &KeySlot, session: &Session, quartet: &Quartet, key: &ChainKey) -> bool {
@@ -172,12 +171,6 @@ fn usable_flags(key: &ChainKey, now: Timestamp) -> u8 {
     let send = if key.may_be_sent(now) { KeySlot::SEND } else { 0 };
     let accept = if key.is_accepted(now) { KeySlot::ACCEPT } else { 0 };
     send | accept
-}
-
-/// Whether the peer cannot be asked by RNextKeyID to tell `key` from the one that is sent with now.
-fn is_alike(session: &Session, key: &ChainKey, wire: Wire) -> bool {
-    let current = session.slots.get(session.rollover.current as usize);
-    wire == Wire::TcpMd5 || current.is_some_and(|current| current.send_id == key.mkt.send_id)
 }
 
 fn is_needed(session: &Session, change: &KeyChange) -> bool {

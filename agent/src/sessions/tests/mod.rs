@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{config::Neighbor, keys::KeyChain};
 
+mod chains;
+mod plan;
+
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const SYN_ACK: u8 = 18;
@@ -322,7 +325,7 @@ impl Entry {
 }
 
 fn any_entry() -> impl Strategy<Value = Option<Entry>> {
-    let entry = (0u32..8, any::<[u32; 3]>(), 0u32..16);
+    let entry = (0u32..16, any::<[u32; 3]>(), 0u32..16);
     proptest::option::of(entry.prop_map(|(flags, isns, seen)| Entry { flags, isns, seen }))
 }
 

@@ -1,0 +1,1 @@
+//! Handshakes of neighbours with several keys.

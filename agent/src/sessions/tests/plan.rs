@@ -1,0 +1,330 @@
+//! That the keys of a session that is up follow its neighbour's chain, whatever happens to either.
+
+use jiff::Timestamp;
+use tcpauth_common::{
+    layout::{KeyChange, MAX_KEYS},
+    rollover::{NO_CUTOFF, NO_SLOT},
+};
+
+use super::*;
+use crate::{
+    config::Wire,
+    keys::{ChainKey, Lifetime},
+    sessions::{apply, half_open, identify, plan},
+};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A key with this number for both ids and as its secret, and one lifetime for both directions.
+fn key(number: u32, start: i64, end: i64) -> ChainKey {
+    let mut mkt = mkt(&format!("secret {number}"), Algorithm::HmacSha1_96);
+    (mkt.send_id.0, mkt.recv_id.0) = (number as u8, number as u8);
+    let lifetime = Lifetime { start: at(start), end: at(end) };
+    ChainKey { number, mkt, send: lifetime, accept: lifetime }
+}
+
+fn with_keys(keys: &[ChainKey]) -> Neighbor {
+    Neighbor { keys: Arc::new(KeyChain { name: None, keys: keys.to_vec() }), ..us() }
+}
+
+/// A session that is up, without keys.
+fn bare() -> Session {
+    Session {
+        flags: Session::LOCAL_ISN | Session::PEER_ISN,
+        local_isn: Isn(OURS),
+        peer_isn: Isn(THEIRS),
+        ..Session::default()
+    }
+}
+
+fn planned(session: &Session, us: &Neighbor, second: i64) -> Option<KeyChange> {
+    plan(session, &quartet(false), us, at(second), None)
+}
+
+/// The session as it is at `second`.
+fn changed(session: &Session, us: &Neighbor, second: i64) -> Session {
+    let mut session = *session;
+    if let Some(change) = planned(&session, us, second) {
+        apply(&mut session, &change, second as u64);
+    }
+    session
+}
+
+fn held(session: &Session, us: &Neighbor) -> [Option<u32>; MAX_KEYS] {
+    identify(session, &quartet(false), &us.keys)
+}
+
+fn number_in(session: &Session, us: &Neighbor, slot: u32) -> Option<u32> {
+    held(session, us).get(slot as usize).copied().flatten()
+}
+
+/// The numbers of the keys that the session has, sends with, and asks for.
+fn shown(session: &Session, us: &Neighbor) -> (Vec<u32>, Option<u32>, Option<u32>) {
+    let all = (0..3).filter_map(|age| number_in(session, us, session.rollover.newest(age))).collect();
+    let current = number_in(session, us, session.rollover.current);
+    (all, current, number_in(session, us, session.rollover.rnext))
+}
+
+#[test]
+fn a_new_key_is_asked_for_and_sent_when_the_peer_asks_or_the_old_one_ends() {
+    let us = with_keys(&[key(1, 0, 30), key(2, 10, 50)]);
+    let first = changed(&bare(), &us, 5);
+    assert_eq!(shown(&first, &us), (vec![1], Some(1), Some(1)));
+    let both = changed(&first, &us, 10);
+    assert_eq!(shown(&both, &us), (vec![2, 1], Some(1), Some(2)));
+    let second = changed(&both, &us, 30);
+    assert_eq!(shown(&second, &us), (vec![2], Some(2), Some(2)));
+    assert_eq!(second.rollover.current_since, 30);
+    let closed = changed(&second, &us, 50);
+    assert_eq!(shown(&closed, &us), (vec![], None, None));
+    assert!(closed.slots.iter().all(|slot| slot.algorithm == 0 && slot.send.words == [0; 16]));
+    let back = changed(&closed, &us, 20);
+    assert_eq!(shown(&back, &us), (vec![2, 1], Some(2), Some(2)), "the clock jumped back");
+}
+
+#[test]
+fn a_key_that_is_not_accepted_yet_is_not_asked_for() {
+    let mut new = key(2, 10, 50);
+    new.accept = Lifetime { start: at(20), end: at(50) };
+    let us = with_keys(&[key(1, 0, 50), new]);
+    let session = changed(&bare(), &us, 10);
+    assert_eq!(shown(&session, &us), (vec![2, 1], Some(2), Some(1)));
+    assert_eq!(shown(&changed(&session, &us, 20), &us).2, Some(2));
+}
+
+#[test]
+fn a_key_that_is_accepted_before_it_is_sent_is_not_asked_for() {
+    let mut new = key(2, 0, 50);
+    new.send = Lifetime::NEVER;
+    let us = with_keys(&[key(1, 0, 50), new]);
+    let session = changed(&bare(), &us, 0);
+    assert_eq!(shown(&session, &us), (vec![2, 1], Some(1), Some(1)));
+    let flags = [0, 1].map(|age| session.slots[session.rollover.newest(age) as usize].flags);
+    assert_eq!(flags, [KeySlot::ACCEPT, KeySlot::ACCEPT | KeySlot::SEND]);
+}
+
+#[test]
+fn a_changed_secret_under_the_same_ids_is_another_key() {
+    let before = with_keys(&[key(1, 0, 50)]);
+    let session = changed(&bare(), &before, 0);
+    let mut other = key(1, 0, 50);
+    other.mkt.master_key = mkt("another", Algorithm::HmacSha1_96).master_key;
+    let after = with_keys(&[other]);
+    assert_eq!(held(&session, &after), [None; 3]);
+    let change = planned(&session, &after, 0).unwrap();
+    assert_eq!((change.written, change.current), (0b10, 1), "the slot in use is not written over");
+    let session = changed(&session, &after, 0);
+    assert_eq!(shown(&session, &after), (vec![1], Some(1), Some(1)));
+    assert_eq!(session.slots[0].algorithm, 0, "nothing of the old key is left");
+}
+
+#[test]
+fn three_keys_that_are_all_replaced() {
+    let before = with_keys(&[key(1, 0, 50), key(2, 0, 50), key(3, 0, 50)]);
+    let after = with_keys(&[key(4, 0, 50), key(5, 0, 50), key(6, 0, 50)]);
+    let session = changed(&bare(), &before, 0);
+    let change = planned(&session, &after, 0).unwrap();
+    assert_eq!((change.written, change.flags), (0b111, KeyChange::MOVE_CURRENT));
+    assert_eq!(shown(&changed(&session, &after, 0), &after), (vec![6, 5, 4], Some(6), Some(6)));
+}
+
+#[test]
+fn an_older_key_keeps_its_slot_while_it_is_in_use() {
+    let us = with_keys(&[key(1, 0, 50), key(2, 10, 50), key(3, 20, 50), key(4, 30, 50)]);
+    let session = changed(&bare(), &us, 0);
+    assert_eq!(shown(&changed(&session, &us, 30), &us), (vec![4, 3, 1], Some(1), Some(4)));
+    let mut followed = changed(&session, &us, 30);
+    followed.rollover.current = followed.rollover.newest(0);
+    assert_eq!(shown(&changed(&followed, &us, 31), &us), (vec![4, 3, 2], Some(4), Some(4)));
+}
+
+#[test]
+fn a_key_is_forced_only_where_the_peer_cannot_be_asked() {
+    let mut alike = key(2, 10, 50);
+    (alike.mkt.send_id.0, alike.mkt.recv_id.0) = (1, 1);
+    let later = key(3, 20, 50);
+    let us = with_keys(&[key(1, 0, 50), alike, later]);
+    let session = changed(&changed(&bare(), &us, 0), &us, 20);
+    assert_eq!(shown(&session, &us), (vec![3, 2, 1], Some(1), Some(3)));
+    let forced = |us: &Neighbor, number| {
+        let mut session = session;
+        if let Some(change) = plan(&session, &quartet(false), us, at(20), Some(number)) {
+            apply(&mut session, &change, 0);
+        }
+        shown(&session, us).1
+    };
+    assert_eq!(forced(&us, 2), Some(2));
+    assert_eq!(forced(&us, 3), Some(1), "it has a KeyID of its own");
+    assert_eq!(forced(&us, 9), Some(1), "there is no such key");
+    assert_eq!(forced(&Neighbor { wire: Wire::TcpMd5, ..us.clone() }, 3), Some(3));
+}
+
+#[test]
+fn a_session_without_both_isns_has_no_traffic_keys() {
+    let us = with_keys(&[key(1, 0, 50)]);
+    for flags in [0, Session::LOCAL_ISN, Session::PEER_ISN | Session::SYN_RECV] {
+        let session = Session { flags, ..bare() };
+        assert!(planned(&session, &us, 0).is_none());
+        let md5 = Neighbor { wire: Wire::TcpMd5, ..us.clone() };
+        assert_eq!(planned(&session, &md5, 0).is_some(), flags != 0);
+    }
+}
+
+#[test]
+fn a_half_open_session_follows_the_chain() {
+    let us = with_keys(&[key(1, 0, 20), key(2, 10, 50)]);
+    let quartet = quartet(false);
+    let renewed = |session: &Session, us: &Neighbor, second| {
+        half_open(session, &quartet, us, Now { wall: at(second), ..now() })
+    };
+    let (held, frame) = Draft::new(OUT, SYN, OURS, 0).hold();
+    let sent = installed(on_held(&held, &frame, &us, None, None, now()));
+    assert!(renewed(&sent, &us, 0).is_none());
+    let asks = renewed(&sent, &us, 10).expect("another key is asked for");
+    assert_eq!((asks.syn_send.key_id.0, asks.syn_send.rnext_id.0), (1, 2));
+    let ended = renewed(&asks, &us, 20).expect("the key may not be sent any more");
+    assert_eq!((ended.syn_send.key_id.0, ended.syn_send.rnext_id.0), (2, 2));
+    assert!(renewed(&ended, &us, 20).is_none());
+    let closed = renewed(&ended, &us, 50).expect("no key is left");
+    assert_eq!(closed.syn_send.algorithm, 0);
+    assert!(renewed(&closed, &us, 50).is_none());
+    let open = renewed(&closed, &us, 10).expect("the clock jumped back");
+    assert_eq!(open.syn_send.key_id.0, 2);
+}
+
+#[test]
+fn a_syn_whose_key_is_gone_has_to_verify_again() {
+    let gone = half_open(&syn_received(), &quartet(false), &with_keys(&[key(1, 0, 20)]), now()).unwrap();
+    assert_eq!((gone.flags, gone.syn_recv.algorithm), (Session::PEER_ISN, 0));
+    assert!(half_open(&gone, &quartet(false), &with_keys(&[key(1, 0, 20)]), now()).is_none());
+    let again = installed(decide(&peer_syn(THEIRS), Some(&gone)));
+    assert_eq!(again.flags, Session::PEER_ISN | Session::SYN_RECV);
+}
+
+/// What a key is made of, small enough that keys share ids and secrets, and lifetimes overlap, touch and leave gaps.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    secret: u8,
+    id: u8,
+    send: (i64, i64),
+    accept: (i64, i64),
+}
+
+fn any_chain() -> impl Strategy<Value = Vec<Part>> {
+    let span = || (0i64..10, 0i64..10).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let part = (0u8..3, 1u8..4, span(), span()).prop_map(|(secret, id, send, accept)| Part {
+        secret,
+        id,
+        send,
+        accept,
+    });
+    prop::collection::vec(part, 1..6).prop_map(|mut parts| {
+        let mut seen = Vec::new();
+        // No two keys of a chain are alike in all but their lifetimes.
+        parts.retain(|part| {
+            let what = (part.secret, part.id);
+            let is_new = !seen.contains(&what);
+            seen.push(what);
+            is_new
+        });
+        parts
+    })
+}
+
+fn neighbor_of(parts: &[Part], wire: Wire) -> Neighbor {
+    let keys = (1..).zip(parts).map(|(number, part)| {
+        let span = |(start, end)| Lifetime { start: at(start), end: at(end) };
+        let mut key = key(number, 0, 0);
+        key.mkt.master_key = mkt(&format!("secret {}", part.secret), Algorithm::HmacSha1_96).master_key;
+        (key.mkt.send_id.0, key.mkt.recv_id.0) = (part.id, part.id);
+        ChainKey { send: span(part.send), accept: span(part.accept), ..key }
+    });
+    Neighbor { wire, ..with_keys(&keys.collect::<Vec<_>>()) }
+}
+
+/// What the data plane did meanwhile: it followed the peer to another slot.
+type Moves = (usize, usize, [u64; MAX_KEYS]);
+
+fn moved(session: &mut Session, (current, received, cutoff): Moves) {
+    let filled: Vec<u32> =
+        (0..3).map(|age| session.rollover.newest(age)).filter(|slot| *slot != NO_SLOT).collect();
+    let sent = filled.iter().filter(|slot| session.slots[**slot as usize].flags & KeySlot::SEND != 0);
+    let sent: Vec<_> = sent.collect();
+    if !filled.is_empty() {
+        session.rollover.received = filled[received % filled.len()];
+    }
+    if !sent.is_empty() {
+        session.rollover.current = *sent[current % sent.len()];
+    }
+    for slot in filled {
+        session.rollover.cutoff[slot as usize] = cutoff[slot as usize];
+    }
+}
+
+fn check(session: &Session, us: &Neighbor, second: i64) -> Result<(), TestCaseError> {
+    let now = at(second);
+    let rollover = &session.rollover;
+    let slots: Vec<u32> =
+        (0..3).map(|age| rollover.newest(age)).take_while(|slot| *slot != NO_SLOT).collect();
+    let usable = us.keys.keys.iter().filter(|key| key.is_usable(now)).count();
+    prop_assert_eq!(slots.len(), usable.min(MAX_KEYS));
+    for slot in 0..MAX_KEYS as u32 {
+        let flags = session.slots[slot as usize].flags & (KeySlot::SEND | KeySlot::ACCEPT);
+        if slots.contains(&slot) {
+            prop_assert_ne!(flags, 0, "a key outside its lifetimes");
+        } else {
+            prop_assert_eq!((session.slots[slot as usize].algorithm, flags), (0, 0));
+            prop_assert!(session.slots[slot as usize].send.words == [0; 16], "a key is left behind");
+            prop_assert_eq!(rollover.cutoff[slot as usize], NO_CUTOFF);
+            prop_assert_ne!(rollover.received, slot);
+        }
+    }
+    let may_send =
+        |slot: u32| session.slots.get(slot as usize).is_some_and(|slot| slot.flags & KeySlot::SEND != 0);
+    prop_assert_eq!(may_send(rollover.current), us.keys.preferred(now).is_some());
+    if let Some(preferred) = us.keys.preferred(now).filter(|key| key.is_accepted(now)) {
+        let asked = &session.slots[rollover.rnext as usize];
+        let wanted = preferred.mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS));
+        prop_assert!(same_keys(asked, &wanted), "another key than the preferred one is asked for");
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_session_follows_its_chain_and_the_clock(
+        chains in prop::collection::vec(any_chain(), 1..3),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), -1i64..11, any::<Moves>(), 0u32..8), 1..12),
+        is_md5: bool,
+    ) {
+        let wire = if is_md5 { Wire::TcpMd5 } else { Wire::TcpAo };
+        let mut session = bare();
+        for (chain, second, moves, forced) in steps {
+            let us = neighbor_of(&chains[chain.index(chains.len())], wire);
+            let forced = Some(forced).filter(|number| *number != 0);
+            let before = session;
+            if let Some(change) = plan(&session, &quartet(false), &us, at(second), forced) {
+                apply(&mut session, &change, 0);
+                for slot in 0..MAX_KEYS {
+                    let stays = before.slots[slot].algorithm != 0 && same_keys(&before.slots[slot], &session.slots[slot]);
+                    prop_assert!(
+                        !stays || before.rollover.cutoff[slot] == session.rollover.cutoff[slot],
+                        "slot {} forgot its switch-over", slot
+                    );
+                    prop_assert!(!stays || change.written >> slot & 1 == 0);
+                }
+                let current = before.rollover.current as usize;
+                let may_stay = current < MAX_KEYS
+                    && same_keys(&before.slots[current], &session.slots[current])
+                    && session.slots[current].flags & KeySlot::SEND != 0;
+                prop_assert!(forced.is_some() || !may_stay || session.rollover.current == before.rollover.current);
+            }
+            check(&session, &us, second)?;
+            prop_assert!(plan(&session, &quartet(false), &us, at(second), forced).is_none(), "twice");
+            prop_assert!(plan(&session, &quartet(false), &us, at(second), None).is_none(), "without force");
+            moved(&mut session, moves);
+        }
+    }
+}
