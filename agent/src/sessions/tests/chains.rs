@@ -1,1 +1,243 @@
 //! Handshakes of neighbours with several keys.
+
+use super::plan::{Part, any_chain, at, key, neighbor_of, number_in, shown, with_keys};
+use super::*;
+use crate::{
+    config::Wire,
+    keys::{ChainKey, Lifetime, Mkt},
+};
+
+/// Key 1 and key 2, both valid; key 2 is the newer.
+fn two_keys() -> Neighbor {
+    with_keys(&[key(1, 0, 50), key(2, 10, 50)])
+}
+
+fn decide_at(
+    second: i64,
+    draft: &Draft,
+    us: &Neighbor,
+    existing: Option<&Session>,
+    peer_uses: Option<u32>,
+) -> Outcome {
+    let (held, frame) = draft.hold();
+    on_held(&held, &frame, us, existing, peer_uses, Now { wall: at(second), ..now() })
+}
+
+fn tuple(us: &Neighbor, number: u32) -> &Mkt {
+    &us.keys.key(number).unwrap().mkt
+}
+
+/// A segment that the peer signs with this key, and in which it asks for another.
+fn peers(draft: Draft, mkt: &Mkt, rnext_id: u8, key: KeyMaterial) -> Draft {
+    let mut theirs = mirrored(mkt);
+    theirs.recv_id.0 = rnext_id;
+    draft.signed(&theirs, key)
+}
+
+fn syn_by(us: &Neighbor, number: u32, rnext_id: u8) -> Draft {
+    let mkt = tuple(us, number);
+    let key = mkt.syn_recv(&quartet(false), Isn(THEIRS)).material;
+    peers(Draft::new(IN, SYN, THEIRS, 0), mkt, rnext_id, key)
+}
+
+fn syn_ack_by(us: &Neighbor, number: u32, rnext_id: u8) -> Draft {
+    let mkt = tuple(us, number);
+    let key = mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS)).recv;
+    peers(Draft::new(IN, SYN_ACK, THEIRS, OURS.wrapping_add(1)), mkt, rnext_id, key)
+}
+
+fn our_syn() -> Draft {
+    Draft::new(OUT, SYN, OURS, 0)
+}
+
+fn our_syn_ack() -> Draft {
+    Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1)
+}
+
+/// What our SYN-ACK is sent with, and what the peer was heard to use, after its SYN.
+fn answered(us: &Neighbor, second: i64, syn: &Draft) -> (Option<u32>, Option<u32>) {
+    let received = installed(decide_at(second, syn, us, None, None));
+    let session = installed(decide_at(second, &our_syn_ack(), us, Some(&received), None));
+    (shown(&session, us).1, number_in(&session, us, session.rollover.received))
+}
+
+#[test]
+fn our_syn_is_signed_with_the_key_that_the_peer_uses_and_asks_for_the_preferred_one() {
+    let us = two_keys();
+    let ids = |second, peer_uses| {
+        let session = installed(decide_at(second, &our_syn(), &us, None, peer_uses));
+        (session.syn_send.key_id.0, session.syn_send.rnext_id.0)
+    };
+    assert_eq!(ids(5, None), (1, 1));
+    assert_eq!(ids(5, Some(2)), (1, 1), "the key that it used may not be sent now");
+    assert_eq!(ids(10, None), (2, 2));
+    assert_eq!(ids(10, Some(1)), (1, 2));
+    assert_eq!(ids(10, Some(9)), (2, 2), "there is no such key");
+}
+
+#[test]
+fn a_syn_is_answered_with_the_key_that_it_asks_for() {
+    let us = two_keys();
+    assert_eq!(answered(&us, 10, &syn_by(&us, 1, 2)), (Some(2), Some(1)));
+    assert_eq!(answered(&us, 10, &syn_by(&us, 2, 1)), (Some(1), Some(2)));
+    assert_eq!(answered(&us, 10, &syn_by(&us, 1, 77)), (Some(1), Some(1)), "there is no such key");
+    let mut accepted = key(1, 0, 50);
+    accepted.send = Lifetime { start: at(0), end: at(1) };
+    let us = with_keys(&[accepted, key(2, 10, 50)]);
+    assert_eq!(answered(&us, 10, &syn_by(&us, 1, 1)), (Some(2), Some(1)), "key 1 may not be sent any more");
+}
+
+#[test]
+fn the_answer_to_our_syn_says_what_to_go_on_with() {
+    let us = two_keys();
+    let sent = installed(decide_at(10, &our_syn(), &us, None, Some(1)));
+    let session = |number, rnext_id| {
+        let answer = syn_ack_by(&us, number, rnext_id);
+        let session = installed(decide_at(10, &answer, &us, Some(&sent), None));
+        (shown(&session, &us), number_in(&session, &us, session.rollover.received))
+    };
+    assert_eq!(session(1, 1), ((vec![2, 1], Some(1), Some(2)), Some(1)));
+    assert_eq!(session(2, 2), ((vec![2, 1], Some(2), Some(2)), Some(2)));
+    assert_eq!(session(2, 77), ((vec![2, 1], Some(1), Some(2)), Some(2)), "there is no such key");
+}
+
+/// Keys 1 and 2 under the same ids.
+fn alike() -> Neighbor {
+    let mut new = key(2, 10, 50);
+    (new.mkt.send_id.0, new.mkt.recv_id.0) = (1, 1);
+    with_keys(&[key(1, 0, 50), new])
+}
+
+#[test]
+fn keys_that_share_ids_are_tried() {
+    let us = alike();
+    for number in [1, 2] {
+        let wanted = (Some(number), Some(number));
+        assert_eq!(answered(&us, 10, &syn_by(&us, number, 1)), wanted);
+        let sent = installed(decide_at(10, &our_syn(), &us, None, Some(1)));
+        let session = installed(decide_at(10, &syn_ack_by(&us, number, 1), &us, Some(&sent), None));
+        assert_eq!((shown(&session, &us).1, number_in(&session, &us, session.rollover.received)), wanted);
+        let older = session.rollover.newest(1) as usize;
+        let is_cut_off = session.rollover.cutoff[older] == u64::from(THEIRS);
+        assert_eq!(is_cut_off, number == 2, "the older one ends where the newer one began");
+    }
+    let mut forged = syn_by(&us, 1, 1);
+    forged.signature.as_mut().unwrap().1 = KeyMaterial { words: [7; 16] };
+    assert_eq!(refused(decide_at(10, &forged, &us, None, None)), DropReason::WrongMac);
+}
+
+#[test]
+fn a_key_outside_its_lifetime_verifies_nothing() {
+    let us = two_keys();
+    let refused_at = |second| refused(decide_at(second, &syn_by(&us, 2, 2), &us, None, None));
+    assert_eq!(refused_at(9), DropReason::UnknownKeyId, "it has not begun");
+    assert_eq!(refused_at(50), DropReason::NoKey, "none is left");
+    assert_eq!(refused_at(-1), DropReason::NoKey, "none has begun");
+    for existing in [None, Some(&syn_received())] {
+        for draft in [our_syn(), our_syn_ack()] {
+            assert_eq!(refused(decide_at(50, &draft, &us, existing, None)), DropReason::NoKey);
+        }
+    }
+}
+
+#[test]
+fn each_algorithm_of_a_chain_has_its_length() {
+    let mut long = key(2, 10, 50);
+    (long.mkt.send_id.0, long.mkt.recv_id.0) = (1, 1);
+    long.mkt.algorithm = Algorithm::HmacSha256_128;
+    let us = with_keys(&[key(1, 0, 50), long]);
+    for number in [1, 2] {
+        assert_eq!(answered(&us, 10, &syn_by(&us, number, 1)), (Some(number), Some(number)));
+    }
+    let early = syn_by(&us, 2, 1);
+    assert_eq!(refused(decide_at(5, &early, &us, None, None)), DropReason::WrongLength);
+}
+
+#[test]
+fn the_client_is_who_sent_the_first_syn() {
+    let us = us();
+    let is_client = |session: &Session| session.flags & Session::CLIENT != 0;
+    assert!(is_client(&syn_sent()) && !is_client(&syn_received()) && !is_client(&established()));
+    let answer = peer_answer(SYN_ACK, THEIRS, OURS.wrapping_add(1));
+    assert!(is_client(&installed(decide(&answer, Some(&syn_sent())))));
+    // 192.0.2.1 is the peer's.
+    assert!(!is_client(&installed(decide(&peer_syn(THEIRS), Some(&syn_sent())))));
+    let mut swapped = Draft::new(OUT, SYN, OURS, 0);
+    std::mem::swap(&mut swapped.quartet.local, &mut swapped.quartet.peer);
+    let (held, frame) = swapped.hold();
+    assert!(is_client(&installed(on_held(&held, &frame, &us, Some(&syn_received()), None, now()))));
+    let mut new = installed(decide(&peer_syn(4000), Some(&syn_sent())));
+    new.flags |= Session::CLIENT;
+    let both = installed(decide(&peer_syn(5000), Some(&new)));
+    assert!(!is_client(&installed(decide(&Draft::new(OUT, SYN_ACK, 900, 5001), Some(&both)))));
+}
+
+/// The other end's configuration.
+fn other_end(us: &Neighbor) -> Neighbor {
+    let keys: Vec<ChainKey> =
+        us.keys.keys.iter().map(|key| ChainKey { mkt: mirrored(&key.mkt), ..key.clone() }).collect();
+    Neighbor { keys: Arc::new(KeyChain { name: None, keys }), ..us.clone() }
+}
+
+/// A segment that leaves `sender` as it arrives at the other end.
+fn arriving(flags: u8, seq: u32, ack: u32, key: (Algorithm, u8, u8, KeyMaterial)) -> Draft {
+    let (algorithm, key_id, rnext_id, material) = key;
+    let mut mkt = mkt("only its ids count", algorithm);
+    (mkt.send_id.0, mkt.recv_id.0) = (key_id, rnext_id);
+    Draft::new(IN, flags, seq, ack).signed(&mkt, material)
+}
+
+fn current_of(session: &Session) -> (Algorithm, u8, u8, KeyMaterial) {
+    let slot = &session.slots[session.rollover.current as usize];
+    let rnext = &session.slots[session.rollover.rnext as usize];
+    (Algorithm::from_number(slot.algorithm).unwrap(), slot.send_id.0, rnext.recv_id.0, slot.send)
+}
+
+fn other_quartet(mut draft: Draft) -> Draft {
+    let q = &mut draft.quartet;
+    std::mem::swap(&mut q.local, &mut q.peer);
+    std::mem::swap(&mut q.local_port, &mut q.peer_port);
+    draft
+}
+
+proptest! {
+    /// With the same chain at both ends, whatever it is, a connection comes about whenever it is not closed, and what
+    /// either end sends with then, the other accepts.
+    #[test]
+    fn two_ends_with_one_chain_agree(
+        parts in any_chain(),
+        second in 0i64..10,
+        uses in any::<(Option<u8>, Option<u8>)>(),
+    ) {
+        // What may be sent is accepted, and there is room for all.
+        let wide: Vec<Part> = parts
+            .iter()
+            .map(|part| Part { accept: (part.accept.0.min(part.send.0), part.accept.1.max(part.send.1)), ..*part })
+            .take(3)
+            .collect();
+        let us = neighbor_of(&wide, Wire::TcpAo);
+        let them = other_end(&us);
+        prop_assume!(!us.keys.is_closed(at(second)));
+        let [uses, theirs] = [uses.0, uses.1].map(|number| number.map(|number| u32::from(number % 4)));
+
+        let client = installed(decide_at(second, &our_syn(), &us, None, uses));
+        let syn = &client.syn_send;
+        let algorithm = Algorithm::from_number(syn.algorithm).unwrap();
+        let syn = arriving(SYN, OURS, 0, (algorithm, syn.key_id.0, syn.rnext_id.0, syn.material));
+        let server = installed(decide_at(second, &other_quartet(syn), &them, None, theirs));
+        let syn_ack = other_quartet(Draft::new(OUT, SYN_ACK, THEIRS, OURS.wrapping_add(1)));
+        let server = installed(decide_at(second, &syn_ack, &them, Some(&server), theirs));
+        let answer = arriving(SYN_ACK, THEIRS, OURS.wrapping_add(1), current_of(&server));
+        let client = installed(decide_at(second, &answer, &us, Some(&client), uses));
+        for (sender, receiver) in [(&client, &server), (&server, &client)] {
+            let sent = &sender.slots[sender.rollover.current as usize];
+            let is_accepted = receiver.slots.iter().any(|slot| {
+                slot.flags & KeySlot::ACCEPT != 0
+                    && slot.recv_id == sent.send_id
+                    && slot.recv.words == sent.send.words
+            });
+            prop_assert!(is_accepted && sent.flags & KeySlot::SEND != 0);
+            prop_assert_eq!(receiver.rollover.received < 3, true);
+        }
+    }
+}

@@ -13,19 +13,19 @@ use crate::{
     sessions::{apply, half_open, identify, plan},
 };
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
 /// A key with this number for both ids and as its secret, and one lifetime for both directions.
-fn key(number: u32, start: i64, end: i64) -> ChainKey {
+pub(super) fn key(number: u32, start: i64, end: i64) -> ChainKey {
     let mut mkt = mkt(&format!("secret {number}"), Algorithm::HmacSha1_96);
     (mkt.send_id.0, mkt.recv_id.0) = (number as u8, number as u8);
     let lifetime = Lifetime { start: at(start), end: at(end) };
     ChainKey { number, mkt, send: lifetime, accept: lifetime }
 }
 
-fn with_keys(keys: &[ChainKey]) -> Neighbor {
+pub(super) fn with_keys(keys: &[ChainKey]) -> Neighbor {
     Neighbor { keys: Arc::new(KeyChain { name: None, keys: keys.to_vec() }), ..us() }
 }
 
@@ -56,12 +56,12 @@ fn held(session: &Session, us: &Neighbor) -> [Option<u32>; MAX_KEYS] {
     identify(session, &quartet(false), &us.keys)
 }
 
-fn number_in(session: &Session, us: &Neighbor, slot: u32) -> Option<u32> {
+pub(super) fn number_in(session: &Session, us: &Neighbor, slot: u32) -> Option<u32> {
     held(session, us).get(slot as usize).copied().flatten()
 }
 
 /// The numbers of the keys that the session has, sends with, and asks for.
-fn shown(session: &Session, us: &Neighbor) -> (Vec<u32>, Option<u32>, Option<u32>) {
+pub(super) fn shown(session: &Session, us: &Neighbor) -> (Vec<u32>, Option<u32>, Option<u32>) {
     let all = (0..3).filter_map(|age| number_in(session, us, session.rollover.newest(age))).collect();
     let current = number_in(session, us, session.rollover.current);
     (all, current, number_in(session, us, session.rollover.rnext))
@@ -205,14 +205,14 @@ fn a_syn_whose_key_is_gone_has_to_verify_again() {
 
 /// What a key is made of, small enough that keys share ids and secrets, and lifetimes overlap, touch and leave gaps.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    secret: u8,
-    id: u8,
-    send: (i64, i64),
-    accept: (i64, i64),
+pub(super) struct Part {
+    pub secret: u8,
+    pub id: u8,
+    pub send: (i64, i64),
+    pub accept: (i64, i64),
 }
 
-fn any_chain() -> impl Strategy<Value = Vec<Part>> {
+pub(super) fn any_chain() -> impl Strategy<Value = Vec<Part>> {
     let span = || (0i64..10, 0i64..10).prop_map(|(a, b)| (a.min(b), a.max(b)));
     let part = (0u8..3, 1u8..4, span(), span()).prop_map(|(secret, id, send, accept)| Part {
         secret,
@@ -233,7 +233,7 @@ fn any_chain() -> impl Strategy<Value = Vec<Part>> {
     })
 }
 
-fn neighbor_of(parts: &[Part], wire: Wire) -> Neighbor {
+pub(super) fn neighbor_of(parts: &[Part], wire: Wire) -> Neighbor {
     let keys = (1..).zip(parts).map(|(number, part)| {
         let span = |(start, end)| Lifetime { start: at(start), end: at(end) };
         let mut key = key(number, 0, 0);
