@@ -4,7 +4,7 @@ use super::neighbors::Neighbors;
 use super::neighbors::Rules;
 use crate::{
     kernel::{Dataplane, KernelError},
-    sessions::{Now, apply, half_open, has_traffic_keys, plan},
+    sessions::{Now, half_open, has_traffic_keys, plan},
 };
 
 /// What became of the sessions in the map.
@@ -99,7 +99,7 @@ pub fn reconcile(
         rekeyed.neighbor = owner.number;
         if has_traffic_keys(&session, owner.neighbor.wire) {
             if let Some(change) = plan(&session, &quartet, owner.neighbor, now.wall, None) {
-                apply(&mut rekeyed, &change, now.monotonic.0);
+                change.apply(&mut rekeyed, now.monotonic.0);
                 dataplane.put_session(&quartet, &rekeyed)?;
                 reconciled.rekeyed += 1;
             }

@@ -3,7 +3,7 @@
 use tcpauth_common::layout::{Quartet, Session, SynKey};
 
 use super::{Now, handshake::Handshake, plan::plan};
-use crate::{config::Neighbor, sessions::apply};
+use crate::config::Neighbor;
 
 /// The session with the keys that it has to have now, if they are others than it has. It is replaced whole: no data
 /// is under way, and a SYN is sent again.
@@ -22,7 +22,7 @@ pub fn half_open(session: &Session, quartet: &Quartet, neighbor: &Neighbor, now:
     }
     let change = plan(session, quartet, neighbor, now.wall, None);
     if let Some(change) = &change {
-        apply(&mut renewed, change, now.monotonic.0);
+        change.apply(&mut renewed, now.monotonic.0);
     }
     let is_same = change.is_none()
         && renewed.flags == session.flags

@@ -10,7 +10,6 @@ use tcpauth_common::{
 
 use super::{
     Now, Segment,
-    change::apply,
     plan::{asked_for, derived_slot, has_traffic_keys, identify, plan_keeping},
 };
 use crate::{
@@ -115,7 +114,7 @@ impl<'a> Handshake<'a> {
             ours.into_iter().chain(heard.map(|heard| heard.key)).map(|key| key.number).collect();
         let change = plan_keeping(session, self.quartet, self.neighbor, self.wall(), &in_use, None);
         if let Some(change) = change {
-            apply(session, &change, self.now.monotonic.0);
+            change.apply(session, self.now.monotonic.0);
         }
         if !has_traffic_keys(session, self.neighbor.wire) {
             return;

@@ -12,7 +12,6 @@
 
 use tcpauth_common::{DropReason, layout::Session};
 
-pub use change::apply;
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
@@ -20,7 +19,6 @@ pub use held::{HOLD_LIMIT, on_held};
 pub use plan::{has_traffic_keys, identify, plan};
 pub use segment::{Segment, Signature, address};
 
-mod change;
 mod clock;
 mod expiry;
 mod half_open;

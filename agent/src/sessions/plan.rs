@@ -6,7 +6,6 @@ use tcpauth_common::{
     rollover::{NO_ORDER, NO_SLOT},
 };
 
-use super::change::apply;
 use crate::{
     config::{Neighbor, Wire},
     keys::{ChainKey, KeyChain},
@@ -85,12 +84,8 @@ pub(super) fn plan_keeping(
     let preferred = neighbor.keys.preferred(now);
     change.rnext = asked_for(&keys, preferred, now).map_or(NO_SLOT, slot_of);
     change.current = preferred.map_or(NO_SLOT, slot_of);
-    let current = session.rollover.current;
     if let Some(forced) = forced {
         change.current = slot_of(forced);
-        change.flags |= KeyChange::MOVE_CURRENT;
-    } else if current != NO_SLOT && change.written >> current & 1 != 0 {
-        // What was sent with is gone, and another key has its place.
         change.flags |= KeyChange::MOVE_CURRENT;
     }
     is_needed(session, &change).then_some(change)
@@ -175,7 +170,7 @@ fn usable_flags(key: &ChainKey, now: Timestamp) -> u8 {
 
 fn is_needed(session: &Session, change: &KeyChange) -> bool {
     let mut changed = *session;
-    apply(&mut changed, change, session.rollover.current_since);
+    change.apply(&mut changed, session.rollover.current_since);
     let flags = |session: &Session| session.slots.map(|slot| (slot.algorithm, slot.flags));
     let rollover = |session: &Session| {
         let rollover = session.rollover;

@@ -217,7 +217,9 @@ proptest! {
             .collect();
         let us = neighbor_of(&wide, Wire::TcpAo);
         let them = other_end(&us);
-        prop_assume!(!us.keys.is_closed(at(second)));
+        if us.keys.is_closed(at(second)) {
+            return Ok(());
+        }
         let [uses, theirs] = [uses.0, uses.1].map(|number| number.map(|number| u32::from(number % 4)));
 
         let client = installed(decide_at(second, &our_syn(), &us, None, uses));
