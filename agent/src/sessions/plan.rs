@@ -8,7 +8,7 @@ use tcpauth_common::{
 
 use crate::{
     config::{Neighbor, Wire},
-    keys::{ChainKey, KeyChain},
+    keys::{ChainKey, KeyChain, Role},
 };
 
 /// Which key of a chain is in which slot of a session, by number. `None`: the slot is empty, or its key is not of
@@ -115,7 +115,7 @@ pub(super) fn asked_for<'a>(
 
 /// The slot of `key` in the connection that `session` is; it may not be used yet.
 pub(super) fn derived_slot(session: &Session, quartet: &Quartet, key: &ChainKey) -> KeySlot {
-    key.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn)
+    key.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn, Role::of(session))
 }
 
 /// Which of `keys` is in which slot. No two keys of a chain are alike in ids, algorithm and secret.

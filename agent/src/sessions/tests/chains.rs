@@ -42,7 +42,7 @@ fn syn_by(us: &Neighbor, number: u32, rnext_id: u8) -> Draft {
 
 fn syn_ack_by(us: &Neighbor, number: u32, rnext_id: u8) -> Draft {
     let mkt = tuple(us, number);
-    let key = mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS)).recv;
+    let key = mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), Role::Server).recv;
     peers(Draft::new(IN, SYN_ACK, THEIRS, OURS.wrapping_add(1)), mkt, rnext_id, key)
 }
 

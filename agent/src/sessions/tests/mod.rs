@@ -13,7 +13,10 @@ use super::{
     HOLD_LIMIT, Monotonic, Now, Outcome, on_held,
     testing::{Draft, HELD_AT, mirrored, mkt, neighbor, now, quartet},
 };
-use crate::{config::Neighbor, keys::KeyChain};
+use crate::{
+    config::Neighbor,
+    keys::{KeyChain, Role},
+};
 
 mod chains;
 mod plan;
@@ -72,7 +75,8 @@ fn peer_syn(isn: u32) -> Draft {
 /// A segment of the peer under traffic keys.
 fn peer_answer(flags: u8, seq: u32, ack: u32) -> Draft {
     let us = us();
-    let key = us.keys.first().traffic_slot(&quartet(false), Isn(ack.wrapping_sub(1)), Isn(seq)).recv;
+    let key =
+        us.keys.first().traffic_slot(&quartet(false), Isn(ack.wrapping_sub(1)), Isn(seq), Role::Server).recv;
     Draft::new(IN, flags, seq, ack).signed(&mirrored(us.keys.first()), key)
 }
 
@@ -143,7 +147,7 @@ fn step_2_a_syn_that_does_not_verify_is_named() {
 
 #[test]
 fn step_2_simultaneous_open_in_either_order() {
-    let wanted = us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS));
+    let wanted = us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), Role::Server);
     let ours_first = installed(decide(&peer_syn(THEIRS), Some(&syn_sent())));
     let theirs_first = installed(decide(&Draft::new(OUT, SYN, OURS, 0), Some(&syn_received())));
     for session in [ours_first, theirs_first] {
@@ -169,7 +173,7 @@ fn step_3_our_syn_ack_brings_the_traffic_keys() {
     let session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&syn_received())));
     assert!(same_keys(
         &session.slots[0],
-        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), Role::Server)
     ));
     assert_eq!((session.local_ack, session.recv_seq), (THEIRS + 1, 77_000));
     let again = decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&session));
@@ -194,7 +198,7 @@ fn step_4_the_peers_syn_ack_has_to_verify() {
     let session = installed(decide(&peer_answer(SYN_ACK, THEIRS, OURS.wrapping_add(1)), Some(&before)));
     assert!(same_keys(
         &session.slots[0],
-        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), Role::Server)
     ));
     assert_eq!((session.peer_isn, session.recv_seq, session.local_ack), (Isn(THEIRS), 77_000, THEIRS));
     assert_eq!(session.created, before.created);
@@ -209,9 +213,15 @@ fn step_4_the_peers_syn_ack_has_to_verify() {
 #[test]
 fn step_5_a_closed_port_answers_by_rst() {
     let ours = installed(decide(&Draft::new(OUT, RST_ACK, 0, THEIRS + 1), Some(&syn_received())));
-    assert!(same_keys(&ours.slots[0], &us().keys.first().traffic_slot(&quartet(false), Isn(0), Isn(THEIRS))));
+    assert!(same_keys(
+        &ours.slots[0],
+        &us().keys.first().traffic_slot(&quartet(false), Isn(0), Isn(THEIRS), Role::Server)
+    ));
     let theirs = installed(decide(&peer_answer(RST_ACK, 0, OURS.wrapping_add(1)), Some(&syn_sent())));
-    assert!(same_keys(&theirs.slots[0], &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(0))));
+    assert!(same_keys(
+        &theirs.slots[0],
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(0), Role::Server)
+    ));
 
     let mut forged = peer_answer(RST, 0, OURS.wrapping_add(1));
     forged.signature = None;
@@ -235,7 +245,7 @@ fn step_6_a_new_syn_leaves_the_old_session_until_it_is_answered() {
         let new = installed(decide(&Draft::new(OUT, flags, isn, 4001), Some(&both)));
         assert!(same_keys(
             &new.slots[0],
-            &us().keys.first().traffic_slot(&quartet(false), Isn(isn), Isn(4000))
+            &us().keys.first().traffic_slot(&quartet(false), Isn(isn), Isn(4000), Role::Server)
         ));
         assert_eq!((new.recv_seq, new.send_seq), (4000, u64::from(isn)));
         assert_eq!(new.counters, SessionCounters::default(), "another connection");
@@ -250,7 +260,7 @@ fn step_6_an_old_syn_played_again_does_not_displace_the_one_our_end_answers() {
     let session = installed(decide(&Draft::new(OUT, SYN_ACK, OURS, THEIRS + 1), Some(&replayed)));
     assert!(same_keys(
         &session.slots[0],
-        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS))
+        &us().keys.first().traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), Role::Server)
     ));
 }
 
@@ -290,7 +300,7 @@ fn gtsm_is_checked_before_the_mac() {
 
 #[test]
 fn ipv6_and_every_algorithm() {
-    for algorithm in Algorithm::ALL {
+    for algorithm in Algorithm::TCP_AO {
         let mut us = us();
         us.keys = Arc::new(KeyChain::of(mkt("pass", algorithm)));
         let key = us.keys.first().syn_recv(&quartet(true), Isn(THEIRS)).material;
@@ -430,7 +440,7 @@ proptest! {
             peer_syn(seq)
         } else {
             let local_isn = Isn(known[0]);
-            let key = us.keys.first().traffic_slot(&quartet(false), local_isn, Isn(seq)).recv;
+            let key = us.keys.first().traffic_slot(&quartet(false), local_isn, Isn(seq), Role::Server).recv;
             Draft::new(IN, flags, seq, ack).signed(&mirrored(us.keys.first()), key)
         };
         let (held, frame) = draft.hold();

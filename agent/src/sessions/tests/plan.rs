@@ -287,7 +287,7 @@ fn check(session: &Session, us: &Neighbor, second: i64) -> Result<(), TestCaseEr
     prop_assert_eq!(may_send(rollover.current), us.keys.preferred(now).is_some());
     if let Some(preferred) = us.keys.preferred(now).filter(|key| key.is_accepted(now)) {
         let asked = &session.slots[rollover.rnext as usize];
-        let wanted = preferred.mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS));
+        let wanted = preferred.mkt.traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), Role::Server);
         prop_assert!(same_keys(asked, &wanted), "another key than the preferred one is asked for");
     }
     Ok(())
