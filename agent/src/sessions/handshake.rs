@@ -9,7 +9,7 @@ use tcpauth_common::{
 };
 
 use super::{
-    Now, Segment,
+    Now, Segment, Signature,
     plan::{asked_for, derived_slot, has_traffic_keys, identify, plan_keeping},
 };
 use crate::{
@@ -143,20 +143,23 @@ impl<'a> Handshake<'a> {
         in_use: &[u32],
         key_of: impl Fn(&ChainKey) -> KeyMaterial,
     ) -> Result<Heard<'a>, DropReason> {
-        let option = segment.option()?;
+        let signature = segment.signature(self.neighbor.wire)?;
         let mut refusal = DropReason::UnknownKeyId;
-        for key in self.usable(in_use) {
-            if !key.is_accepted(self.wall()) || key.mkt.recv_id != option.key_id {
-                continue;
-            }
-            if option.len != key.mkt.algorithm.option_len() {
-                if refusal == DropReason::UnknownKeyId {
-                    refusal = DropReason::WrongLength;
+        for key in self.usable(in_use).into_iter().filter(|key| key.is_accepted(self.wall())) {
+            let (checked, rnext_id) = match signature {
+                Signature::Md5 => (segment.check_digest(&key.mkt, self.quartet), None),
+                Signature::Ao { key_id, .. } if key_id != key.mkt.recv_id => continue,
+                Signature::Ao { len, .. } if len != key.mkt.algorithm.option_len() => {
+                    (Err(DropReason::WrongLength), None)
                 }
-                continue;
-            }
-            match segment.check_mac(&key.mkt, self.quartet, &key_of(key)) {
-                Ok(()) => return Ok(Heard { key, rnext_id: Some(option.rnext_id) }),
+                Signature::Ao { rnext_id, .. } => {
+                    (segment.check_mac(&key.mkt, self.quartet, &key_of(key)), Some(rnext_id))
+                }
+            };
+            match checked {
+                Ok(()) => return Ok(Heard { key, rnext_id }),
+                // That one was computed says more.
+                Err(DropReason::WrongLength) if refusal == DropReason::WrongMac => {}
                 Err(reason) => refusal = reason,
             }
         }

@@ -7,6 +7,8 @@
 //! - [`identify()`]: which key of the chain is where in a session.
 //! - [`expiry()`]: when a session's entry in the map has served.
 //!
+//! With TCP-MD5 the keys do not depend on ISNs, and a session has them all from its first SYN on.
+//!
 //! An ISN is believed only from a segment whose MAC verified, or from our own end: a forged segment
 //! leaves nothing behind (RFC 5925, 7.5 leaves this to implementers; several got it wrong).
 

@@ -3,14 +3,17 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use tcpauth_common::{
-    DropReason, Isn, KeyId,
+    Algorithm, DropReason, Isn, KeyId,
     layout::{Direction, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Held, KeyMaterial, Quartet},
     option::{Header, OptionWalk},
 };
 
-use crate::keys::{
-    Mkt,
-    segment::{SegmentError, is_same_mac, segment_mac},
+use crate::{
+    config::Wire,
+    keys::{
+        Mkt,
+        segment::{SegmentError, is_same_mac, md5, segment_mac},
+    },
 };
 
 const IPV6_HEADER: usize = 40;
@@ -24,15 +27,20 @@ pub struct Segment<'a> {
     hop_limit: u8,
 }
 
-/// What the TCP-AO option of a segment says of its keys.
+/// What the option of a segment says of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signature {
-    /// KeyID: the key that signed the segment.
-    pub key_id: KeyId,
-    /// RNextKeyID: the key that its sender wishes to be answered with.
-    pub rnext_id: KeyId,
-    /// Length of the whole option, octets.
-    pub len: usize,
+pub enum Signature {
+    /// TCP-AO.
+    Ao {
+        /// KeyID: the key that signed the segment.
+        key_id: KeyId,
+        /// RNextKeyID: the key that its sender wishes to be answered with.
+        rnext_id: KeyId,
+        /// Length of the whole option, octets.
+        len: usize,
+    },
+    /// TCP-MD5: nothing.
+    Md5,
 }
 
 impl<'a> Segment<'a> {
@@ -102,28 +110,31 @@ impl<'a> Segment<'a> {
         self.hop_limit
     }
 
-    /// The one TCP-AO option.
+    /// What the one option of this wire says.
     ///
     /// # Errors
     /// The reason for which the segment has to be dropped.
-    pub fn option(&self) -> Result<Signature, DropReason> {
+    pub fn signature(&self, wire: Wire) -> Result<Signature, DropReason> {
         if self.options.authentications > 1 {
             return Err(DropReason::OptionTwice);
         }
-        if self.options.ao_at == 0 {
-            return Err(DropReason::NoOption);
+        match wire {
+            Wire::TcpMd5 if self.options.md5_at != 0 => Ok(Signature::Md5),
+            // TCP-MD5 of another length than it has.
+            Wire::TcpMd5 if self.options.authentications == 1 && self.options.ao_at == 0 => {
+                Err(DropReason::WrongLength)
+            }
+            Wire::TcpAo if self.options.ao_at != 0 && self.options.ao_len < 4 => Err(DropReason::WrongLength),
+            Wire::TcpAo if self.options.ao_at != 0 => Ok(Signature::Ao {
+                key_id: KeyId(self.header.octet(self.options.ao_at + 2)),
+                rnext_id: KeyId(self.header.octet(self.options.ao_at + 3)),
+                len: self.options.ao_len as usize,
+            }),
+            Wire::TcpAo | Wire::TcpMd5 => Err(DropReason::NoOption),
         }
-        if self.options.ao_len < 4 {
-            return Err(DropReason::WrongLength);
-        }
-        Ok(Signature {
-            key_id: KeyId(self.header.octet(self.options.ao_at + 2)),
-            rnext_id: KeyId(self.header.octet(self.options.ao_at + 3)),
-            len: self.options.ao_len as usize,
-        })
     }
 
-    /// Checks the MAC of a segment that came from the peer and has one [`Self::option`]. Its SNE
+    /// Checks the MAC of a segment that came from the peer under TCP-AO. Its SNE
     /// is 0, as of every segment that carries an ISN.
     ///
     /// # Errors
@@ -136,6 +147,19 @@ impl<'a> Segment<'a> {
         let computed = segment_mac(key, mkt.algorithm, exclude, 0, source, destination, self.octets)
             .map_err(SegmentError::drop_reason)?;
         if is_same_mac(mkt.algorithm, &computed, found) { Ok(()) } else { Err(DropReason::WrongMac) }
+    }
+
+    /// Checks the digest of a segment that came from the peer under TCP-MD5.
+    ///
+    /// # Errors
+    /// [`DropReason::WrongMac`].
+    pub fn check_digest(&self, mkt: &Mkt, quartet: &Quartet) -> Result<(), DropReason> {
+        let at = md5::parse_option(self.octets).map_err(SegmentError::drop_reason)?;
+        let (source, destination) = (address(quartet.peer), address(quartet.local));
+        let computed = md5::digest(mkt.master_key.octets(), source, destination, self.octets)
+            .map_err(SegmentError::drop_reason)?;
+        let is_same = is_same_mac(Algorithm::Md5, &computed, &self.octets[at]);
+        if is_same { Ok(()) } else { Err(DropReason::WrongMac) }
     }
 
     /// The option's KeyID, if there is an option.

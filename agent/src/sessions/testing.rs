@@ -15,7 +15,10 @@ use zeroize::Zeroizing;
 use super::{Monotonic, Now, address};
 use crate::{
     config::{KeyManagement, Neighbor, Peer, Unauthenticated, Wire},
-    keys::{KeyChain, MasterKey, Mkt, TcpOptions, segment::segment_mac},
+    keys::{
+        KeyChain, MasterKey, Mkt, TcpOptions,
+        segment::{md5, segment_mac},
+    },
 };
 
 /// When all the held segments here were held.
@@ -170,6 +173,16 @@ impl Draft {
             segment[12] = (segment.len() as u8 / 4) << 4;
             return segment;
         };
+        if mkt.algorithm == Algorithm::Md5 {
+            let at = segment.len() + 4;
+            segment.extend([1, 1, 19, 18]);
+            segment.resize(at + 16, 0);
+            segment[12] = (segment.len() as u8 / 4) << 4;
+            let digest =
+                md5::digest(mkt.master_key.octets(), source, destination, &segment).unwrap_or_default();
+            segment[at..].copy_from_slice(&digest);
+            return segment;
+        }
         let at = segment.len() + 4;
         segment.extend([29, mkt.algorithm.option_len() as u8, mkt.send_id.0, mkt.recv_id.0]);
         segment.resize(at + mkt.algorithm.mac_len(), 0);

@@ -172,6 +172,77 @@ fn the_client_is_who_sent_the_first_syn() {
     assert!(!is_client(&installed(decide(&Draft::new(OUT, SYN_ACK, 900, 5001), Some(&both)))));
 }
 
+/// Passwords 1 and 2 of TCP-MD5; the newer one is not sent before second 20.
+fn md5() -> Neighbor {
+    let password = |number| {
+        let mut password = key(number, 0, 50);
+        password.mkt.algorithm = Algorithm::Md5;
+        password
+    };
+    let mut new = password(2);
+    new.send = Lifetime { start: at(20), end: at(50) };
+    Neighbor { wire: Wire::TcpMd5, ..with_keys(&[password(1), new]) }
+}
+
+/// A segment that the peer signs with this password.
+fn with_password(us: &Neighbor, number: u32, flags: u8, seq: u32, ack: u32) -> Draft {
+    Draft::new(IN, flags, seq, ack).signed(tuple(us, number), KeyMaterial::default())
+}
+
+#[test]
+fn a_session_of_tcp_md5_has_its_passwords_from_the_first_syn_on() {
+    let us = md5();
+    let sent = installed(decide_at(10, &our_syn(), &us, None, None));
+    assert_eq!((shown(&sent, &us), sent.syn_send.algorithm), ((vec![2, 1], Some(1), Some(1)), 0));
+    let received = installed(decide_at(10, &with_password(&us, 1, SYN, THEIRS, 0), &us, None, None));
+    assert_eq!((shown(&received, &us), received.syn_recv.algorithm), ((vec![2, 1], Some(1), Some(1)), 0));
+}
+
+#[test]
+fn passwords_of_tcp_md5_are_tried_and_the_peer_is_followed_when_that_may_be() {
+    let us = md5();
+    for (second, number, wanted) in [(10, 1, 1), (10, 2, 1), (20, 1, 1), (20, 2, 2)] {
+        let syn = with_password(&us, number, SYN, THEIRS, 0);
+        assert_eq!(answered(&us, second, &syn), (Some(wanted), Some(number)), "{second} {number}");
+        let sent = installed(decide_at(second, &our_syn(), &us, None, Some(1)));
+        let answer = with_password(&us, number, SYN_ACK, THEIRS, OURS.wrapping_add(1));
+        let session = installed(decide_at(second, &answer, &us, Some(&sent), Some(1)));
+        assert_eq!(shown(&session, &us).1, Some(wanted), "{second} {number}");
+        assert_eq!(number_in(&session, &us, session.rollover.received), Some(number));
+    }
+}
+
+#[test]
+fn a_new_connection_of_tcp_md5_is_answered_with_the_password_of_its_syn() {
+    let us = md5();
+    let first = installed(decide_at(20, &with_password(&us, 1, SYN, THEIRS, 0), &us, None, None));
+    let up = installed(decide_at(20, &our_syn_ack(), &us, Some(&first), None));
+    let again = installed(decide_at(20, &with_password(&us, 2, SYN, 4000, 0), &us, Some(&up), Some(1)));
+    assert_eq!(shown(&again, &us).1, Some(1), "the connection that is up goes on");
+    let answer = Draft::new(OUT, SYN_ACK, 900, 4001);
+    let new = installed(decide_at(20, &answer, &us, Some(&again), Some(1)));
+    assert_eq!(shown(&new, &us).1, Some(2));
+}
+
+#[test]
+fn what_tcp_md5_refuses() {
+    let us = md5();
+    let refused_of = |draft: &Draft| refused(decide_at(10, draft, &us, None, None));
+    let mut other = with_password(&us, 1, SYN, THEIRS, 0);
+    other.signature.as_mut().unwrap().0.master_key = mkt("another", Algorithm::Md5).master_key;
+    assert_eq!(refused_of(&other), DropReason::WrongMac);
+    assert_eq!(refused_of(&Draft::new(IN, SYN, THEIRS, 0)), DropReason::NoOption);
+    assert_eq!(refused_of(&peer_syn(THEIRS)), DropReason::NoOption, "TCP-AO is another wire");
+    let mut twice = with_password(&us, 1, SYN, THEIRS, 0);
+    twice.options = [vec![29, 4, 1, 1], vec![1; 4]].concat();
+    assert_eq!(refused_of(&twice), DropReason::OptionTwice);
+    let mut short = Draft::new(IN, SYN, THEIRS, 0);
+    short.options = vec![1, 19, 3, 0];
+    assert_eq!(refused_of(&short), DropReason::WrongLength);
+    let on_ao = decide_at(10, &with_password(&us, 1, SYN, THEIRS, 0), &two_keys(), None, None);
+    assert_eq!(refused(on_ao), DropReason::NoOption);
+}
+
 /// The other end's configuration.
 fn other_end(us: &Neighbor) -> Neighbor {
     let keys: Vec<ChainKey> =
