@@ -1,5 +1,7 @@
 //! Handshakes of neighbours with several keys.
 
+use tcpauth_common::rollover::NO_SLOT;
+
 use super::plan::{Part, any_chain, at, key, neighbor_of, number_in, shown, with_keys};
 use super::*;
 use crate::{
@@ -88,6 +90,21 @@ fn a_syn_is_answered_with_the_key_that_it_asks_for() {
 }
 
 #[test]
+fn an_old_syn_played_again_does_not_choose_the_key_of_an_answer_to_another() {
+    let us = two_keys();
+    let first = installed(decide_at(10, &syn_by(&us, 2, 2), &us, None, None));
+    let mkt = tuple(&us, 1);
+    let key = mkt.syn_recv(&quartet(false), Isn(4000)).material;
+    let old = peers(Draft::new(IN, SYN, 4000, 0), mkt, 1, key);
+    let replayed = installed(decide_at(10, &old, &us, Some(&first), None));
+    for (peer_uses, wanted) in [(None, 2), (Some(2), 2), (Some(1), 1)] {
+        let session = installed(decide_at(10, &our_syn_ack(), &us, Some(&replayed), peer_uses));
+        assert_eq!(shown(&session, &us).1, Some(wanted));
+        assert_eq!(session.rollover.received, NO_SLOT, "what the peer uses is not known");
+    }
+}
+
+#[test]
 fn the_answer_to_our_syn_says_what_to_go_on_with() {
     let us = two_keys();
     let sent = installed(decide_at(10, &our_syn(), &us, None, Some(1)));
@@ -151,6 +168,11 @@ fn each_algorithm_of_a_chain_has_its_length() {
     }
     let early = syn_by(&us, 2, 1);
     assert_eq!(refused(decide_at(5, &early, &us, None, None)), DropReason::WrongLength);
+    for number in [1, 2] {
+        let mut forged = syn_by(&us, number, 1);
+        forged.signature.as_mut().unwrap().1 = KeyMaterial { words: [7; 16] };
+        assert_eq!(refused(decide_at(10, &forged, &us, None, None)), DropReason::WrongMac);
+    }
 }
 
 #[test]

@@ -131,6 +131,18 @@ fn three_keys_that_are_all_replaced() {
 }
 
 #[test]
+fn the_slot_that_is_sent_with_is_written_last() {
+    let before = with_keys(&[key(1, 0, 50), key(2, 0, 50), key(3, 0, 50)]);
+    let after = with_keys(&[key(3, 0, 50), key(4, 0, 50)]);
+    let mut session = changed(&bare(), &before, 0);
+    for (age, written) in [(1, 0b100), (2, 0b010)] {
+        session.rollover.current = session.rollover.newest(age);
+        assert_eq!(session.rollover.current, age, "the keys lie in the order of their age");
+        assert_eq!(planned(&session, &after, 0).unwrap().written, written);
+    }
+}
+
+#[test]
 fn an_older_key_keeps_its_slot_while_it_is_in_use() {
     let us = with_keys(&[key(1, 0, 50), key(2, 10, 50), key(3, 20, 50), key(4, 30, 50)]);
     let session = changed(&bare(), &us, 0);
@@ -201,6 +213,11 @@ fn a_syn_whose_key_is_gone_has_to_verify_again() {
     assert!(half_open(&gone, &quartet(false), &with_keys(&[key(1, 0, 20)]), now()).is_none());
     let again = installed(decide(&peer_syn(THEIRS), Some(&gone)));
     assert_eq!(again.flags, Session::PEER_ISN | Session::SYN_RECV);
+
+    let mut sent_only = us().keys.keys[0].clone();
+    sent_only.accept = Lifetime::NEVER;
+    let ended = half_open(&again, &quartet(false), &with_keys(&[sent_only]), now()).unwrap();
+    assert_eq!(ended.flags, Session::PEER_ISN, "the key is there, but not accepted any more");
 }
 
 /// What a key is made of, small enough that keys share ids and secrets, and lifetimes overlap, touch and leave gaps.
