@@ -103,7 +103,11 @@ impl Connection {
 
     pub fn policy(&self) -> Policy {
         let mut policy = Policy { port: 179, min_hop_limit: self.min_hop_limit, ..Policy::default() };
-        policy.accept(self.mkt.recv_id);
+        if self.mkt.algorithm == Algorithm::Md5 {
+            policy.flags = Policy::TCP_MD5;
+        } else {
+            policy.accept(self.mkt.recv_id);
+        }
         policy
     }
 

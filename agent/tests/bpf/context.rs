@@ -66,6 +66,14 @@ impl Context {
     /// # Errors
     /// What the kernel says: EINVAL for a frame longer than a page or a context that is not allowed.
     pub fn run(&self, program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<(Verdict, Vec<u8>)> {
+        self.timed_run(program, frame).map(|(verdict, out, _)| (verdict, out))
+    }
+
+    /// The same, and how long it took, nanoseconds.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    pub fn timed_run(&self, program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<(Verdict, Vec<u8>, u32)> {
         let context = self.octets();
         let mut out = vec![0; frame.len() + 256];
         let mut attr = TestRun {
@@ -93,7 +101,7 @@ impl Context {
             7 => Verdict::Redirect,
             other => panic!("no program returns {other}"),
         };
-        Ok((verdict, out))
+        Ok((verdict, out, attr.duration))
     }
 
     fn octets(&self) -> [u8; CONTEXT_LEN] {

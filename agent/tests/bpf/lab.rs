@@ -213,6 +213,14 @@ impl Lab {
             .unwrap_or_else(|error| panic!("{name} on {} octets: {error}", frame.len()))
     }
 
+    /// Nanoseconds that `ingress` takes for a frame, and its verdict.
+    pub fn time_ingress(&mut self, frame: &[u8]) -> (Verdict, u32) {
+        let context = Context { ifindex: self.ifindex, ..Context::default() };
+        let program = program(&mut self.ebpf, "ingress").fd().unwrap().as_fd();
+        let (verdict, _, nanoseconds) = context.timed_run(program, frame).unwrap();
+        (verdict, nanoseconds)
+    }
+
     /// What the program called `name`, which judges no frame, answers to `record`.
     pub fn answer(&mut self, name: &str, record: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(record), ..TestRunOptions::default() };

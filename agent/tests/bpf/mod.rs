@@ -6,6 +6,7 @@ mod lab;
 mod segment;
 
 mod choice;
+mod cost;
 mod drops;
 mod fuzz;
 mod hold;
@@ -13,6 +14,7 @@ mod icmp;
 mod load;
 mod mac;
 mod malformed;
+mod md5;
 mod mss;
 mod padding;
 mod rekey;

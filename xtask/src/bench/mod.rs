@@ -7,6 +7,7 @@ mod connect;
 mod programs;
 mod scale;
 mod statistics;
+mod trial;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -35,9 +36,12 @@ enum Case {
     Scale,
     /// Instructions that the kernel verified in each program
     Programs,
+    /// Trying several keys on a segment
+    Trial,
 }
 
 /// A number that was measured.
+#[derive(Clone)]
 struct Measured {
     what: String,
     value: f64,
@@ -46,6 +50,7 @@ struct Measured {
 }
 
 /// What a number is to reach.
+#[derive(Clone, Copy)]
 enum Limit {
     AtLeast(f64),
     Below(f64),
@@ -59,7 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     namespace::sweep()?;
     hide_logs();
     let mut all = Vec::new();
-    let cases = [Case::Connect, Case::Bulk, Case::Scale, Case::Programs];
+    let cases = [Case::Connect, Case::Bulk, Case::Scale, Case::Programs, Case::Trial];
     for case in cases.into_iter().filter(|case| arguments.case.is_none_or(|wanted| wanted == *case)) {
         eprintln!("{case:?} …");
         let measured = match case {
@@ -67,6 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Case::Bulk => bulk::measure()?,
             Case::Scale => scale::measure()?,
             Case::Programs => programs::measure()?,
+            Case::Trial => trial::measure()?,
         };
         if !arguments.json {
             measured.iter().for_each(Measured::print);
