@@ -3,43 +3,63 @@
 //! Text becomes a [`Config`] in three steps: `document` reads TOML tables into fields, `secret` obtains the
 //! secrets that they name, `resolve` makes neighbours of them. What is wrong on the way is collected with its
 //! position as [`ConfigErrors`]; secrets never come into an error or a warning.
+//!
+//! A `Config` keeps its text. A change by command is an [`Edit`] of that text, which is then read as a file would
+//! be: so there is one way from words to keys, and [`Config::write`] saves exactly what runs.
 
-pub use error::{ConfigError, ConfigErrors, Position, Problem, Subject};
+pub use diff::{Change, Difference};
+pub use edit::{Edit, EditError, KeyOwner};
+pub use error::{ConfigError, ConfigErrors, Position, Subject};
+pub use lifetime::{LifetimeError, Side};
 pub use peer::{Peer, PeerError};
-pub use resolve::Defaults;
+pub use problem::Problem;
 pub use warning::Warning;
+pub use write::WriteError;
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::keys::KeyChain;
 use document::Document;
 use error::Report;
+use resolve::Resolved;
+use text::Text;
 
+mod cell;
+mod chain;
+mod clash;
+mod diff;
 mod document;
+mod edit;
 mod error;
+mod fields;
+mod lifetime;
+mod mode;
 mod peer;
+mod problem;
 mod resolve;
 mod secret;
+mod splice;
 #[cfg(test)]
 mod tests;
+mod text;
 mod warning;
+mod write;
 
-/// Largest configuration file read, in octets.
-const MAX_FILE: u64 = 16 << 20;
-
-/// A parsed configuration: no field of it can be wrong any more.
+/// A parsed configuration: no field of it can be wrong any more. Holds secrets: no `Debug`.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// The neighbours, in the order of their peers ([`Peer`]'s `Ord`); no two have the same peer.
     pub neighbors: Vec<Neighbor>,
-    /// What neighbours added while the daemon runs inherit.
-    pub defaults: Defaults,
+    /// The chains that have a name, in its order, whether a neighbour uses them or not; each as its first neighbour
+    /// in the file has it.
+    pub key_chains: Vec<Arc<KeyChain>>,
+    /// What it was read from.
+    pub(crate) text: Text,
 }
 
 /// One neighbour, or a prefix of dynamic neighbours that share a policy.
@@ -56,22 +76,14 @@ pub struct Neighbor {
     /// Ends of its sessions that are behind this host, each with the interface by which its segments arrive
     /// here; all of the neighbour's family, no address or prefix twice.
     pub forwarded: Vec<Peer>,
+    /// How long before the end of its last key the operator is warned; `None`: not at all.
+    pub key_warning: Option<Duration>,
     /// Where the keys of a connection come from.
     pub key_management: KeyManagement,
-    /// What becomes of segments without a MAC.
-    pub unauthenticated: Unauthenticated,
     /// The option that carries the MAC.
     pub wire: Wire,
-}
-
-/// The option that carries the MAC of a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wire {
-    /// TCP-AO (RFC 5925).
-    #[default]
-    TcpAo,
-    /// TCP-MD5 (RFC 2385), which has no KeyID.
-    TcpMd5,
+    /// What becomes of segments without a MAC.
+    pub unauthenticated: Unauthenticated,
 }
 
 /// Where the keys of a connection come from.
@@ -80,6 +92,44 @@ pub enum KeyManagement {
     /// From the master key, the quartet and both ISNs.
     #[default]
     Implicit,
+    /// They are the configured secret, for every connection (draft-rescorla-tcp-auth-arch-00, 6.1.1).
+    Static,
+}
+
+impl KeyManagement {
+    /// Every mode.
+    pub const ALL: [Self; 2] = [Self::Implicit, Self::Static];
+
+    /// The name used in the configuration and the CLI.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Implicit => "implicit",
+            Self::Static => "static",
+        }
+    }
+}
+
+/// The TCP option that carries the MAC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// TCP-AO (RFC 5925).
+    #[default]
+    TcpAo,
+    /// TCP-MD5 (RFC 2385), for a neighbour that has nothing better.
+    TcpMd5,
+}
+
+impl Wire {
+    /// Every wire.
+    pub const ALL: [Self; 2] = [Self::TcpAo, Self::TcpMd5];
+
+    /// The name used in the configuration and the CLI.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TcpAo => "tcp-ao",
+            Self::TcpMd5 => "md5",
+        }
+    }
 }
 
 /// What becomes of segments of a neighbour that carry no MAC.
@@ -88,103 +138,78 @@ pub enum Unauthenticated {
     /// They are dropped.
     #[default]
     Drop,
+    /// Those of a connection that was up before are accepted until its first segment that verifies.
+    AcceptUntilAuthenticated,
+}
+
+impl Unauthenticated {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Drop, Self::AcceptUntilAuthenticated];
+
+    /// The name used in the configuration and the CLI.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::AcceptUntilAuthenticated => "accept-until-authenticated",
+        }
+    }
 }
 
 impl Config {
     /// Reads the file at `path`. Beyond what [`Config::parse`] refuses, it is an error if everyone can write
     /// to the file, or if everyone can read it and it holds a secret itself.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let unreadable =
-            |error: std::io::Error| ConfigErrors::of_file(path, Problem::Unreadable(error.kind()));
-        let file = File::open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        // Room for all of it, so that the vector does not move and leave a copy behind.
-        let room = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or_default() + 1;
-        let mut octets = Zeroizing::new(Vec::with_capacity(room));
-        file.take(MAX_FILE + 1).read_to_end(&mut octets).map_err(unreadable)?;
-        if octets.len() as u64 > MAX_FILE {
-            return Err(ConfigErrors::of_file(path, Problem::TooLarge(MAX_FILE)));
-        }
-        // A pipe (`tcpauth check /dev/stdin`) is nobody else's to read or write.
-        let mode = if metadata.is_file() { metadata.mode() } else { 0 };
-        match std::str::from_utf8(&octets) {
-            Ok(text) => Self::parse_with_mode(text, path, mode),
-            Err(error) => {
-                let text = str::from_utf8(&octets[..error.valid_up_to()]).unwrap_or_default();
-                let mut report = Report::new(text);
-                report.add(&(text.len()..text.len()), &Subject::File, Problem::NotUtf8);
-                Err(report.into_errors(Some(path)))
-            }
-        }
+        let (text, mode) = text::read(path)?;
+        Self::parse_with_mode(text, path, mode)
     }
 
     /// The configuration in `text`. `path` is the file's for errors, and relative paths in it start at its
     /// folder. All that is wrong is reported, except that a text which is not TOML is judged no further.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
-        Self::parse_with_mode(text, path, 0)
+        Self::parse_with_mode(Zeroizing::new(text.to_owned()), path, 0)
     }
 
-    /// Adds a neighbour; an error if it is configured already, or ambiguous beside another.
-    pub fn insert(&mut self, neighbor: Neighbor) -> Result<(), ConfigErrors> {
-        if let Some((peer, problem)) = resolve::clash_with(&neighbor.peer, &self.neighbors) {
-            return Err(ConfigErrors::of_neighbor(peer, problem));
-        }
-        let index = self.neighbors.partition_point(|other| other.peer < neighbor.peer);
-        self.neighbors.insert(index, neighbor);
-        Ok(())
+    /// The neighbour that an operator calls `name`: an address or prefix in any of its forms.
+    pub fn neighbor(&self, name: &str) -> Option<&Neighbor> {
+        let peer: Peer = name.parse().ok()?;
+        let index = self.neighbors.binary_search_by(|neighbor| neighbor.peer.cmp(&peer)).ok()?;
+        self.neighbors.get(index)
     }
 
-    /// Removes the neighbour configured as `peer`, and returns it.
-    pub fn remove(&mut self, peer: &Peer) -> Option<Neighbor> {
-        let index = self.neighbors.binary_search_by(|other| other.peer.cmp(peer)).ok()?;
-        Some(self.neighbors.remove(index))
-    }
-
-    /// What is legal but probably not meant.
+    /// What is legal but probably not meant, now.
     pub fn warnings(&self) -> Vec<Warning> {
-        warning::warnings(self)
+        warning::warnings(self, Timestamp::now())
     }
 
-    fn parse_with_mode(text: &str, path: &Path, mode: u32) -> Result<Self, ConfigErrors> {
-        let mut report = Report::new(text);
+    fn parse_with_mode(text: Zeroizing<String>, path: &Path, mode: u32) -> Result<Self, ConfigErrors> {
+        let mut report = Report::new(&text);
         if mode & 0o002 != 0 {
             report.add_to_file(Problem::FileWritable(path.to_owned()));
         }
-        let document = Document::parse(text, &mut report);
-        if report.has_syntax_errors() {
-            return Err(report.into_errors(Some(path)));
-        }
         let folder = path.parent().unwrap_or(Path::new(""));
-        let resolved = resolve::resolve(&document, folder, &mut report);
-        if let Some((subject, span)) = resolved.inline_secret
+        let resolved = match Self::resolve(&text, folder, &mut report) {
+            Some(resolved) => resolved,
+            None => return Err(report.into_errors(path)),
+        };
+        if let Some((subject, span)) = &resolved.inline_secret
             && mode & 0o004 != 0
         {
-            report.add(&span, &subject, Problem::FileReadable(path.to_owned()));
+            report.add(span, subject, Problem::FileReadable(path.to_owned()));
         }
-        if report.is_empty() { Ok(resolved.config) } else { Err(report.into_errors(Some(path))) }
+        if !report.is_empty() {
+            return Err(report.into_errors(path));
+        }
+        let holds_secret = resolved.inline_secret.is_some();
+        let Resolved { neighbors, chains: key_chains, .. } = resolved;
+        Ok(Self { neighbors, key_chains, text: Text::loaded(text, holds_secret) })
     }
-}
 
-impl Neighbor {
-    /// The neighbour `peer` from `toml`, a document with the fields of its table: what
-    /// `tcpauth neighbor add` sends. Fields that are absent come from `defaults`; relative paths start at
-    /// `folder`. Errors have no positions, as no operator wrote the document.
-    pub fn parse_table(
-        peer: &str,
-        toml: &str,
-        defaults: &Defaults,
-        folder: &Path,
-    ) -> Result<Self, ConfigErrors> {
-        let mut report = Report::new(toml);
-        let document = Document::parse(toml, &mut report);
-        let neighbor = if report.is_empty() {
-            resolve::resolve_one(peer, &document, defaults, folder, &mut report)
-        } else {
-            None
-        };
-        match neighbor {
-            Some(neighbor) if report.is_empty() => Ok(neighbor),
-            _ => Err(report.into_errors(None)),
+    /// What the text means, good if `report` has no errors; `None` if it is not TOML.
+    fn resolve(text: &str, folder: &Path, report: &mut Report<'_>) -> Option<Resolved> {
+        let document = Document::parse(text, report);
+        if report.has_syntax_errors() {
+            return None;
         }
+        Some(resolve::resolve(&document, folder, report))
     }
 }

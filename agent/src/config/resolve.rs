@@ -1,220 +1,226 @@
-//! From tables to neighbours: defaults inherited, exactly one secret each, no two about the same segments.
+//! From tables to neighbours: defaults inherited, keys for each, no two about the same segments.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tcpauth_common::KeyId;
 
-use super::document::{Document, Entry, Fields, Secret};
-use super::error::{Report, Subject};
-use super::{Config, Neighbor, Peer, PeerError, Problem, Wire};
-use crate::keys::{KeyChain, Mkt};
+use super::chain::{Chains, Inherited, Place, chain, resolve_key, resolve_keys};
+use super::clash::clashes;
+use super::document::{ChainEntry, Document, Entry};
+use super::error::{Report, Subject, nearest};
+use super::fields::{FIELDS_OF_SECRET, Fields, KeyFields, Secret, Table};
+use super::mode;
+use super::{Neighbor, Peer, PeerError, Problem, Unauthenticated, Wire};
+use crate::keys::KeyChain;
 
 /// TCP port of BGP (RFC 4271, 4.2).
 const BGP_PORT: u16 = 179;
-
-/// What `[defaults]` says, for neighbours added later. Holds secrets: no `Debug`.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Defaults(Fields);
+/// How long before the end of the last key is warned, if the configuration does not say.
+const KEY_WARNING: Duration = Duration::from_secs(7 * 86_400);
+/// KeyID of a secret that a neighbour's table has itself.
+const KEY_ID: KeyId = KeyId(1);
 
 /// What resolving a document found.
 pub(super) struct Resolved {
-    /// The configuration, good if the report has no errors.
-    pub(super) config: Config,
+    /// The neighbours, in the order of their peers.
+    pub(super) neighbors: Vec<Neighbor>,
+    /// The named chains, by name.
+    pub(super) chains: Vec<Arc<KeyChain>>,
     /// The first secret that stands in the document itself: whose, and where.
     pub(super) inline_secret: Option<(Subject, Range<usize>)>,
 }
 
-/// The configuration in `document`.
+/// The configuration in `document`, good if the report has no errors.
 pub(super) fn resolve(document: &Document<'_>, folder: &Path, report: &mut Report<'_>) -> Resolved {
     document.check_top(report);
     let defaults = document.defaults(folder, report);
     let mut inline_secrets: Vec<_> =
-        defaults.inline_secret.into_iter().map(|span| (Subject::Defaults, span)).collect();
+        defaults.inline_secret.iter().map(|span| (Subject::Defaults, span.clone())).collect();
+    let chains = document.chains(folder, report);
+    for entry in &chains {
+        inline_secrets.extend(entry.inline_secret.clone().map(|span| (Subject::chain(entry.name), span)));
+    }
 
+    check_defaults(&defaults, &chains, report);
     let mut entries = document.neighbors(folder, report);
     // The file's order, so that of two that exclude each other the second is wrong.
     entries.sort_by_key(|entry| entry.span.start);
+    let mut resolver = Resolver { defaults: &defaults, chains: Chains::new(chains), report };
     let mut neighbors = Vec::with_capacity(entries.len());
     let mut places = Vec::with_capacity(entries.len());
     for entry in entries {
         let subject = Subject::neighbor(entry.peer);
-        let (peer, mkt) = resolve_entry(&entry, &defaults.fields, &subject, report);
-        inline_secrets.extend(entry.table.inline_secret.clone().map(|span| (subject.clone(), span)));
-        neighbors
-            .extend(peer.clone().zip(mkt).map(|(peer, mkt)| neighbor(peer, mkt, &entry, &defaults.fields)));
+        let (peer, neighbor) = resolver.entry(&entry, &subject);
+        neighbors.extend(neighbor);
+        inline_secrets.extend(entry.table.inline_secret.map(|span| (subject.clone(), span)));
         places.extend(peer.map(|peer| (peer, entry.span, subject)));
     }
+    let Resolver { chains, report, .. } = resolver;
+    let mode = mode::resolve(&Table::default(), &defaults.fields, &Subject::Defaults, report);
+    let chains = chains.all(mode.inherited, report);
 
     for (wrong, other, clash) in clashes(&places) {
         let (_, span, subject) = &places[wrong];
-        let line = report.line(places[other].1.start);
-        report.add(span, subject, clash.problem(&format!("the neighbour on line {line}")));
+        let (_, other_span, other_subject) = &places[other];
+        let other = report.place(other_span, other_subject, "the neighbour");
+        report.add(span, subject, clash.problem(&other));
     }
     neighbors.sort_by(|a, b| a.peer.cmp(&b.peer));
-    Resolved {
-        config: Config { neighbors, defaults: Defaults(defaults.fields) },
-        inline_secret: inline_secrets.into_iter().min_by_key(|(_, span)| span.start),
+    let inline_secret = inline_secrets.into_iter().min_by_key(|(_, span)| span.start);
+    Resolved { neighbors, chains, inline_secret }
+}
+
+/// Reports what no neighbour could inherit, once and not for each of them.
+fn check_defaults(defaults: &Table, chains: &[ChainEntry<'_>], report: &mut Report<'_>) {
+    let (fields, subject) = (&defaults.fields, &Subject::Defaults);
+    let span = |field| defaults.spans.of(field).cloned().unwrap_or_default();
+    if let Some(name) = &fields.key_chain {
+        let names: Vec<&str> = chains.iter().map(|chain| chain.name).collect();
+        if fields.key.secret != Secret::Absent {
+            report.add(&span("key-chain"), subject, Problem::ChainBesideOwn { other: "a secret" });
+        }
+        if !names.contains(&name.as_str()) {
+            let nearest = nearest(name, &names).map(str::to_owned);
+            report.add(&span("key-chain"), subject, Problem::UnknownChain { nearest });
+        }
+    }
+    // With `wire = "md5"` the rest is for neighbours with another.
+    if fields.wire != Some(Wire::TcpMd5) {
+        mode::resolve(defaults, &Fields::default(), subject, report);
+    }
+    if fields.unauthenticated == Some(Unauthenticated::AcceptUntilAuthenticated) && is_forwarded(fields) {
+        report.add(&span("unauthenticated"), subject, Problem::TakeOverForwarded);
     }
 }
 
-/// One neighbour from a document that is its table, good if the report has no errors.
-pub(super) fn resolve_one(
-    peer: &str,
-    document: &Document<'_>,
-    defaults: &Defaults,
-    folder: &Path,
-    report: &mut Report<'_>,
-) -> Option<Neighbor> {
-    let subject = Subject::neighbor(peer);
-    let table = document.fields(&subject, folder, report);
-    let entry = Entry { peer, span: 0..0, table };
-    let (peer, mkt) = resolve_entry(&entry, &defaults.0, &subject, report);
-    Some(neighbor(peer?, mkt?, &entry, &defaults.0))
+fn is_forwarded(fields: &Fields) -> bool {
+    fields.forwarded.as_ref().is_some_and(|ends| !ends.is_empty())
 }
 
-/// Which of `added` and a neighbour of `others` is in the way of the other, if any, and why.
-pub(super) fn clash_with<'n>(added: &'n Peer, others: &'n [Neighbor]) -> Option<(&'n Peer, Problem)> {
-    others.iter().map(|other| &other.peer).find_map(|other| {
-        if added == other {
-            return Some((added, Problem::NeighborExists));
+/// Makes neighbours of entries.
+struct Resolver<'r, 'd, 't> {
+    defaults: &'r Table,
+    chains: Chains<'d>,
+    report: &'r mut Report<'t>,
+}
+
+impl Resolver<'_, '_, '_> {
+    /// Whom an entry is about and the neighbour, each `None` if it is reported as wrong.
+    fn entry(&mut self, entry: &Entry<'_>, subject: &Subject) -> (Option<Peer>, Option<Neighbor>) {
+        let peer = self.peer(entry, subject);
+        let mode = mode::resolve(&entry.table, &self.defaults.fields, subject, self.report);
+        let keys = self.keys(entry, mode.inherited, subject);
+        let (fields, defaults) = (&entry.table.fields, &self.defaults.fields);
+        let unauthenticated = fields.unauthenticated.or(defaults.unauthenticated).unwrap_or_default();
+        let takes_over = unauthenticated == Unauthenticated::AcceptUntilAuthenticated;
+        let is_forwarded =
+            if fields.forwarded.is_some() { is_forwarded(fields) } else { is_forwarded(defaults) };
+        let at = entry.table.spans.first(&["unauthenticated", "forwarded"]);
+        if let Some((_, span)) = at.filter(|_| takes_over && is_forwarded) {
+            self.report.add(span, subject, Problem::TakeOverForwarded);
         }
-        let pairs = [(added, other), (other, added)];
-        pairs.into_iter().find_map(|(wrong, other)| {
-            let clash = Clash::between(wrong, other)?;
-            Some((wrong, clash.problem(&format!("neighbor \"{other}\""))))
-        })
-    })
-}
+        let forwarded = fields.forwarded.as_ref().or(defaults.forwarded.as_ref());
+        let neighbor = peer.clone().zip(keys).map(|(peer, keys)| Neighbor {
+            // Those of the other family can only come from the defaults.
+            forwarded: (forwarded.into_iter().flatten())
+                .filter(|end| end.address.is_ipv4() == peer.address.is_ipv4())
+                .cloned()
+                .collect(),
+            peer,
+            keys,
+            key_warning: Some(fields.key_warning.or(defaults.key_warning).unwrap_or(KEY_WARNING))
+                .filter(|span| !span.is_zero()),
+            port: fields.port.or(defaults.port).unwrap_or(BGP_PORT),
+            ttl_security: fields.ttl_security.or(defaults.ttl_security),
+            key_management: mode.key_management,
+            wire: mode.inherited.wire,
+            unauthenticated,
+        });
+        (peer, neighbor)
+    }
 
-/// Who a table is about and its master key tuple, each `None` if it is reported as wrong.
-fn resolve_entry(
-    entry: &Entry<'_>,
-    defaults: &Fields,
-    subject: &Subject,
-    report: &mut Report<'_>,
-) -> (Option<Peer>, Option<Mkt>) {
-    let fields = &entry.table.fields;
-    // An address with its zone needs no default interface, and may have another.
-    let default_interface = defaults.interface.as_deref().filter(|_| !entry.peer.contains('%'));
-    let peer = Peer::parse(entry.peer, fields.interface.as_deref().or(default_interface));
-    let peer = peer.map_err(|error| {
-        let of_field = matches!(error, PeerError::TwoInterfaces | PeerError::InterfaceName);
-        let field_span = entry.table.interface_span.as_ref().filter(|_| of_field);
-        report.add(field_span.unwrap_or(&entry.span), subject, error);
-    });
-
-    if let (Ok(peer), Some(ends)) = (&peer, &fields.forwarded) {
-        for (end, span) in ends.iter().zip(&entry.table.forwarded_spans) {
-            if end.address.is_ipv4() != peer.address.is_ipv4() {
-                report.add(span, subject, Problem::ForwardedFamily);
+    /// Whom an entry is about.
+    fn peer(&mut self, entry: &Entry<'_>, subject: &Subject) -> Option<Peer> {
+        let (table, fields) = (&entry.table, &entry.table.fields);
+        // An address with its zone needs no default interface, and may have another.
+        let default_interface =
+            self.defaults.fields.interface.as_deref().filter(|_| !entry.peer.contains('%'));
+        let peer = Peer::parse(entry.peer, fields.interface.as_deref().or(default_interface));
+        let peer = peer.map_err(|error| {
+            let of_field = matches!(error, PeerError::TwoInterfaces | PeerError::InterfaceName);
+            let field_span = table.spans.of("interface").filter(|_| of_field);
+            self.report.add(field_span.unwrap_or(&entry.span), subject, error);
+        });
+        if let (Ok(peer), Some(ends)) = (&peer, &fields.forwarded) {
+            for (end, span) in ends.iter().zip(&table.forwarded_spans) {
+                if end.address.is_ipv4() != peer.address.is_ipv4() {
+                    self.report.add(span, subject, Problem::ForwardedFamily);
+                }
             }
         }
+        peer.ok()
     }
 
-    let secret = if fields.secret == Secret::Absent { &defaults.secret } else { &fields.secret };
-    let mkt = match secret {
-        Secret::Given(master_key) => Some(Mkt {
-            send_id: fields.send_id.or(defaults.send_id).unwrap_or(KeyId(1)),
-            recv_id: fields.recv_id.or(defaults.recv_id).unwrap_or(KeyId(1)),
-            algorithm: fields.algorithm.or(defaults.algorithm).unwrap_or_default(),
-            kdf: fields.kdf.or(defaults.kdf).unwrap_or_default(),
-            tcp_options: fields.tcp_options.or(defaults.tcp_options).unwrap_or_default(),
-            master_key: master_key.clone(),
-        }),
-        Secret::Broken => None,
-        Secret::Absent => {
-            report.add(&entry.span, subject, Problem::NoSecret);
-            None
-        }
-    };
-    (peer.ok(), mkt)
-}
-
-fn neighbor(peer: Peer, mkt: Mkt, entry: &Entry<'_>, defaults: &Fields) -> Neighbor {
-    let fields = &entry.table.fields;
-    let forwarded = fields.forwarded.as_ref().or(defaults.forwarded.as_ref());
-    Neighbor {
-        // Those of the other family can only come from the defaults.
-        forwarded: (forwarded.into_iter().flatten())
-            .filter(|end| end.address.is_ipv4() == peer.address.is_ipv4())
-            .cloned()
-            .collect(),
-        peer,
-        keys: Arc::new(KeyChain::of(mkt)),
-        port: fields.port.or(defaults.port).unwrap_or(BGP_PORT),
-        ttl_security: fields.ttl_security.or(defaults.ttl_security),
-        key_management: fields.key_management.or(defaults.key_management).unwrap_or_default(),
-        unauthenticated: fields.unauthenticated.or(defaults.unauthenticated).unwrap_or_default(),
-        wire: Wire::default(),
-    }
-}
-
-/// Why two neighbours cannot both be configured.
-#[derive(Clone, Copy)]
-enum Clash {
-    /// They are the same.
-    Same,
-    /// They differ only in that one has no interface: which of them a segment belongs to would hang on the way it
-    /// takes. Two that are bound are two routers, in two VRFs.
-    OtherInterface,
-    /// One is an unbound part of a bound prefix: on that interface both the interface and the
-    /// longer match would have to win.
-    InsideBoundPrefix,
-}
-
-impl Clash {
-    /// What is wrong with `wrong` beside `other`.
-    fn between(wrong: &Peer, other: &Peer) -> Option<Self> {
-        let same_addresses = (wrong.address, wrong.prefix_len) == (other.address, other.prefix_len);
-        if wrong == other {
-            Some(Self::Same)
-        } else if same_addresses && wrong.interface.is_some() != other.interface.is_some() {
-            Some(Self::OtherInterface)
-        } else if wrong.interface.is_none() && other.interface.is_some() && other.contains(wrong) {
-            Some(Self::InsideBoundPrefix)
-        } else {
-            None
-        }
-    }
-
-    fn problem(self, other: &str) -> Problem {
-        let other = other.to_owned();
-        match self {
-            Self::Same => Problem::SameNeighbor { other },
-            Self::OtherInterface => Problem::SameOnOtherInterface { other },
-            Self::InsideBoundPrefix => Problem::InsideBoundPrefix { other },
-        }
-    }
-}
-
-/// The clashes among peers in the order of the file, one at most for each: (wrong, other, why).
-fn clashes(places: &[(Peer, Range<usize>, Subject)]) -> Vec<(usize, usize, Clash)> {
-    let mut found = Vec::new();
-    let mut first_with_address: HashMap<_, usize> = HashMap::new();
-    let mut first_with_interface: HashMap<_, usize> = HashMap::new();
-    for (index, (peer, ..)) in places.iter().enumerate() {
-        let same = *first_with_interface.entry(peer).or_insert(index);
-        let first = *first_with_address.entry((peer.address, peer.prefix_len)).or_insert(index);
-        let other = if same == index { first } else { same };
-        if other != index {
-            found.extend(Clash::between(peer, &places[other].0).map(|clash| (index, other, clash)));
-        }
-    }
-    for (bound, (prefix, ..)) in places.iter().enumerate() {
-        if prefix.interface.is_none() || prefix.is_host() {
-            continue;
-        }
-        for (index, (peer, ..)) in
-            places.iter().enumerate().filter(|(_, (peer, ..))| peer.interface.is_none())
-        {
-            if (peer.address, peer.prefix_len) == (prefix.address, prefix.prefix_len) {
-                continue;
+    /// Its keys: its own, or those of a chain, or else what the defaults have.
+    fn keys(&mut self, entry: &Entry<'_>, inherited: Inherited, subject: &Subject) -> Option<Arc<KeyChain>> {
+        let (table, own, defaults) = (&entry.table, &entry.table.fields.key, &self.defaults.fields);
+        let has_secret = own.secret != Secret::Absent;
+        let default_chain = defaults.key_chain.as_ref().filter(|_| !has_secret && !table.has_keys);
+        if let Some(name) = table.fields.key_chain.as_ref().or(default_chain) {
+            let span = table.spans.of("key-chain").unwrap_or(&entry.span);
+            if has_secret || table.has_keys {
+                let other = if has_secret { "a secret" } else { "key.N" };
+                self.report.add(span, subject, Problem::ChainBesideOwn { other });
+                return None;
             }
-            found.extend(Clash::between(peer, prefix).map(|clash| (index, bound, clash)));
+            self.refuse_fields_of_secret(table, subject);
+            let chain = self.chains.of(name, inherited, self.report);
+            return chain.unwrap_or_else(|problem| {
+                // The defaults' has been reported where it stands.
+                if table.fields.key_chain.is_some() {
+                    self.report.add(span, subject, problem);
+                }
+                None
+            });
+        }
+        let mut keys = resolve_keys(&table.keys, inherited, subject, self.report);
+        if !has_secret && table.has_keys {
+            self.refuse_fields_of_secret(table, subject);
+            return chain(None, keys?);
+        }
+        if let Some(zero) = table.keys.iter().find(|key| key.number == 0) {
+            self.report.add(&zero.span, &subject.key(0), Problem::KeyZeroTwice);
+        }
+        let secret = if has_secret { &own.secret } else { &defaults.key.secret };
+        if *secret == Secret::Absent {
+            self.report.add(&entry.span, subject, Problem::NoSecret);
+        }
+        let ids = (
+            own.send_id.or(defaults.key.send_id).unwrap_or(KEY_ID),
+            own.recv_id.or(defaults.key.recv_id).unwrap_or(KEY_ID),
+        );
+        // Its algorithm and options are the neighbour's: what the keys inherit.
+        let zero = KeyFields {
+            secret: secret.clone(),
+            send: own.send.or(defaults.key.send),
+            accept: own.accept.or(defaults.key.accept),
+            ..KeyFields::default()
+        };
+        let place = Place { subject, span: &entry.span, spans: &table.spans };
+        let zero = resolve_key(0, &zero, ids, inherited, &place, self.report);
+        if let Some(keys) = &mut keys {
+            keys.push(zero?);
+        }
+        chain(None, keys?)
+    }
+
+    /// Reports a field that is about a secret which `table` does not have.
+    fn refuse_fields_of_secret(&mut self, table: &Table, subject: &Subject) {
+        if let Some((field, span)) = table.spans.first(&FIELDS_OF_SECRET) {
+            self.report.add(span, subject, Problem::FieldWithoutSecret { field });
         }
     }
-    found
 }

@@ -26,11 +26,12 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Every source.
+    pub(super) const ALL: [Self; 4] = [Self::Password, Self::PasswordFile, Self::KeyHex, Self::KeyBase64];
+
     /// The source whose field is called `name`.
     pub(super) fn from_field(name: &str) -> Option<Self> {
-        [Self::Password, Self::PasswordFile, Self::KeyHex, Self::KeyBase64]
-            .into_iter()
-            .find(|source| source.field() == name)
+        Self::ALL.into_iter().find(|source| source.field() == name)
     }
 
     /// The name of its field.

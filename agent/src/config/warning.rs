@@ -1,8 +1,13 @@
 //! What is legal in a configuration but probably not meant.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use super::{Config, Peer};
+use jiff::Timestamp;
+use tcpauth_common::{Algorithm, layout::MAX_KEYS};
+
+use super::{Config, Subject};
+use crate::keys::{ChainKey, KeyChain, Lifetime};
 
 /// Shortest secret that is not warned about, in octets.
 const SHORT_SECRET: usize = 8;
@@ -12,35 +17,126 @@ const LONG_SECRET: usize = 80;
 /// A warning. Displayed as `neighbor "192.0.2.1": what; what to do`, never with the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// Whom it is about, if not the whole configuration.
-    pub peer: Option<Peer>,
+    /// What it is about; [`Subject::File`] for the whole configuration.
+    pub subject: Subject,
     /// What is odd and what to do.
-    pub message: &'static str,
+    pub message: String,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(peer) = &self.peer {
-            write!(f, "neighbor \"{peer}\": ")?;
+        if self.subject != Subject::File {
+            write!(f, "{}: ", self.subject)?;
         }
-        f.write_str(self.message)
+        f.write_str(&self.message)
     }
 }
 
-/// The warnings about `config`, in the order of its neighbours.
-pub(super) fn warnings(config: &Config) -> Vec<Warning> {
+/// The warnings about `config` at `now`: about chains, then about neighbours, in their orders.
+pub(super) fn warnings(config: &Config, now: Timestamp) -> Vec<Warning> {
+    let mut found = Vec::new();
     if config.neighbors.is_empty() {
-        return vec![Warning {
-            peer: None,
-            message: "no neighbour: nothing is protected; add neighbor.\"ADDRESS\"",
-        }];
+        found.push(Warning {
+            subject: Subject::File,
+            message: "no neighbour: nothing is protected; add neighbor.\"ADDRESS\"".to_owned(),
+        });
     }
-    let about = |neighbor: &super::Neighbor| {
-        let peer = neighbor.peer.clone();
-        secret_warnings(neighbor.keys.first().master_key.octets())
-            .map(move |message| Warning { peer: Some(peer.clone()), message })
-    };
-    config.neighbors.iter().flat_map(about).collect()
+    let used: HashSet<&str> =
+        config.neighbors.iter().filter_map(|neighbor| neighbor.keys.name.as_deref()).collect();
+    for chain in &config.key_chains {
+        let Some(name) = &chain.name else { continue };
+        let subject = Subject::Chain(name.clone());
+        if !used.contains(name.as_str()) {
+            let message = format!("no neighbour uses it; write key-chain = \"{name}\" in one, or remove it");
+            found.push(Warning { subject: subject.clone(), message });
+        }
+        about_chain(chain, &subject, now, &mut found);
+    }
+    for neighbor in config.neighbors.iter().filter(|neighbor| neighbor.keys.name.is_none()) {
+        about_chain(&neighbor.keys, &Subject::Neighbor(neighbor.peer.to_string()), now, &mut found);
+    }
+    found
+}
+
+fn about_chain(chain: &KeyChain, owner: &Subject, now: Timestamp, found: &mut Vec<Warning>) {
+    for key in &chain.keys {
+        let subject = if key.number == 0 { owner.clone() } else { owner.key(key.number) };
+        let messages = secret_warnings(key.mkt.master_key.octets());
+        found.extend(
+            messages.map(|message| Warning { subject: subject.clone(), message: message.to_owned() }),
+        );
+        if never(key) {
+            let message =
+                "neither lifetime has a moment: the key is never used; remove it, or give it lifetimes";
+            found.push(Warning { subject, message: message.to_owned() });
+        }
+    }
+    let messages = shared_ids(&chain.keys).into_iter().chain(times(chain, now));
+    found.extend(messages.map(|message| Warning { subject: owner.clone(), message }));
+}
+
+fn never(key: &ChainKey) -> bool {
+    [key.send, key.accept].iter().all(|lifetime| lifetime.start >= lifetime.end)
+}
+
+/// About keys that the KeyID of a segment does not tell apart. TCP-MD5 has none to tell anything.
+fn shared_ids(keys: &[ChainKey]) -> Vec<String> {
+    let mut messages = Vec::new();
+    for (index, new) in keys.iter().enumerate().filter(|(_, key)| key.mkt.algorithm != Algorithm::Md5) {
+        for old in &keys[..index] {
+            let numbers = format!("key.{} and key.{}", old.number, new.number);
+            if old.mkt.recv_id == new.mkt.recv_id && overlap(old.accept, new.accept) {
+                messages.push(format!(
+                    "{numbers} have the same recv-id {}: the key of a segment is found by trying, which costs a second \
+                     MAC; give each its own, if the neighbour can",
+                    new.mkt.recv_id
+                ));
+            } else if old.mkt.send_id == new.mkt.send_id && overlap(old.send, new.send) {
+                messages.push(format!(
+                    "{numbers} have the same send-id {}: the neighbour cannot ask for one of them; give each its own, if \
+                     the neighbour can",
+                    new.mkt.send_id
+                ));
+            }
+        }
+    }
+    messages
+}
+
+fn overlap(a: Lifetime, b: Lifetime) -> bool {
+    a.start.max(b.start) < a.end.min(b.end)
+}
+
+/// About moments from `now` on at which there are too few keys, or too many.
+fn times(chain: &KeyChain, now: Timestamp) -> Vec<String> {
+    let mut messages = Vec::new();
+    let mut moments = std::iter::successors(Some(now), |moment| chain.next_change(*moment));
+    if let Some(at) = moments.find(|moment| chain.more_than_fit(*moment)) {
+        messages.push(format!(
+            "{}, more than {MAX_KEYS} keys are valid at a time, and a session has room for {MAX_KEYS}; end the lifetimes \
+             of the others",
+            since(at, now)
+        ));
+    }
+    let closed = if chain.is_closed(now) { Some(now) } else { chain.closes_at(now) };
+    match closed.map(|start| (start, chain.opens_at(start))) {
+        Some((start, Some(end))) => messages.push(format!(
+            "{} and until {end}, no key may be sent with or none is accepted, and the neighbour is closed; let the \
+             lifetimes overlap",
+            since(start, now)
+        )),
+        Some((start, None)) if start == now => messages.push(
+            "no key may be sent with or none is accepted any more, and the neighbour is closed; add a key that is valid"
+                .to_owned(),
+        ),
+        // An end to come is no matter for a file: the daemon warns when it is near.
+        _ => {}
+    }
+    messages
+}
+
+fn since(moment: Timestamp, now: Timestamp) -> String {
+    if moment == now { "now".to_owned() } else { format!("from {moment} on") }
 }
 
 fn secret_warnings(secret: &[u8]) -> impl Iterator<Item = &'static str> + use<> {

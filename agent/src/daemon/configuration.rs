@@ -1,6 +1,11 @@
 //! Changes of the running configuration: by the file, by a neighbour added or removed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
 
 use super::{
     Daemon,
@@ -8,7 +13,7 @@ use super::{
     rules::{self, Reconciled},
 };
 use crate::{
-    config::{Config, Neighbor},
+    config::{Config, Edit, Neighbor},
     kernel::KernelError,
 };
 
@@ -48,17 +53,13 @@ impl Daemon {
     /// # Errors
     /// What is wrong, for the operator; then everything is as it was.
     pub(super) fn add_neighbor(&mut self, peer: &str, toml: &str) -> Result<String, String> {
-        let folder = self.config_file.parent().unwrap_or(std::path::Path::new("/"));
-        let neighbor = Neighbor::parse_table(peer, toml, &self.config.defaults, folder)
-            .map_err(|errors| errors.to_string())?;
-        let name = neighbor.peer.to_string();
-        let mut config = self.config.clone();
-        config.insert(neighbor).map_err(|errors| errors.to_string())?;
-        self.apply(config)?;
+        let edit = Edit::AddNeighbor { peer: peer.to_owned(), toml: Zeroizing::new(toml.to_owned()) };
+        self.edit(&[edit])?;
+        let name = self.config.neighbor(peer).map_or_else(|| peer.to_owned(), |added| added.peer.to_string());
         tracing::info!(neighbor = name, "neighbour added to the running configuration");
         Ok(format!(
             "{name} is added until tcpauthd reloads or restarts; {}",
-            self.file_hint("to keep it, add it to")
+            self.file_hint("to keep it, `tcpauth config write`, or add it to")
         ))
     }
 
@@ -67,20 +68,27 @@ impl Daemon {
     /// # Errors
     /// What is wrong, for the operator; then everything is as it was.
     pub(super) fn remove_neighbor(&mut self, peer: &str) -> Result<String, String> {
-        let mut config = self.config.clone();
-        let found = config.neighbors.iter().position(|neighbor| same_peer(neighbor, peer));
-        let Some(index) = found else {
+        let found = self.config.neighbors.iter().find(|neighbor| same_peer(neighbor, peer));
+        let Some(peer) = found.map(|neighbor| neighbor.peer.clone()) else {
             return Err(no_neighbor(peer));
         };
-        let name = config.neighbors.remove(index).peer.to_string();
-        let change = self.apply(config)?;
+        let name = peer.to_string();
+        let change = self.edit(&[Edit::RemoveNeighbor { peer }])?;
         tracing::info!(neighbor = name, "neighbour removed from the running configuration");
         Ok(format!(
             "{name} is removed with its sessions ({}): our segments leave without MAC now; a peer that asks for one drops \
              them, and BGP ends at its hold time; {}",
             change.sessions.removed,
-            self.file_hint("to keep it so, remove it from")
+            self.file_hint("to keep it so, `tcpauth config write`, or remove it from")
         ))
+    }
+
+    /// Changes the running configuration, all or nothing.
+    fn edit(&mut self, edits: &[Edit]) -> Result<Change, String> {
+        let folder = self.config_file.parent().unwrap_or(Path::new("/"));
+        let mut config = self.config.clone();
+        config.apply(edits, folder).map_err(|error| error.to_string())?;
+        self.apply(config)
     }
 
     /// Resolves interface names again, after interfaces came or went.

@@ -13,7 +13,7 @@ use super::{
     drops::{direction, end},
 };
 use crate::{
-    config::{KeyManagement, Neighbor, Unauthenticated},
+    config::Neighbor,
     control::protocol::{AgentStatus, Counts, LastDrop, NeighborStatus, SessionStatus, Status},
     kernel::KernelError,
     sessions::{Monotonic, Progress, progress},
@@ -68,7 +68,7 @@ impl Daemon {
             peer: neighbor.peer.to_string(),
             state: state.to_owned(),
             reason,
-            key_management: key_management(neighbor).to_owned(),
+            key_management: neighbor.key_management.name().to_owned(),
             algorithm: neighbor.keys.first().algorithm.name().to_owned(),
             send_id: neighbor.keys.first().send_id.0,
             recv_id: neighbor.keys.first().recv_id.0,
@@ -77,9 +77,7 @@ impl Daemon {
             port: neighbor.port,
             ttl_security: neighbor.ttl_security,
             forwarded: neighbor.forwarded.iter().map(ToString::to_string).collect(),
-            unauthenticated: match neighbor.unauthenticated {
-                Unauthenticated::Drop => "drop".to_owned(),
-            },
+            unauthenticated: neighbor.unauthenticated.name().to_owned(),
             sessions: sessions.len() as u64,
             open_sessions: open.count() as u64,
             counters: counts(&counters),
@@ -152,7 +150,7 @@ impl Daemon {
             local: end(quartet.local, quartet.local_port),
             peer: end(quartet.peer, quartet.peer_port),
             state: progress(session).name().to_owned(),
-            key_management: neighbor.map_or("", key_management).to_owned(),
+            key_management: neighbor.map_or("", |neighbor| neighbor.key_management.name()).to_owned(),
             algorithm: Algorithm::from_number(session.syn_send.algorithm)
                 .map_or("", Algorithm::name)
                 .to_owned(),
@@ -166,12 +164,6 @@ impl Daemon {
             idle_seconds: now.since(Monotonic(session.last_segment)).as_secs(),
             counters: counts(&session.counters.into()),
         }
-    }
-}
-
-fn key_management(neighbor: &Neighbor) -> &'static str {
-    match neighbor.key_management {
-        KeyManagement::Implicit => "implicit",
     }
 }
 

@@ -62,9 +62,10 @@ pub fn neighbor(peer: &str) -> Neighbor {
         port: 179,
         ttl_security: None,
         forwarded: Vec::new(),
+        key_warning: None,
         key_management: KeyManagement::Implicit,
-        unauthenticated: Unauthenticated::Drop,
         wire: Wire::TcpAo,
+        unauthenticated: Unauthenticated::Drop,
     }
 }
 

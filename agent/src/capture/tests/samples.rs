@@ -85,9 +85,10 @@ pub fn with_keys(address: IpAddr, port: u16, mkts: Vec<Mkt>) -> Config {
         port,
         ttl_security: None,
         forwarded: Vec::new(),
+        key_warning: None,
         key_management: KeyManagement::Implicit,
-        unauthenticated: Unauthenticated::Drop,
         wire: Wire::TcpAo,
+        unauthenticated: Unauthenticated::Drop,
     });
     config
 }

@@ -2,19 +2,20 @@
 
 use super::*;
 
-const ALGORITHMS: &str = r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sha-256-96" or "hmac-sha-256-128" or "siphash-2-4-96""#;
-const FIELDS: &str = "the fields are password, password-file, key-hex, key-base64, key-id, send-id, recv-id, \
-    algorithm, kdf, tcp-options, port, interface, ttl-security, forwarded, key-management, unauthenticated";
+const ALGORITHMS: &str = r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sha-256-96" or "hmac-sha-256-128" or "siphash-2-4-96" or "md5""#;
+const FIELDS: &str = "the fields are password, password-file, key-hex, key-base64, key-chain, key, key-id, send-id, \
+    recv-id, algorithm, kdf, tcp-options, send-lifetime, accept-lifetime, key-warning, port, interface, ttl-security, \
+    forwarded, key-management, unauthenticated, wire";
 
 /// `text` has one error, `expected` (after the name of the file).
 #[track_caller]
-fn error(text: &str, expected: &str) {
+pub(super) fn error(text: &str, expected: &str) {
     assert_eq!(errors(text), format!("t.toml:{expected}"), "{text}");
 }
 
 /// A good neighbour but for `field`, which begins at column 22 of line 2, has the error `expected`.
 #[track_caller]
-fn field_error(field: &str, expected: &str) {
+pub(super) fn field_error(field: &str, expected: &str) {
     let text =
         format!("neighbor.\"192.0.2.1\".password = \"v61ne0qkel33&\"\nneighbor.\"192.0.2.1\".{field}\n");
     let (column, message) = expected.split_once(": ").unwrap();
@@ -60,7 +61,7 @@ fn keys_given_twice() {
 fn unknown_keys_and_fields() {
     error("[default]\nport = 179", "1:2: unknown key; did you mean \"defaults\"?");
     error("neighbour.\"192.0.2.1\".port = 179", "1:1: unknown key; did you mean \"neighbor\"?");
-    error("v61ne0qkel33 = 1", "1:1: unknown key; use [defaults] or neighbor.\"ADDRESS\"");
+    error("v61ne0qkel33 = 1", "1:1: unknown key; use [defaults], [key-chain.NAME] or neighbor.\"ADDRESS\"");
     field_error("pasword = \"x\"", "22: unknown field; did you mean \"password\"?");
     field_error("key_id = 2", "22: unknown field; did you mean \"key-id\"?");
     field_error("Port = 179", "22: unknown field; did you mean \"port\"?");
@@ -113,19 +114,25 @@ fn values_of_the_wrong_type_or_range() {
 
 #[test]
 fn unknown_values() {
-    field_error("algorithm = \"md5\"", &format!("34: algorithm has an unknown value; {ALGORITHMS}"));
-    field_error("algorithm = \"poly1305\"", &format!("34: algorithm has an unknown value; {ALGORITHMS}"));
+    field_error("algorithm = \"md4-of-old\"", &format!("34: algorithm has an unknown value; {ALGORITHMS}"));
     field_error(
         "algorithm = \"HMAC-SHA1-96\"",
         &format!("34: algorithm has an unknown value; {ALGORITHMS}; did you mean \"hmac-sha-1-96\"?"),
     );
-    field_error("kdf = \"none\"", "28: kdf has an unknown value; use \"rfc5926\"");
+    field_error("kdf = \"hkdf\"", "28: kdf has an unknown value; use \"rfc5926\" or \"isn\" or \"none\"");
     field_error(
         "tcp-options = \"included\"",
         "36: tcp-options has an unknown value; use \"include\" or \"exclude\"; did you mean \"include\"?",
     );
-    field_error("key-management = \"static\"", "39: key-management has an unknown value; use \"implicit\"");
-    field_error("unauthenticated = \"accept\"", "40: unauthenticated has an unknown value; use \"drop\"");
+    field_error(
+        "key-management = \"external\"",
+        "39: key-management has an unknown value; use \"implicit\" or \"static\"",
+    );
+    field_error(
+        "unauthenticated = \"accept\"",
+        "40: unauthenticated has an unknown value; use \"drop\" or \"accept-until-authenticated\"",
+    );
+    field_error("wire = \"tcp-md5\"", "29: wire has an unknown value; use \"tcp-ao\" or \"md5\"");
 }
 
 #[test]
@@ -190,8 +197,8 @@ fn ends_behind_this_host_that_are_none() {
 #[test]
 fn secrets_that_are_none() {
     let at = |field: &str| format!("neighbor.\"192.0.2.1\" = {{ {field} }}");
-    let none = "1:10: neighbor \"192.0.2.1\": no secret; give password, password-file, key-hex or key-base64 here \
-                or under [defaults]";
+    let none = "1:10: neighbor \"192.0.2.1\": no secret; give password, password-file, key-hex, key-base64 or key-chain \
+                here or under [defaults]";
     error(&at("port = 179"), none);
     for field in ["password", "password-file", "key-hex", "key-base64"] {
         let column = 28 + field.len() + 1;

@@ -154,7 +154,7 @@ fn a_file_that_cannot_be_read_as_text_is_refused() {
         format!("{}:2:5: not UTF-8 text; save the file as UTF-8", latin1.display())
     );
     let large = folder.write("large.toml", 0o600, "");
-    fs::File::options().write(true).open(&large).unwrap().set_len(MAX_FILE + 1).unwrap();
+    fs::File::options().write(true).open(&large).unwrap().set_len(text::MAX_FILE + 1).unwrap();
     assert_eq!(
         Config::load(&large).err().unwrap().to_string(),
         format!("{}: is larger than 16777216 octets; is this the right file?", large.display())

@@ -8,19 +8,18 @@ use crate::keys::{MasterKey, Mkt};
 /// A configuration as TOML, secrets in it as hex.
 fn print(config: &Config) -> String {
     let mut text = String::new();
-    for Neighbor { peer, keys, port, ttl_security, forwarded, key_management, unauthenticated, wire } in
-        &config.neighbors
-    {
-        let (KeyManagement::Implicit, Unauthenticated::Drop) = (key_management, unauthenticated);
-        assert_eq!(*wire, Wire::TcpAo);
+    for neighbor in &config.neighbors {
+        let Neighbor { peer, keys, port, ttl_security, forwarded, .. } = neighbor;
+        text += &format!("[neighbor.\"{peer}\"]\nkey-management = \"{}\"\n", neighbor.key_management.name());
+        text += &format!("unauthenticated = \"{}\"\n", neighbor.unauthenticated.name());
+        text += &format!("wire = \"{}\"\n", neighbor.wire.name());
+        text += &format!("key-warning = {}\n", neighbor.key_warning.unwrap_or_default().as_secs() / 86_400);
         let mkt = keys.first();
-        text += &format!("[neighbor.\"{peer}\"]\nkey-hex = \"{}\"\n", hex::encode(mkt.master_key.octets()));
+        text += &format!("key-hex = \"{}\"\n", hex::encode(mkt.master_key.octets()));
         text += &format!("send-id = {}\nrecv-id = {}\nport = {port}\n", mkt.send_id, mkt.recv_id);
         text += &format!("algorithm = \"{}\"\nkdf = \"{}\"\n", mkt.algorithm.name(), mkt.kdf.name());
         let options = if mkt.tcp_options == TcpOptions::Include { "include" } else { "exclude" };
-        text += &format!(
-            "tcp-options = \"{options}\"\nkey-management = \"implicit\"\nunauthenticated = \"drop\"\n"
-        );
+        text += &format!("tcp-options = \"{options}\"\n");
         text += &ttl_security.map(|hops| format!("ttl-security = {hops}\n")).unwrap_or_default();
         let ends: Vec<String> = forwarded.iter().map(|end| format!("\"{end}\"")).collect();
         text += &format!("forwarded = [{}]\n", ends.join(", "));
@@ -63,11 +62,12 @@ fn neighbor(
         (true, _) => format!("192.0.2.{n}").parse().unwrap(),
         (false, _) => format!("2001:db8:{n}::%veth{n}").parse().unwrap(),
     };
+    let kdf = Kdf::ALL[usize::from(recv_id) % 3];
     let mkt = Mkt {
         send_id: KeyId(send_id),
         recv_id: KeyId(recv_id),
         algorithm,
-        kdf: Kdf::Rfc5926,
+        kdf,
         tcp_options: if include { TcpOptions::Include } else { TcpOptions::Exclude },
         master_key: MasterKey::new(key.into()).unwrap(),
     };
@@ -77,9 +77,14 @@ fn neighbor(
         keys: Arc::new(KeyChain::of(mkt)),
         port,
         ttl_security,
-        key_management: KeyManagement::Implicit,
-        unauthenticated: Unauthenticated::Drop,
+        key_warning: ttl_security.map(|hops| Duration::from_secs(86_400 * u64::from(hops))),
+        key_management: if kdf == Kdf::None { KeyManagement::Static } else { KeyManagement::Implicit },
         wire: Wire::TcpAo,
+        unauthenticated: if ends == 0 {
+            Unauthenticated::AcceptUntilAuthenticated
+        } else {
+            Unauthenticated::Drop
+        },
     }
 }
 
@@ -103,7 +108,7 @@ fn secret() -> impl Strategy<Value = String> {
 
 /// Texts with a place for a secret (`@`: as it is; `$`: as a TOML string), most of them broken there or nearby.
 /// Not among them: the interface in a neighbour's key, `fe80::1%eth0`, which is part of its name and is shown.
-const PLACES: [&str; 24] = [
+const PLACES: [&str; 30] = [
     "neighbor.\"192.0.2.1\".password = $",
     "neighbor.\"192.0.2.1\".password = @",
     "neighbor.\"192.0.2.1\".password = \"@",
@@ -127,6 +132,12 @@ const PLACES: [&str; 24] = [
     "neighbor.\"192.0.2.1\" = { algorithm = $, kdf = $, tcp-options = $, port = $, key-id = $, interface = $, unauthenticated = $ }",
     "[neighbor.\"192.0.2.1\"]\npassword = $\npassword = $\nport = 0",
     "[neighbor.\"192.0.2.1\"]\npassword = $\n[neighbor.\"192.0.2.1/32\"]\npassword = $\n[neighbor.\"192.0.2.1%e\"]\ninterface = $\n",
+    "neighbor.\"192.0.2.1\".key.1.pasword = $",
+    "neighbor.\"192.0.2.1\".key.$ = {}",
+    "neighbor.\"192.0.2.1\".key = $",
+    "neighbor.\"192.0.2.1\".key-chain = $\n[key-chain.b]\nkey.1 = { password = $, send-lifetime = $ }\nkey.1.password = $",
+    "key-chain.b.key.1 = { password = $, password-file = $, send-id = $, accept-lifetime = $ }\nkey-chain.b.$ = 1",
+    "key-chain = $",
     "[@]\n[[$]]\n@ = 1\n",
 ];
 
@@ -135,7 +146,8 @@ proptest! {
     fn arbitrary_text_never_panics(text in ".{0,200}") {
         let _ = parse(&text);
         let _ = text.parse::<Peer>();
-        let _ = Neighbor::parse_table(&text, &text, &Defaults::default(), Path::new("/"));
+        let toml = Zeroizing::new(text.clone());
+        let _ = Config::default().apply(&[Edit::AddNeighbor { peer: text, toml }], Path::new("/"));
     }
 
     #[test]
@@ -161,14 +173,11 @@ proptest! {
 
     #[test]
     fn a_configuration_printed_and_parsed_is_the_same(all in prop::collection::vec(parts(), 0..12)) {
-        let mut config = Config::default();
-        for parts in all {
-            // Refused if its peer is there already.
-            let _ = config.insert(neighbor(parts));
-        }
-        prop_assert!(config.neighbors.is_sorted_by_key(|neighbor| &neighbor.peer));
+        let mut config = Config { neighbors: all.into_iter().map(neighbor).collect(), ..Config::default() };
+        config.neighbors.sort_by(|a, b| a.peer.cmp(&b.peer));
+        config.neighbors.dedup_by(|a, b| a.peer == b.peer);
         match parse(&print(&config)) {
-            Ok(parsed) => prop_assert!(parsed == config, "another configuration"),
+            Ok(parsed) => prop_assert!(parsed.neighbors == config.neighbors, "another configuration"),
             Err(errors) => prop_assert!(false, "{}", errors),
         }
     }

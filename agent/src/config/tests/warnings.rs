@@ -1,0 +1,136 @@
+//! Every warning about keys and their lifetimes.
+
+use super::*;
+
+/// The warnings about `text` on the first of December 2026.
+fn warnings(text: &str) -> Vec<String> {
+    let now = "2026-12-01T00:00:00Z".parse().unwrap();
+    warning::warnings(&good(text), now).iter().map(Warning::to_string).collect()
+}
+
+/// Those about a neighbour with `keys`.
+#[track_caller]
+fn assert_warnings(keys: &str, expected: &[&str]) {
+    let expected: Vec<String> =
+        expected.iter().map(|message| format!("neighbor \"192.0.2.1\"{message}")).collect();
+    assert_eq!(warnings(&format!("[neighbor.\"192.0.2.1\"]\n{keys}")), expected, "{keys}");
+}
+
+/// A key with these lifetimes in TOML.
+fn key(number: u32, send: &str, accept: &str) -> String {
+    format!(
+        "key.{number} = {{ password = \"v61ne0qkel33&\", send-lifetime = \"{send}\", accept-lifetime = \"{accept}\" }}\n"
+    )
+}
+
+#[test]
+fn lifetimes_that_follow_on_each_other_are_fine() {
+    let keys = key(1, "/2027-01-01T00:00:00Z", "/2027-02-01T00:00:00Z")
+        + &key(2, "2027-01-01T00:00:00Z/", "2026-12-15T00:00:00Z/");
+    assert_warnings(&keys, &[]);
+    // An end is no gap: the daemon warns when it is near.
+    assert_warnings(&key(1, "/2027-01-01T00:00:00Z", "always"), &[]);
+    // Nor is what is over.
+    let past =
+        key(1, "/2025-01-01T00:00:00Z", "/2025-01-01T00:00:00Z") + &key(2, "2025-02-01T00:00:00Z/", "always");
+    assert_warnings(&past, &[]);
+}
+
+#[test]
+fn a_gap_is_warned_about() {
+    let closed =
+        "no key may be sent with or none is accepted, and the neighbour is closed; let the lifetimes overlap";
+    let keys = key(1, "/2027-01-01T00:00:00Z", "always") + &key(2, "2027-01-01T00:00:01Z/", "always");
+    assert_warnings(
+        &keys,
+        &[&format!(": from 2027-01-01T00:00:00Z on and until 2027-01-01T00:00:01Z, {closed}")],
+    );
+    let keys = key(1, "always", "/2027-01-01T00:00:00Z") + &key(2, "always", "2027-01-02T00:00:00Z/");
+    assert_warnings(
+        &keys,
+        &[&format!(": from 2027-01-01T00:00:00Z on and until 2027-01-02T00:00:00Z, {closed}")],
+    );
+    assert_warnings(
+        &key(1, "2026-12-02T00:00:00Z/", "always"),
+        &[&format!(": now and until 2026-12-02T00:00:00Z, {closed}")],
+    );
+}
+
+#[test]
+fn keys_that_are_all_over_are_warned_about() {
+    let over = ": no key may be sent with or none is accepted any more, and the neighbour is closed; add a key that is \
+                valid";
+    assert_warnings(&key(1, "/2026-12-01T00:00:00Z", "always"), &[over]);
+    assert_warnings(&key(1, "always", "/2026-11-30T00:00:00Z"), &[over]);
+    assert_warnings(&key(1, "never", "always"), &[over]);
+}
+
+#[test]
+fn a_key_that_is_never_used_is_warned_about() {
+    let keys = key(1, "always", "always") + &key(2, "never", "never") + &key(3, "never", "always");
+    assert_warnings(
+        &keys,
+        &[" key.2: neither lifetime has a moment: the key is never used; remove it, or give it lifetimes"],
+    );
+}
+
+#[test]
+fn more_keys_at_a_time_than_a_session_holds_are_warned_about() {
+    let three = (1..=3).map(|number| key(number, "always", "always")).collect::<String>();
+    assert_warnings(&three, &[]);
+    let many =
+        "more than 3 keys are valid at a time, and a session has room for 3; end the lifetimes of the others";
+    assert_warnings(&(three.clone() + &key(4, "never", "always")), &[&format!(": now, {many}")]);
+    assert_warnings(
+        &(three.clone() + &key(4, "never", "2027-01-01T00:00:00Z/")),
+        &[&format!(": from 2027-01-01T00:00:00Z on, {many}")],
+    );
+    assert_warnings(&(three + &key(4, "never", "/2026-01-01T00:00:00Z")), &[]);
+}
+
+#[test]
+fn keys_that_share_an_id_at_a_time_are_warned_about() {
+    let keys = |first: &str, second: &str| {
+        format!(
+            "key.1 = {{ password = \"v61ne0qkel33&\", {first} }}\nkey.2 = {{ password = \"v61ne0qkel34&\", {second} }}\n"
+        )
+    };
+    assert_warnings(
+        &keys("recv-id = 7", "recv-id = 7"),
+        &[
+            ": key.1 and key.2 have the same recv-id 7: the key of a segment is found by trying, which costs a second MAC; \
+           give each its own, if the neighbour can",
+        ],
+    );
+    assert_warnings(
+        &keys("send-id = 7", "send-id = 7"),
+        &[
+            ": key.1 and key.2 have the same send-id 7: the neighbour cannot ask for one of them; give each its own, if \
+           the neighbour can",
+        ],
+    );
+    assert_warnings(
+        &keys(
+            "recv-id = 7, accept-lifetime = \"/2027-01-01T00:00:00Z\"",
+            "recv-id = 7, accept-lifetime = \"2027-01-01T00:00:00Z/\"",
+        ),
+        &[],
+    );
+    // TCP-MD5 has no KeyIDs.
+    assert_warnings(&(keys("key-id = 7", "key-id = 7") + "wire = \"md5\""), &[]);
+}
+
+#[test]
+fn chains_are_warned_about_once_and_also_if_nobody_uses_them() {
+    let text = "[key-chain.a]\nkey.1 = { password = \"short\" }\n[key-chain.b]\nkey.1 = { password = \"v61ne0qkel33&\" }\n\
+                [key-chain.md5]\nkey.1 = { password = \"v61ne0qkel33&\", algorithm = \"md5\" }\n\
+                [neighbor]\n\"192.0.2.1\" = { key-chain = \"a\" }\n\"192.0.2.2\" = { key-chain = \"a\", port = 1 }";
+    assert_eq!(
+        warnings(text),
+        [
+            "key-chain \"a\" key.1: the secret is shorter than 8 octets and can be guessed; make one with `tcpauth genkey`",
+            "key-chain \"b\": no neighbour uses it; write key-chain = \"b\" in one, or remove it",
+            "key-chain \"md5\": no neighbour uses it; write key-chain = \"md5\" in one, or remove it",
+        ]
+    );
+}

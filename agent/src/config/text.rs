@@ -1,0 +1,61 @@
+//! The text of a configuration: the file's as it was read, and that of what runs. Both may hold secrets.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::Problem;
+use super::error::{ConfigErrors, Report, Subject};
+
+/// Largest configuration file read, in octets.
+pub(super) const MAX_FILE: u64 = 16 << 20;
+
+/// What a configuration was read from. Wiped when the last copy is dropped; has no `Debug`.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Text {
+    /// The file's, as it was when it was read or written last.
+    pub(super) file: Arc<Zeroizing<String>>,
+    /// That of this configuration: the file's with the edits since.
+    pub(super) running: Arc<Zeroizing<String>>,
+    /// Whether a secret stands in it, not in a file that it names.
+    pub(super) holds_secret: bool,
+}
+
+impl Text {
+    /// That of a file just read.
+    pub(super) fn loaded(text: Zeroizing<String>, holds_secret: bool) -> Self {
+        let text = Arc::new(text);
+        Self { file: text.clone(), running: text, holds_secret }
+    }
+}
+
+/// The text of the file at `path`, and its mode.
+pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ConfigErrors> {
+    let unreadable = |error: std::io::Error| ConfigErrors::of_file(path, Problem::Unreadable(error.kind()));
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    // Room for all of it, so that the vector does not move and leave a copy behind.
+    let room = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or_default() + 1;
+    let mut octets = Zeroizing::new(Vec::with_capacity(room));
+    file.take(MAX_FILE + 1).read_to_end(&mut octets).map_err(unreadable)?;
+    if octets.len() as u64 > MAX_FILE {
+        return Err(ConfigErrors::of_file(path, Problem::TooLarge(MAX_FILE)));
+    }
+    match std::str::from_utf8(&octets) {
+        Ok(text) => {
+            // A pipe (`tcpauth check /dev/stdin`) is nobody else's to read or write.
+            let mode = if metadata.is_file() { metadata.mode() } else { 0 };
+            Ok((Zeroizing::new(text.to_owned()), mode))
+        }
+        Err(error) => {
+            let text = str::from_utf8(&octets[..error.valid_up_to()]).unwrap_or_default();
+            let mut report = Report::new(text);
+            report.add(&(text.len()..text.len()), &Subject::File, Problem::NotUtf8);
+            Err(report.into_errors(path))
+        }
+    }
+}
