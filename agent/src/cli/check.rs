@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 
-/// Reads the configuration at `path` as the daemon does. Prints how many neighbours there are, with warnings
-/// before it on standard error, and returns success; or prints all errors on standard error and returns failure.
+/// Reads the configuration at `path` as the daemon does. Prints its key chains and how many neighbours there are,
+/// with warnings before it on standard error, and returns success; or prints all errors on standard error and
+/// returns failure.
 pub fn check(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             for warning in config.warnings() {
                 eprintln!("{}: warning: {warning}", path.display());
             }
-            println!("{}", summary(path, config.neighbors.len()));
+            print!("{}", summary(path, &config));
             ExitCode::SUCCESS
         }
         Err(errors) => {
@@ -23,9 +24,32 @@ pub fn check(path: &Path) -> ExitCode {
     }
 }
 
-fn summary(path: &Path, neighbors: usize) -> String {
-    let plural = if neighbors == 1 { "" } else { "s" };
-    format!("{}: {neighbors} neighbour{plural}, no errors", path.display())
+/// How many neighbours of `config` have their keys from the chain called `name`.
+pub(super) fn users(config: &Config, name: &str) -> usize {
+    config.neighbors.iter().filter(|neighbor| neighbor.keys.name.as_deref() == Some(name)).count()
+}
+
+/// A line for each chain and key in it, and one for the file.
+fn summary(path: &Path, config: &Config) -> String {
+    let mut text = String::new();
+    for chain in &config.key_chains {
+        let name = chain.name.as_deref().unwrap_or_default();
+        text += &format!("key-chain {name}: {}\n", count(users(config, name), "neighbour"));
+        for key in &chain.keys {
+            let ids = format!("send-id {}, recv-id {}", key.mkt.send_id, key.mkt.recv_id);
+            text += &format!("  key.{}: {ids}, send {}, accept {}\n", key.number, key.send, key.accept);
+        }
+    }
+    let neighbors = count(config.neighbors.len(), "neighbour");
+    let chains = match config.key_chains.len() {
+        0 => String::new(),
+        chains => format!("{}, ", count(chains, "key chain")),
+    };
+    text + &format!("{}: {neighbors}, {chains}no errors\n", path.display())
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -33,11 +57,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_counts_neighbours() {
-        let summary = |neighbors| summary(Path::new("/etc/tcpauth/tcpauth.toml"), neighbors);
-        assert_eq!(summary(0), "/etc/tcpauth/tcpauth.toml: 0 neighbours, no errors");
-        assert_eq!(summary(1), "/etc/tcpauth/tcpauth.toml: 1 neighbour, no errors");
-        assert_eq!(summary(3), "/etc/tcpauth/tcpauth.toml: 3 neighbours, no errors");
+    fn the_summary_counts_neighbours_and_shows_chains() {
+        let path = Path::new("/etc/tcpauth/tcpauth.toml");
+        let summary = |text: &str| {
+            summary(path, &Config::parse(text, path).unwrap_or_else(|errors| panic!("{errors}")))
+        };
+        assert_eq!(summary(""), "/etc/tcpauth/tcpauth.toml: 0 neighbours, no errors\n");
+        assert_eq!(
+            summary("neighbor.\"192.0.2.1\".password = \"v61ne0qkel33&\""),
+            "/etc/tcpauth/tcpauth.toml: 1 neighbour, no errors\n"
+        );
+        let chain = "[key-chain.b]\nkey.2 = { password = \"v61ne0qkel33&\", recv-id = 7 }\n\
+                     key.1 = { password = \"v61ne0qkel34&\", send-lifetime = \"/2027-03-01T00:00:00Z\" }\n\
+                     [neighbor]\n\"192.0.2.1\" = { key-chain = \"b\" }\n\"192.0.2.2\" = { key-chain = \"b\" }";
+        assert_eq!(
+            summary(chain),
+            "key-chain b: 2 neighbours\n\
+             \x20 key.1: send-id 1, recv-id 1, send /2027-03-01T00:00:00Z, accept always\n\
+             \x20 key.2: send-id 2, recv-id 7, send always, accept always\n\
+             /etc/tcpauth/tcpauth.toml: 2 neighbours, 1 key chain, no errors\n"
+        );
     }
 
     #[test]
