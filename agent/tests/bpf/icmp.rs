@@ -6,10 +6,11 @@ use tcpauth::keys::TcpOptions;
 use tcpauth_common::{
     Algorithm, DropReason,
     layout::{Direction, Session},
+    rollover::NO_SLOT,
 };
 
 use super::{
-    connection::{ACK, Connection, Family, LOCAL_ISN, sibling},
+    connection::{ACK, Connection, Family, LOCAL_ISN, PEER_ISN, mkt, order, sibling},
     context::{Context, Verdict},
     lab::Lab,
     segment::{Segment, number16, pseudo_sum, sum},
@@ -172,4 +173,20 @@ fn packet_too_big_leaves_room_for_the_option() {
     }
     let counters = lab.session(&connection).unwrap().counters;
     assert_eq!(counters, Session::default().counters, "nothing is counted");
+}
+
+#[test]
+fn the_room_is_that_of_the_key_that_seals() {
+    let connection = connection(Family::V6);
+    let shorter = mkt(Algorithm::HmacSha1_96, TcpOptions::Include, b"another", 1, 1);
+    let mut session = connection.session();
+    session.slots[1] = connection.slot(&shorter, LOCAL_ISN, PEER_ISN);
+    (session.rollover.order, session.rollover.current) = (order(&[1, 0]), 1);
+    let mut lab = Lab::with(&connection, None);
+    for (current, wanted) in [(0, 1480), (1, 1484), (NO_SLOT, 1480)] {
+        session.rollover.current = current;
+        lab.put(&connection, &session);
+        let (_, out) = lab.ingress(&message(&quoted(&connection), 2, 0, 1500));
+        assert_eq!(out[58..62], u32::to_be_bytes(wanted), "slot {current}");
+    }
 }

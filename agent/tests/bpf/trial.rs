@@ -8,7 +8,7 @@ use tcpauth_common::{
 };
 
 use super::{
-    connection::{ACK, Connection, LOCAL_ISN, PEER_ISN, PSH_ACK, SYN, SYN_ACK, USABLE, mkt, order},
+    connection::{ACK, Connection, LOCAL_ISN, PEER_ISN, PSH_ACK, SYN, SYN_ACK, mkt, order},
     context::Context,
     lab::Lab,
     segment::Segment,
@@ -317,10 +317,9 @@ fn retransmissions_from_before_a_wrap_verify_under_the_older_key_after_it() {
     let mut session = connection.session_from(LOCAL_ISN, isn);
     session.local_window = 1 << 20;
     session.rollover = keyed.session.rollover;
-    for slot in 0..2 {
-        session.slots[slot] = connection.slot(&keys[slot], LOCAL_ISN, isn);
+    for (slot, key) in session.slots.iter_mut().zip(&keys) {
+        *slot = connection.slot(key, LOCAL_ISN, isn);
     }
-    session.slots.iter_mut().take(2).for_each(|slot| slot.flags |= USABLE);
     keyed.lab.put(&connection, &session);
     let segment = |slot: usize, extended: u64| {
         let segment = Segment { data: vec![1; 10], ..connection.inbound(PSH_ACK, extended as u32) };
