@@ -187,7 +187,7 @@ impl Lane {
 }
 
 /// Splitmix64.
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
     pub(crate) fn next(&mut self) -> u64 {
@@ -198,7 +198,8 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: u32) -> u32 {
+    /// Any number below `limit`, which is not 0.
+    pub fn below(&mut self, limit: u32) -> u32 {
         (self.next() % u64::from(limit)) as u32
     }
 }

@@ -6,7 +6,7 @@
 //! - [`agent`]: `tcpauthd` and `tcpauth` on a router.
 //! - [`scenario`]: routers that protect their sessions: where most tests begin.
 //! - [`bgp`]: BIRD, FRR and GoBGP.
-//! - [`frame`], [`wire`]: segments forged, sniffed and captured.
+//! - [`frame`], [`wire`]: segments forged, sniffed and captured; [`blaster`]: sent at the highest rate.
 //! - [`tunnel`]: links without Ethernet headers.
 //! - [`transfer`]: TCP connections of the tests' own, bulk data among them.
 //! - [`independent`]: the verifier that shares no code with the project's.
@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod bgp;
 pub mod binaries;
+pub mod blaster;
 pub mod frame;
 pub mod impair;
 pub mod independent;

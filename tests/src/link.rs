@@ -8,7 +8,9 @@ use socket2::{Domain, Socket, Type};
 use crate::namespace::Namespace;
 
 /// Commands of `SIOCETHTOOL` that take one value: transmit checksum, TSO, GSO, GRO.
-const OFFLOADS: [u32; 4] = [0x17, 0x1f, 0x24, 0x2c];
+const OFFLOADS: [u32; 4] = [0x17, 0x1f, 0x24, SET_GRO];
+
+const SET_GRO: u32 = 0x2c;
 
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
@@ -23,9 +25,22 @@ struct EthtoolValue {
 /// # Errors
 /// If the interface is not there.
 pub fn disable_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
+    turn_off(namespace, interface, &OFFLOADS)
+}
+
+/// Segments pass one by one, as authenticated ones do; their checksums may still be left for later.
+///
+/// # Errors
+/// If the interface is not there.
+pub fn disable_merging(namespace: &Namespace, interface: &str) -> Result<()> {
+    namespace.ip(&["link", "set", interface, "gso_max_segs", "1"])?;
+    turn_off(namespace, interface, &[SET_GRO])
+}
+
+fn turn_off(namespace: &Namespace, interface: &str, commands: &[u32]) -> Result<()> {
     namespace.enter(|| {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-        for command in OFFLOADS {
+        for &command in commands {
             let mut value = EthtoolValue { command, value: 0 };
             // SAFETY: an all-zero ifreq is valid.
             let mut request: libc::ifreq = unsafe { mem::zeroed() };

@@ -183,23 +183,8 @@ impl Capture {
 /// A socket for whole frames of `interface`, in the namespace of the calling thread; frames that this host
 /// sends are seen too.
 pub(crate) fn packet_socket(interface: &str) -> Result<Socket> {
-    let all = libc::ETH_P_ALL as u16;
-    let protocol = Protocol::from(i32::from(all.to_be()));
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    let (socket, index) = bound_packet_socket(interface, libc::ETH_P_ALL as u16)?;
     socket.set_recv_buffer_size(16 << 20)?;
-    let index = link::index(interface)?;
-    // SAFETY: sockaddr_storage is large enough for sockaddr_ll, whose fields are all set or zero.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as u16;
-            (*address).sll_protocol = all.to_be();
-            (*address).sll_ifindex = index as i32;
-            *length = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })?
-    };
-    socket.bind(&address)?;
     let membership = libc::packet_mreq {
         mr_ifindex: index as i32,
         mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -208,6 +193,31 @@ pub(crate) fn packet_socket(interface: &str) -> Result<Socket> {
     };
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
     Ok(socket)
+}
+
+/// A socket that sends whole frames on `interface` and receives none, in the namespace of the calling thread.
+pub(crate) fn send_only_socket(interface: &str) -> Result<Socket> {
+    Ok(bound_packet_socket(interface, 0)?.0)
+}
+
+/// A socket for frames of `ether_type`, and the index of `interface`.
+fn bound_packet_socket(interface: &str, ether_type: u16) -> Result<(Socket, u32)> {
+    let protocol = Protocol::from(i32::from(ether_type.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    let index = link::index(interface)?;
+    // SAFETY: sockaddr_storage is large enough for sockaddr_ll, whose fields are all set or zero.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as u16;
+            (*address).sll_protocol = ether_type.to_be();
+            (*address).sll_ifindex = index as i32;
+            *length = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })?
+    };
+    socket.bind(&address)?;
+    Ok((socket, index))
 }
 
 /// `setsockopt` with a plain C structure.

@@ -13,6 +13,9 @@ use crate::{
     wait::eventually,
 };
 
+/// How long BIRD may take to answer after its start: with a full table it reads a large configuration first.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
 /// A running BIRD.
 pub struct Bird {
     process: Process,
@@ -25,14 +28,22 @@ impl Bird {
     /// # Errors
     /// If it does not.
     pub fn start(namespace: &Namespace, peering: &Peering) -> Result<Self> {
+        Self::configured(namespace, &config(peering)?)
+    }
+
+    /// The same with any configuration; the session is called `bgp_neighbor`.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn configured(namespace: &Namespace, config: &str) -> Result<Self> {
         let folder = TempDir::new()?;
         let file = folder.path().join("bird.conf");
-        fs::write(&file, config(peering)?)?;
+        fs::write(&file, config)?;
         let mut command = namespace.command("/usr/sbin/bird");
         command.arg("-f").arg("-c").arg(&file).arg("-s").arg(folder.path().join("bird.ctl"));
         let process = Process::start(command, &folder.path().join("bird.log"))?;
         let mut bird = Self { process, folder };
-        eventually(Duration::from_secs(10), "bird to answer", || {
+        eventually(START_LIMIT, "bird to answer", || {
             bird.process.check_running()?;
             bird.birdc(&["show", "status"]).map(Some)
         })?;
@@ -60,7 +71,8 @@ impl Bird {
         Ok(answer.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()))
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it takes commands.
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("bird.ctl")
     }
 

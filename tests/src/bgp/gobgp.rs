@@ -48,6 +48,15 @@ impl GoBgp {
         Ok(gobgp)
     }
 
+    /// Number of routes received, by its own count, which is cheaper to ask for than [`Speaker::received`].
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn count(&self) -> Result<u64> {
+        let families = self.neighbor()?["afi_safis"].as_array().cloned().unwrap_or_default();
+        Ok(families.iter().filter_map(|family| family["state"]["received"].as_u64()).sum())
+    }
+
     fn ask(&self, words: &[&str]) -> Result<String> {
         let mut command = self.namespace.command("/usr/bin/gobgp");
         command.args(["-p", API_PORT]).args(words);
@@ -83,6 +92,7 @@ fn config(peering: &Peering) -> String {
     let Peering { local_as, peer_as, local, peer, keepalive, .. } = peering;
     let (family, id) = (peering.family(), peering.router_id());
     let hold = (keepalive * 3).max(3);
+    let password = peering.md5.as_ref().map(|text| format!("auth-password = \"{text}\"")).unwrap_or_default();
     format!(
         "[global.config]
   as = {local_as}
@@ -92,6 +102,7 @@ fn config(peering: &Peering) -> String {
   [neighbors.config]
     neighbor-address = \"{peer}\"
     peer-as = {peer_as}
+    {password}
   [neighbors.transport.config]
     local-address = \"{local}\"
   [neighbors.timers.config]

@@ -1,82 +1,125 @@
 //! Bulk data over one connection.
 
-use std::time::Duration;
+use std::net::TcpStream;
 
 use anyhow::Result;
+use tcpauth_common::Algorithm;
 use tcpauth_tests::{
     network::{Network, Wire},
-    scenario::{Protected, end},
-    transfer::{self, End, Options},
+    transfer,
 };
 
 use super::{
-    Measured,
+    Effort, Measured, Report,
+    cpu::CpuTime,
     programs::RunTimes,
-    statistics::{least, median},
+    subject::{NONE, Subject, TCP_MD5},
+    table::Table,
 };
 
-/// Octets of one transfer.
-const OCTETS: u64 = 100 << 20;
-const ROUNDS: usize = 5;
-const ALGORITHMS: [&str; 4] = ["hmac-sha-1-96", "aes-128-cmac-96", "hmac-sha-256-96", "hmac-sha-256-128"];
+/// Of the transfer by which the amount for the wanted time is found.
+const WARM_UP: u64 = 32 << 20;
 
-pub fn measure() -> Result<Vec<Measured>> {
-    let plain = Network::with(Wire::Direct, 1500)?;
-    let plain_ends = (end(&plain.r1, 0), end(&plain.r2, 179));
-    let md5 = Options { md5: Some("v61ne0qkel33&".to_owned()), ..Options::default() };
-    let mut protected = Vec::new();
-    for algorithm in ALGORITHMS {
-        let network = Network::with(Wire::Direct, 1500)?;
-        protected.push(Protected::over_v4(network, &format!("algorithm = \"{algorithm}\""))?);
+/// Towards the server, and from it.
+const DIRECTIONS: [&str; 2] = ["r1 to r2", "r2 to r1"];
+
+/// A transfer.
+struct Sent {
+    gigabits_per_second: f64,
+    cpu_seconds_per_gigabyte: f64,
+}
+
+pub fn measure(effort: &Effort) -> Result<Report> {
+    let mut report = Report::default();
+    report.note(
+        "One TCP stream between two namespaces joined by a veth; r1 has connected. Every octet is checked.",
+    );
+    report.note(
+        "CPU time is that of the whole machine during the transfer (/proc/stat: user, nice, system, irq and softirq of \
+         all CPUs): both ends, programs and kernel.",
+    );
+    for mtu in [1500, 9000] {
+        measure_mtu(effort, mtu, &mut report)?;
     }
-    let mut seconds: [Vec<f64>; 2 + ALGORITHMS.len()] = Default::default();
-    for _ in 0..ROUNDS {
-        seconds[0].push(transfer(&plain_ends, &Options::default())?);
-        seconds[1].push(transfer(&plain_ends, &md5)?);
-        for (protected, seconds) in protected.iter().zip(&mut seconds[2..]) {
-            seconds.push(transfer(&protected.ends(), &Options::default())?);
+    Ok(report)
+}
+
+fn measure_mtu(effort: &Effort, mtu: u32, report: &mut Report) -> Result<()> {
+    let subjects = subjects(mtu)?;
+    let mut speeds = DIRECTIONS.map(|way| Table::new(format!("bulk, MTU {mtu}, {way}"), "Gbit/s"));
+    let mut costs = DIRECTIONS.map(|way| Table::new(format!("bulk, MTU {mtu}, {way}, CPU"), "s/GB"));
+    let mut amounts = Vec::new();
+    for subject in &subjects {
+        let speed = send(subject, 0, WARM_UP)?.gigabits_per_second;
+        amounts.push((speed * 1e9 / 8.0 * effort.seconds) as u64);
+    }
+    for _ in 0..effort.rounds {
+        for (subject, &octets) in subjects.iter().zip(&amounts) {
+            for way in 0..DIRECTIONS.len() {
+                let sent = send(subject, way, octets)?;
+                speeds[way].add(subject.name, sent.gigabits_per_second);
+                costs[way].add(subject.name, sent.cpu_seconds_per_gigabyte);
+            }
         }
     }
-    let mut measured = Vec::new();
-    let names = ["TCP", "TCP-MD5"].into_iter().chain(ALGORITHMS);
-    for (name, seconds) in names.zip(&seconds) {
-        measured.push(Measured::new(
-            format!("{name}, median of {ROUNDS}"),
-            gigabits(median(seconds)),
-            "Gbit/s",
-        ));
-        measured.push(Measured::new(format!("{name}, best"), gigabits(least(seconds)), "Gbit/s"));
+    let speeds = speeds.map(|table| table.against(TCP_MD5));
+    if mtu == 1500 {
+        report.measured.extend(goals(&speeds[0]));
+        if let Some(subject) = subjects.iter().find(|subject| subject.agents().is_some()) {
+            report.measured.extend(where_the_time_goes(subject, WARM_UP)?);
+        }
     }
-    for (name, own) in ALGORITHMS.iter().zip(&seconds[2..]) {
-        let ratio = median(&seconds[1]) / median(own);
-        let ratio = Measured::new(format!("{name} against TCP-MD5, of medians"), ratio, "");
-        measured.push(if *name == ALGORITHMS[0] { ratio.at_least(0.6) } else { ratio });
+    report.tables.extend(speeds);
+    report.tables.extend(costs.map(|table| table.against(NONE)));
+    Ok(())
+}
+
+fn subjects(mtu: u32) -> Result<Vec<Subject>> {
+    let network = || Network::with(Wire::Direct, mtu);
+    let mut subjects =
+        vec![Subject::none(network()?), Subject::none_no_offload(network()?)?, Subject::tcp_md5(network()?)];
+    for algorithm in Algorithm::ALL {
+        subjects.push(Subject::tcpauth(network()?, algorithm)?);
     }
-    measured.extend(where_the_time_goes(&protected[0])?);
-    Ok(measured)
+    Ok(subjects)
+}
+
+fn goals(speeds: &Table) -> Vec<Measured> {
+    let ratio = |name: &str| {
+        let what = format!("{name} against tcp-md5, MTU 1500, of medians");
+        speeds.ratio(name).map(|ratio| Measured::new(what, ratio, ""))
+    };
+    let mut goals = Vec::new();
+    goals.extend(ratio("hmac-sha-1-96").map(|ratio| ratio.at_least(0.6)));
+    goals.extend(ratio("hmac-sha-1-96").map(|ratio| ratio.aims_at_least(1.0)));
+    goals.extend(ratio("siphash-2-4-96").map(|ratio| ratio.aims_at_least(2.0)));
+    goals
 }
 
 /// Time in each program during one more transfer, from the kernel's statistics.
-fn where_the_time_goes(protected: &Protected) -> Result<Vec<Measured>> {
-    let agents = [&protected.agent1, &protected.agent2];
+fn where_the_time_goes(subject: &Subject, octets: u64) -> Result<Vec<Measured>> {
+    let Some(agents) = subject.agents() else { return Ok(Vec::new()) };
+    let (name, mebibytes) = (subject.name, octets >> 20);
     let statistics = RunTimes::begin(&agents)?;
-    let seconds = transfer(&protected.ends(), &Options::default())?;
-    let mut measured = vec![Measured::new("where the time goes: one transfer", seconds * 1000.0, "ms")];
-    for (name, run) in statistics.end()? {
-        let milliseconds = run.nanoseconds as f64 / 1e6;
-        measured.push(Measured::new(format!("  in {name}, both ends"), milliseconds, "ms"));
-        let each = run.nanoseconds as f64 / 1000.0 / run.count.max(1) as f64;
-        measured.push(Measured::new(format!("  in {name}, each of {} runs", run.count), each, "µs"));
+    send(subject, 0, octets)?;
+    let mut measured = Vec::new();
+    for (program, run) in statistics.end()?.into_iter().filter(|(_, run)| run.count > 0) {
+        let each = run.nanoseconds as f64 / 1000.0 / run.count as f64;
+        let what = format!("{name}, {mebibytes} MiB: each of {} runs of {program}", run.count);
+        measured.push(Measured::new(what, each, "µs"));
     }
     Ok(measured)
 }
 
-fn transfer((client, server): &(End, End), options: &Options) -> Result<f64> {
-    let (near, far) = transfer::pair(client, server, options)?;
-    let took: Duration = transfer::send_one_way(&near, &far, OCTETS)?;
-    Ok(took.as_secs_f64())
-}
-
-fn gigabits(seconds: f64) -> f64 {
-    OCTETS as f64 * 8.0 / 1e9 / seconds
+fn send(subject: &Subject, way: usize, octets: u64) -> Result<Sent> {
+    let (client, server) = subject.ends();
+    let (near, far) = transfer::pair(&client, &server, &subject.options)?;
+    let (from, to): (&TcpStream, &TcpStream) = if way == 0 { (&near, &far) } else { (&far, &near) };
+    let cpu = CpuTime::now()?;
+    let seconds = transfer::send_one_way(from, to, octets)?.as_secs_f64();
+    let gigabytes = octets as f64 / 1e9;
+    Ok(Sent {
+        gigabits_per_second: gigabytes * 8.0 / seconds,
+        cpu_seconds_per_gigabyte: cpu.elapsed()? / gigabytes,
+    })
 }

@@ -3,50 +3,72 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use tcpauth_tests::{
-    network::Network,
-    scenario::{Protected, end},
-    transfer::{self, End, Options},
-};
+use tcpauth_tests::{network::Network, transfer};
 
 use super::{
-    Measured,
-    statistics::{least, median},
+    Effort, Measured, Report,
+    statistics::{median, percentile},
+    subject::{NONE, Subject},
+    table::Table,
 };
 
-/// Connections of each kind.
-const CONNECTIONS: usize = 200;
-/// Taken in turn, this many at a time.
-const ROUND: usize = 20;
-
-pub fn measure() -> Result<Vec<Measured>> {
-    let plain = Network::switched()?;
-    let protected = Protected::switched()?;
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..CONNECTIONS / ROUND {
-        let ends = (end(&plain.r1, 0), end(&plain.r2, 179));
-        connect(&ends, &mut without)?;
-        connect(&protected.ends(), &mut with)?;
-    }
-    let added = median(&with) - median(&without);
-    Ok(vec![
-        Measured::new("connect without tcpauth, p50 of 200", median(&without), "ms"),
-        Measured::new("connect with tcpauth, p50 of 200", median(&with), "ms"),
-        Measured::new("connect with tcpauth, least", least(&with), "ms"),
-        Measured::new("added time to connect, p50", added, "ms").below(1.0),
-    ])
+/// A way of key management, and the fields of a neighbour's configuration that ask for it.
+struct Mode {
+    name: &'static str,
+    fields: &'static str,
 }
 
-fn connect((client, server): &(End, End), milliseconds: &mut Vec<f64>) -> Result<()> {
-    let options = Options::default();
-    let listener = transfer::listen(server, client.address.ip(), &options)?;
-    for _ in 0..ROUND {
-        let prepared = transfer::prepare(client, server.address.ip(), &options)?;
+const MODES: &[Mode] = &[Mode { name: "implicit", fields: "key-management = \"implicit\"" }];
+
+/// Connections in a round.
+const CONNECTIONS: usize = 100;
+
+pub fn measure(effort: &Effort) -> Result<Report> {
+    let mut subjects = vec![Subject::none(Network::switched()?), Subject::tcp_md5(Network::switched()?)];
+    for mode in MODES {
+        subjects.push(Subject::configured(mode.name, Network::switched()?, mode.fields)?);
+    }
+    let mut p50 = Table::new("connect, p50", "ms");
+    let mut p99 = Table::new("connect, p99", "ms");
+    for _ in 0..effort.rounds {
+        for subject in &subjects {
+            let milliseconds = connect(subject)?;
+            p50.add(subject.name, median(&milliseconds));
+            p99.add(subject.name, percentile(&milliseconds, 99.0));
+        }
+    }
+    let mut report = Report::default();
+    report.note(format!(
+        "Time in connect(), {CONNECTIONS} connections a round, one at a time, over a switch; tcpauthd derives the keys \
+         meanwhile."
+    ));
+    for mode in MODES {
+        for (table, what) in [(&p50, "p50"), (&p99, "p99")] {
+            let added = table.median(mode.name).zip(table.median(NONE)).map(|(with, without)| with - without);
+            let added = Measured::new(
+                format!("added time to connect, {}, {what}", mode.name),
+                added.unwrap_or(f64::NAN),
+                "ms",
+            );
+            report.measured.push(if what == "p50" { added.below(1.0) } else { added });
+        }
+    }
+    report.tables = vec![p50.against(NONE), p99.against(NONE)];
+    Ok(report)
+}
+
+/// Milliseconds of each connection.
+fn connect(subject: &Subject) -> Result<Vec<f64>> {
+    let (client, server) = subject.ends();
+    let listener = transfer::listen(&server, client.address.ip(), &subject.options)?;
+    let mut milliseconds = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let prepared = transfer::prepare(&client, server.address.ip(), &subject.options)?;
         let start = Instant::now();
         let near = prepared.connect(server.address)?;
         milliseconds.push(start.elapsed().as_secs_f64() * 1000.0);
         let far = transfer::accept(&listener)?;
         transfer::ping(&near, &far)?;
     }
-    Ok(())
+    Ok(milliseconds)
 }

@@ -1,18 +1,37 @@
-//! `cargo xtask bench`: what tcpauth costs, against the same without it.
+//! `cargo xtask bench`: what tcpauth costs, against the same without it, and against TCP-MD5.
 //!
 //! What is compared is measured in turn, several rounds, in one run: machines differ, ratios less.
+//!
+//! - [`table`], [`measured`], [`statistics`]: what is told of the measurements; [`report`] puts it together.
+//! - [`subject`]: what is compared. [`cpu`], [`machine`]: what is asked of the machine.
+//! - the cases, a file or folder each.
+//! - [`publish`]: `docs/benchmarks.md` and its [`plot`]s.
 
 mod bulk;
 mod connect;
+mod convergence;
+mod cpu;
+mod flood;
+mod mac;
+mod machine;
+mod measured;
+mod plot;
 mod programs;
+mod publish;
+mod report;
 mod scale;
 mod statistics;
+mod subject;
+mod table;
 mod trial;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use clap::ValueEnum;
 use tcpauth_tests::{agent::hide_logs, binaries::use_folder, namespace};
 
+use self::{machine::Machine, measured::Measured, report::Report};
 use crate::{build::programs_under_test, command::require_root, setup};
 
 /// What to measure.
@@ -23,116 +42,125 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Fail if a goal is not reached, too; limits always fail
+    #[arg(long)]
+    strict: bool,
+    /// Write docs/benchmarks.md and its plots; needs all cases
+    #[arg(long, conflicts_with = "case")]
+    publish: bool,
+    #[command(flatten)]
+    effort: Effort,
+}
+
+/// How much is measured.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Effort {
+    /// Rounds in which everything is measured once, in turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of a transfer or a flood
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+    /// Routes of the table that converges
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    routes: u32,
+    /// Routes of the table that GoBGP is sent
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    gobgp_routes: u32,
+    /// Neighbors and sessions of the cases of scale
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000, 10_000],
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    neighbors: Vec<u32>,
 }
 
 /// A case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Case {
-    /// Time to connect, with and without tcpauth
-    Connect,
-    /// Bulk data: TCP, TCP-MD5, and tcpauth with each algorithm
+    /// One stream between two namespaces: throughput, and CPU time per gigabyte
     Bulk,
-    /// 1,000 neighbors: time to start and memory
+    /// A full table from one BIRD to another, and to GoBGP
+    Convergence,
+    /// Forged segments at the highest rate there is, and what they do to a session
+    Flood,
+    /// Time to connect, each way of key management
+    Connect,
+    /// Many neighbors and sessions: memory, start, reload, cost per segment
     Scale,
+    /// Time per segment of each algorithm: in BPF, on the host, by OpenSSL
+    Mac,
     /// Instructions that the kernel verified in each program
     Programs,
     /// Trying several keys on a segment
     Trial,
 }
 
-/// A number that was measured.
-#[derive(Clone)]
-struct Measured {
-    what: String,
-    value: f64,
-    unit: &'static str,
-    limit: Option<Limit>,
-}
-
-/// What a number is to reach.
-#[derive(Clone, Copy)]
-enum Limit {
-    AtLeast(f64),
-    Below(f64),
-}
-
-/// Measures, and fails if a limit is not kept.
+/// Measures, and fails if a limit is not kept, or if `--strict` a goal.
 pub fn run(arguments: &Arguments) -> Result<()> {
     require_root("`cargo xtask bench`")?;
-    setup::require_build_tools()?;
+    setup::for_tests()?;
     use_folder(programs_under_test()?);
     namespace::sweep()?;
     hide_logs();
-    let mut all = Vec::new();
-    let cases = [Case::Connect, Case::Bulk, Case::Scale, Case::Programs, Case::Trial];
-    for case in cases.into_iter().filter(|case| arguments.case.is_none_or(|wanted| wanted == *case)) {
+    let machine = Machine::here();
+    let mut reports = Vec::new();
+    for case in
+        Case::value_variants().iter().filter(|case| arguments.case.is_none_or(|wanted| wanted == **case))
+    {
         eprintln!("{case:?} …");
-        let measured = match case {
-            Case::Connect => connect::measure()?,
-            Case::Bulk => bulk::measure()?,
-            Case::Scale => scale::measure()?,
-            Case::Programs => programs::measure()?,
-            Case::Trial => trial::measure()?,
-        };
-        if !arguments.json {
-            measured.iter().for_each(Measured::print);
+        let start = Instant::now();
+        let report = case.measure(&arguments.effort)?;
+        eprintln!("{case:?}: {:.0} s", start.elapsed().as_secs_f64());
+        if arguments.json {
+            report
+                .measured
+                .iter()
+                .filter(|measured| measured.is_judged())
+                .for_each(|m| eprintln!("{}", m.text()));
+        } else {
+            print!("{}", report.text());
         }
-        all.extend(measured);
+        reports.push(report);
     }
     if arguments.json {
-        println!("{:#}", Value::Array(all.iter().map(Measured::json).collect()));
+        println!("{:#}", report::json(&machine, &reports));
     }
+    if arguments.publish {
+        publish::write(&machine, &arguments.effort, &reports)?;
+    }
+    let all = reports.iter().flat_map(|report| &report.measured);
     let missed: Vec<&str> =
-        all.iter().filter(|measured| !measured.is_kept()).map(|measured| &*measured.what).collect();
+        all.filter(|measured| measured.fails(arguments.strict)).map(|measured| &*measured.what).collect();
     ensure!(missed.is_empty(), "not reached: {}", missed.join(", "));
     Ok(())
 }
 
-impl Measured {
-    fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value, unit, limit: None }
-    }
-
-    fn at_least(self, limit: f64) -> Self {
-        Self { limit: Some(Limit::AtLeast(limit)), ..self }
-    }
-
-    fn below(self, limit: f64) -> Self {
-        Self { limit: Some(Limit::Below(limit)), ..self }
-    }
-
-    fn is_kept(&self) -> bool {
-        match self.limit {
-            None => true,
-            Some(Limit::AtLeast(limit)) => self.value >= limit,
-            Some(Limit::Below(limit)) => self.value < limit,
-        }
-    }
-
-    fn limit_text(&self) -> String {
-        match self.limit {
-            None => String::new(),
-            Some(Limit::AtLeast(limit)) => format!("at least {limit}"),
-            Some(Limit::Below(limit)) => format!("below {limit}"),
-        }
-    }
-
-    fn print(&self) {
-        let verdict = match self.limit {
-            None => "",
-            Some(_) if self.is_kept() => ": kept",
-            Some(_) => ": NOT KEPT",
+impl Case {
+    fn measure(self, effort: &Effort) -> Result<Report> {
+        let name = format!("{self:?}").to_lowercase();
+        let mut report = match self {
+            Self::Bulk => bulk::measure(effort)?,
+            Self::Convergence => convergence::measure(effort)?,
+            Self::Flood => flood::measure(effort)?,
+            Self::Connect => connect::measure(effort)?,
+            Self::Scale => scale::measure(effort)?,
+            Self::Mac => mac::measure(effort)?,
+            Self::Programs => Report { measured: programs::measure()?, ..Report::default() },
+            Self::Trial => Report { measured: trial::measure()?, ..Report::default() },
         };
-        println!("  {:<58} {:>12.3} {:<8} {}{verdict}", self.what, self.value, self.unit, self.limit_text());
+        report.case = name;
+        Ok(report)
     }
+}
 
-    fn json(&self) -> Value {
-        json!({
-            "what": self.what,
-            "value": self.value,
-            "unit": self.unit,
-            "limit": self.limit_text(),
-            "kept": self.is_kept(),
-        })
+impl Effort {
+    fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("from 0.05 to 3600".to_owned()),
     }
 }

@@ -30,6 +30,11 @@ const BUILD: &[Need] = &[
     Need { name: "C compiler", package: "gcc", is_there: || in_path("cc") },
     Need { name: "C library headers", package: "libc6-dev", is_there: || exists("/usr/include/stdio.h") },
     Need { name: "pkg-config", package: "pkg-config", is_there: || in_path("pkg-config") },
+    Need {
+        name: "OpenSSL's headers",
+        package: "libssl-dev",
+        is_there: || exists("/usr/include/openssl/evp.h"),
+    },
 ];
 
 /// What the demo shows tcpauth with.

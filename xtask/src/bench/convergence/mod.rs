@@ -1,0 +1,218 @@
+//! A full table from one BIRD to another, and a smaller one to GoBGP.
+
+mod control;
+mod routes;
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use tcpauth_tests::{
+    bgp::{Bird, GoBgp, Peering, Speaker},
+    network::{Network, Wire},
+    wait::{check_interrupted, eventually},
+};
+
+use self::control::Control;
+use super::{
+    Effort, Measured, Report,
+    subject::{NONE, Subject, TCP_MD5, algorithms},
+    table::Table,
+};
+
+/// What tcpauth is measured with.
+const ALGORITHMS: [&str; 2] = ["hmac-sha-1-96", "siphash-2-4-96"];
+
+/// How long a table may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Who is sent the table.
+enum Receiver {
+    Bird { control: Control, _bird: Bird },
+    GoBgp(GoBgp),
+}
+
+/// Two routers, of which one has the table, and no session yet.
+struct Pair {
+    sender: Control,
+    receiver: Receiver,
+    _bird: Bird,
+    subject: Subject,
+}
+
+pub fn measure(effort: &Effort) -> Result<Report> {
+    let mut report = Report::default();
+    report.note(
+        "A generated table (prefix lengths, AS paths and communities as in real ones), which BIRD has read before; the \
+         time from Established to the last route, as the receiver tells it.",
+    );
+    let bird = table(effort, "BIRD", effort.routes, Receiver::bird)?;
+    for algorithm in algorithms(ALGORITHMS) {
+        let what = format!("{}: convergence against none, BIRD, {} routes", algorithm.name(), effort.routes);
+        let ratio = bird.ratio(algorithm.name()).unwrap_or(f64::NAN);
+        report.measured.push(Measured::new(what, ratio, "").aims_at_most(1.03));
+    }
+    report.tables.push(bird);
+    report.tables.push(table(effort, "GoBGP", effort.gobgp_routes, Receiver::gobgp)?);
+    if effort.gobgp_routes < effort.routes {
+        report.note(format!(
+            "GoBGP is sent {} routes only: it takes much longer than BIRD, and is asked by its command ten times a second.",
+            effort.gobgp_routes
+        ));
+    }
+    Ok(report)
+}
+
+fn table(
+    effort: &Effort,
+    name: &str,
+    count: u32,
+    receiver: fn(&Subject) -> Result<Receiver>,
+) -> Result<Table> {
+    let folder = tempfile::tempdir()?;
+    routes::write(count, folder.path())?;
+    let mut pairs = Vec::new();
+    for subject in subjects()? {
+        pairs.push(Pair::new(subject, folder.path(), receiver)?);
+    }
+    let mut table = Table::new(format!("convergence, {count} routes, to {name}"), "s");
+    for _ in 0..effort.rounds {
+        for pair in &mut pairs {
+            let seconds = pair.converge(count.into())?.as_secs_f64();
+            table.add(pair.subject.name, seconds);
+        }
+    }
+    Ok(table.against(NONE))
+}
+
+fn subjects() -> Result<Vec<Subject>> {
+    let network = || Network::with(Wire::Direct, 1500);
+    let mut subjects = vec![Subject::none(network()?), Subject::tcp_md5(network()?)];
+    for algorithm in algorithms(ALGORITHMS) {
+        subjects.push(Subject::tcpauth(network()?, algorithm)?);
+    }
+    Ok(subjects)
+}
+
+impl Pair {
+    fn new(subject: Subject, table: &Path, receiver: fn(&Subject) -> Result<Receiver>) -> Result<Self> {
+        let network = subject.network();
+        let (sending, _) = peerings(&subject);
+        let bird = Bird::configured(&network.r1.namespace, &config(&sending, Some(table)))?;
+        let sender = Control::connect(&bird)?;
+        Ok(Self { sender, receiver: receiver(&subject)?, _bird: bird, subject })
+    }
+
+    /// From Established to the last of `count` routes. The session is down before and after.
+    fn converge(&mut self, count: u64) -> Result<Duration> {
+        self.sender.ask("enable bgp_neighbor")?;
+        let start = self.wait(Duration::from_millis(5), |established, _| established)?;
+        let end = self.wait(self.receiver.pause(), |_, received| received >= count)?;
+        self.sender.ask("disable bgp_neighbor")?;
+        let receiver = &mut self.receiver;
+        eventually(LIMIT, "the routes to be forgotten", || {
+            let (established, received) = receiver.session()?;
+            Ok((!established && received == 0).then_some(()))
+        })?;
+        Ok(end - start)
+    }
+
+    /// When `condition` held of whether the session is up and how many routes came.
+    fn wait(&mut self, pause: Duration, condition: impl Fn(bool, u64) -> bool) -> Result<Instant> {
+        let start = Instant::now();
+        loop {
+            let (established, received) = self.receiver.session()?;
+            if condition(established, received) {
+                return Ok(Instant::now());
+            }
+            check_interrupted()?;
+            ensure!(start.elapsed() < LIMIT, "{}: {received} routes after {LIMIT:?}", self.subject.name);
+            thread::sleep(pause);
+        }
+    }
+}
+
+impl Receiver {
+    fn bird(subject: &Subject) -> Result<Self> {
+        let (_, receiving) = peerings(subject);
+        let bird = Bird::configured(&subject.network().r2.namespace, &config(&receiving, None))?;
+        Ok(Self::Bird { control: Control::connect(&bird)?, _bird: bird })
+    }
+
+    fn gobgp(subject: &Subject) -> Result<Self> {
+        let (_, receiving) = peerings(subject);
+        GoBgp::start(&subject.network().r2.namespace, &receiving).map(Self::GoBgp)
+    }
+
+    /// Whether the session is up, and how many routes came.
+    fn session(&mut self) -> Result<(bool, u64)> {
+        match self {
+            Self::Bird { control, .. } => {
+                control.session().map(|(state, routes)| (state == "Established", routes))
+            }
+            Self::GoBgp(gobgp) => Ok((gobgp.is_established()?, gobgp.count()?)),
+        }
+    }
+
+    /// Between two questions for routes.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Bird { .. } => Duration::from_millis(20),
+            Self::GoBgp(_) => Duration::from_millis(100),
+        }
+    }
+}
+
+/// The sender's end and the receiver's.
+fn peerings(subject: &Subject) -> (Peering, Peering) {
+    let (sending, receiving) = Peering::pair(&subject.network().r1, &subject.network().r2);
+    let md5 = (subject.name == TCP_MD5).then(|| subject.options.md5.clone()).flatten();
+    let end = |peering| Peering { routes: 0, keepalive: 60, md5: md5.clone(), ..peering };
+    (end(sending), end(receiving))
+}
+
+/// Of BIRD with the table in the folder, or with none. The one that has it begins the session when it is told to.
+fn config(peering: &Peering, table: Option<&Path>) -> String {
+    let Peering { local_as, peer_as, local, peer, keepalive, md5, .. } = peering;
+    let password = md5.as_ref().map(|text| format!("password \"{text}\";")).unwrap_or_default();
+    let hold = keepalive * 3;
+    let (attributes, feed, state) = match table {
+        Some(folder) => (
+            format!("include \"{}\";", folder.join(routes::ATTRIBUTES).display()),
+            format!(
+                "protocol static announced_routes {{\n    ipv4;\ninclude \"{}\";\n}}",
+                folder.join(routes::ROUTES).display()
+            ),
+            "disabled;",
+        ),
+        None => (String::new(), String::new(), "passive;"),
+    };
+    format!(
+        "log stderr all;
+router id 10.255.0.{id};
+{attributes}
+protocol device {{ }}
+{feed}
+protocol bgp bgp_neighbor {{
+    {state}
+    local {local} as {local_as};
+    neighbor {peer} as {peer_as};
+    direct;
+    {password}
+    keepalive time {keepalive};
+    hold time {hold};
+    connect delay time 1;
+    connect retry time 2;
+    error wait time 1, 2;
+    ipv4 {{
+        import all;
+        export where source = RTS_STATIC;
+    }};
+}}
+",
+        id = local_as % 100,
+    )
+}

@@ -1,0 +1,235 @@
+//! Forged segments at the highest rate there is, and what they do to a session.
+
+mod kind;
+mod stream;
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tcpauth_tests::{blaster::Blaster, network::Network};
+
+use self::{
+    kind::{Kind, Wire},
+    stream::Stream,
+};
+use super::{
+    Effort, Measured, Report,
+    cpu::CpuTime,
+    statistics::{median, percentile},
+    subject::{Subject, TCP_MD5, algorithms, fields},
+    table::Table,
+};
+
+/// Before anything is counted.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// tcpauth's fast algorithm and the one that every router has.
+const ALGORITHMS: [&str; 2] = ["hmac-sha-1-96", "siphash-2-4-96"];
+
+/// Of the sessions, both ways.
+const KEY_ID: u8 = 61;
+
+/// A subject with its session.
+struct Victim {
+    subject: Subject,
+    stream: Stream,
+    wire: Wire,
+}
+
+/// The tables of one kind.
+struct Tables {
+    kind: Kind,
+    throughput: Table,
+    p50: Table,
+    p99: Table,
+    sent: Table,
+    dropped: Table,
+    per_cpu_second: Table,
+}
+
+pub fn measure(effort: &Effort) -> Result<Report> {
+    let mut victims = vec![Victim::new(Subject::tcp_md5(Network::switched()?), Wire::TcpMd5)?];
+    for algorithm in algorithms(ALGORITHMS) {
+        let fields = format!("{}, key-id = {KEY_ID}", fields(algorithm));
+        let subject = Subject::configured(algorithm.name(), Network::switched()?, &fields)?;
+        victims.push(Victim::new(subject, Wire::TcpAo(KEY_ID))?);
+    }
+    let mut all = Kind::ALL.map(Tables::new);
+    for _ in 0..effort.rounds {
+        for tables in &mut all {
+            for victim in &victims {
+                victim.under_load(effort.duration(), tables)?;
+                victim.idle(effort.duration(), tables)?;
+            }
+        }
+    }
+    let mut report = Report::default();
+    report.note(
+        "Three hosts on a switch, all on this machine: the third sends segments that claim to be of the session, with \
+         64 octets of data, as fast as one thread can (sendmmsg on a packet socket past the queue), while the session \
+         carries a stream as fast as it goes. Latency: an octet to and fro on a second connection of the same two routers.",
+    );
+    report.note(
+        "The sender and the switch take CPU time from the stream whatever becomes of their segments: `for nobody` is the \
+         same flood to an address that the victim does not have. Segments of (c) and (d) carry the option of the session: \
+         TCP-AO's, or for tcp-md5 that of RFC 2385.",
+    );
+    report.note(
+        "Drops per CPU second: the stream rests, and the segments refused are divided by the CPU time of the whole \
+         machine, sender and switch included.",
+    );
+    report.measured = goals(&all, &victims);
+    report.tables = all.into_iter().flat_map(Tables::into_tables).collect();
+    Ok(report)
+}
+
+fn goals(all: &[Tables], victims: &[Victim]) -> Vec<Measured> {
+    let mut goals = Vec::new();
+    let of = |kind| all.iter().find(|tables| tables.kind == kind);
+    let (Some(quiet), Some(elsewhere)) = (of(Kind::Quiet), of(Kind::Elsewhere)) else { return goals };
+    for tables in all.iter().filter(|tables| tables.kind.is_attack()) {
+        let is_cheap = matches!(tables.kind, Kind::NoOption | Kind::UnknownKeyId | Kind::OutsideWindow);
+        for name in victims.iter().map(|victim| victim.subject.name) {
+            let kept = |of: &Tables| {
+                let now = tables.throughput.median(name).zip(of.throughput.median(name));
+                now.map_or(f64::NAN, |(under, without)| under / without)
+            };
+            let what = format!("{name}, {}: throughput against no flood", tables.kind.name());
+            let of_quiet = Measured::new(what, kept(quiet), "");
+            let judged = is_cheap && name != TCP_MD5;
+            goals.push(if judged { of_quiet.aims_at_least(0.9) } else { of_quiet });
+            let what = format!("{name}, {}: throughput against a flood for nobody", tables.kind.name());
+            goals.push(Measured::new(what, kept(elsewhere), ""));
+            if name != TCP_MD5 {
+                let pair = tables.per_cpu_second.median(name).zip(tables.per_cpu_second.median(TCP_MD5));
+                let what = format!("{name}, {}: drops per CPU second against tcp-md5", tables.kind.name());
+                let ratio = Measured::new(what, pair.map_or(f64::NAN, |(own, md5)| own / md5), "");
+                goals.push(if is_cheap { ratio.aims_at_least(2.0) } else { ratio });
+            }
+        }
+    }
+    goals
+}
+
+impl Victim {
+    fn new(subject: Subject, wire: Wire) -> Result<Self> {
+        let stream = Stream::open(&subject)?;
+        Ok(Self { subject, stream, wire })
+    }
+
+    /// The stream's throughput and latency under the flood.
+    fn under_load(&self, duration: Duration, tables: &mut Tables) -> Result<()> {
+        let name = self.subject.name;
+        let (before, start) = (self.drops()?, Instant::now());
+        let blaster = self.blast(tables.kind)?;
+        let during = self.stream.run(SETTLE, duration);
+        let sent = blaster.map_or(Ok(0), Blaster::stop)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let during = during.with_context(|| format!("{name}, {}", tables.kind.name()))?;
+        tables.throughput.add(name, during.gigabits_per_second);
+        tables.p50.add(name, median(&during.milliseconds));
+        tables.p99.add(name, percentile(&during.milliseconds, 99.0));
+        if tables.kind != Kind::Quiet {
+            tables.sent.add(name, sent as f64 / seconds);
+        }
+        if tables.kind.is_attack() {
+            tables.dropped.add(name, (self.drops()? - before) as f64 / seconds);
+        }
+        Ok(())
+    }
+
+    /// Drops per CPU second while the stream rests.
+    fn idle(&self, duration: Duration, tables: &mut Tables) -> Result<()> {
+        if !tables.kind.is_attack() {
+            return Ok(());
+        }
+        let before = self.drops()?;
+        let cpu = CpuTime::now()?;
+        let blaster = self.blast(tables.kind)?;
+        thread::sleep(duration);
+        blaster.map_or(Ok(0), Blaster::stop)?;
+        let seconds = cpu.elapsed()?;
+        let drops = self.drops()? - before;
+        tables.per_cpu_second.add(self.subject.name, drops as f64 / seconds);
+        self.stream.check().with_context(|| format!("{}, after {}", self.subject.name, tables.kind.name()))
+    }
+
+    fn blast(&self, kind: Kind) -> Result<Option<Blaster>> {
+        if kind == Kind::Quiet {
+            return Ok(None);
+        }
+        let network = self.subject.network();
+        let (attacker, target) = (network.attacker(), network.r2.mac);
+        let ((from, to), next_seq) = (self.stream.ends()?, self.stream.next_seq());
+        let (wire, source) = (self.wire, attacker.mac);
+        let mut batch = 0;
+        let frames = move || {
+            batch += 1;
+            let segments = kind.segments(wire, from, to, next_seq(), batch);
+            segments.iter().map(|segment| segment.frame(source, target)).collect()
+        };
+        Blaster::start(attacker, frames).map(Some)
+    }
+
+    /// Segments that the victim's host has refused so far.
+    fn drops(&self) -> Result<u64> {
+        let network = self.subject.network();
+        match self.subject.agents() {
+            Some([_, agent]) => agent.dropped_in_all(&network.r1.v4.to_string()),
+            None => network
+                .r2
+                .namespace
+                .enter(|| Ok(refused(&fs::read_to_string("/proc/thread-self/net/netstat")?))),
+        }
+    }
+}
+
+/// Segments that the kernel refused for their option, or for its absence.
+fn refused(netstat: &str) -> u64 {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
+    let counts = names.split_whitespace().zip(values.split_whitespace());
+    counts
+        .filter(|(name, _)| name.starts_with("TCPMD5") || (name.starts_with("TCPAO") && *name != "TCPAOGood"))
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
+        .sum()
+}
+
+impl Tables {
+    fn new(kind: Kind) -> Self {
+        let table = |what: &str, unit| Table::new(format!("flood, {}, {what}", kind.name()), unit);
+        Self {
+            kind,
+            throughput: table("throughput", "Gbit/s"),
+            p50: table("latency p50", "ms"),
+            p99: table("latency p99", "ms"),
+            sent: table("forged segments sent", "1/s"),
+            dropped: table("dropped", "1/s"),
+            per_cpu_second: table("dropped per CPU second", "1/s"),
+        }
+    }
+
+    /// Those that have anything in them.
+    fn into_tables(self) -> impl Iterator<Item = Table> {
+        [self.throughput, self.p50, self.p99, self.sent, self.dropped, self.per_cpu_second]
+            .into_iter()
+            .filter(|table| !table.rows().is_empty())
+            .map(|table| table.against(TCP_MD5))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_segments_are_counted_by_any_reason() {
+        let netstat = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Failure TCPAOGood TCPAOKeyNotFound\n\
+                       TcpExt: 1 20 300 4000 50000\nIpExt: InNoRoutes\nIpExt: 7\n";
+        assert_eq!(refused(netstat), 50_320);
+        assert_eq!(refused(""), 0);
+    }
+}
