@@ -19,12 +19,12 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// If it cannot be started, fails, or we are interrupted.
 pub fn run_with_progress(title: &str, mut command: Command) -> Result<()> {
-    println!("{title}");
+    eprintln!("{title}");
     let start = Instant::now();
-    let shown = |line: &str| println!("  [{:>3} s] {line}", start.elapsed().as_secs());
+    let shown = |line: &str| eprintln!("  [{:>3} s] {line}", start.elapsed().as_secs());
     let succeeded = run_lines(&mut command, shown, || shown("still running"))?;
     ensure!(succeeded, "{title}: {} failed", command.get_program().display());
-    println!("  done in {:.1} s", start.elapsed().as_secs_f32());
+    eprintln!("  done in {:.1} s", start.elapsed().as_secs_f32());
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     thread,
     time::Instant,
@@ -15,7 +15,7 @@ use tcpauth_tests::{
     agent::Agent,
     network::{INTERFACE, Network, Wire},
     process::run,
-    scenario::{PASSWORD, end, end_at, wait_attached},
+    scenario::{PASSWORD, end, wait_attached},
     transfer::{self, Options},
 };
 
@@ -24,9 +24,16 @@ use crate::bench::{mac::open_pinned, programs::RunTimes};
 /// Octets of the session whose segments are measured.
 const OCTETS: usize = 16 << 20;
 
+/// Connections that wait to be accepted.
+const MOST_WAITING: libc::c_int = 16_384;
+
 /// `r1` has the neighbours, `r2` their addresses.
 pub struct Lab {
-    sessions: Vec<(TcpStream, TcpStream)>,
+    /// Our ends; the others wait to be accepted, for which they need no descriptors.
+    sessions: Vec<TcpStream>,
+    /// The other end of the first one.
+    first_far: Option<TcpStream>,
+    listener: Option<TcpListener>,
     agent: Agent,
     agent2: Agent,
     neighbors: u32,
@@ -63,7 +70,7 @@ impl Lab {
         for agent in [&agent, &agent2] {
             wait_attached(agent, INTERFACE)?;
         }
-        Ok(Self { sessions: Vec::new(), agent, agent2, neighbors, network })
+        Ok(Self { sessions: Vec::new(), first_far: None, listener: None, agent, agent2, neighbors, network })
     }
 
     /// Seconds to start with everything pinned, as after an upgrade.
@@ -118,13 +125,14 @@ impl Lab {
         wait_attached(&self.agent, INTERFACE)?;
         allow_descriptors()?;
         let before = self.session_memory()?;
+        let listener = self.listen()?;
         for number in 0..self.neighbors {
             let server = SocketAddr::new(address(number).into(), 179);
-            let (client, server) = (end(&self.network.r1, 0), end_at(&self.network.r2.namespace, server));
-            let pair = transfer::pair(&client, &server, &Options::default())
-                .with_context(|| format!("session {number} of {}", self.neighbors))?;
-            self.sessions.push(pair);
+            let near = transfer::connect(&end(&self.network.r1, 0), server, &Options::default());
+            self.sessions.push(near.with_context(|| format!("session {number} of {}", self.neighbors))?);
         }
+        self.first_far = Some(listener.accept()?.0);
+        self.listener = Some(listener);
         Ok((self.session_memory()? - before) / f64::from(self.neighbors))
     }
 
@@ -133,7 +141,7 @@ impl Lab {
     /// # Errors
     /// If it ends.
     pub fn cost_per_segment(&self) -> Result<Cost> {
-        let (near, far) = self.sessions.get(self.sessions.len() / 2).context("no session")?;
+        let (near, far) = self.sessions.first().zip(self.first_far.as_ref()).context("no session")?;
         let agents = [&self.agent, &self.agent2];
         let statistics = RunTimes::begin(&agents)?;
         carry(near, far)?;
@@ -144,6 +152,20 @@ impl Lab {
             Ok(run.nanoseconds as f64 / run.count as f64)
         };
         Ok(Cost { seal: each("seal")?, ingress: each("ingress")? })
+    }
+
+    /// On all addresses of `r2`, with room for all sessions.
+    fn listen(&self) -> Result<TcpListener> {
+        let namespace = &self.network.r2.namespace;
+        namespace.sysctl("net.core.somaxconn", &MOST_WAITING.to_string())?;
+        namespace.sysctl("net.ipv4.tcp_max_syn_backlog", &MOST_WAITING.to_string())?;
+        namespace.enter(|| {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 179))?;
+            // SAFETY: no pointers; to listen once more changes how many may wait.
+            let result = unsafe { libc::listen(listener.as_raw_fd(), MOST_WAITING) };
+            ensure!(result == 0, "listen: {}", io::Error::last_os_error());
+            Ok(listener)
+        })
     }
 
     /// Octets that the kernel accounts to the map of sessions.
@@ -177,14 +199,17 @@ fn carry(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {
     })
 }
 
-/// Two sockets for each session are in this process.
+/// A socket for each session is in this process: as many as it may have.
 fn allow_descriptors() -> Result<()> {
-    let limit = libc::rlimit { rlim_cur: 1 << 16, rlim_max: 1 << 16 };
-    // SAFETY: the structure outlives the call.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()).context("more open files"),
-    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure outlives the calls.
+    let result = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+    };
+    ensure!(result == 0, "more open files: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 fn number_after(text: &str, name: &str) -> Option<f64> {
