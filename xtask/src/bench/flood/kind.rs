@@ -1,6 +1,6 @@
 //! What is forged.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use tcpauth_tests::{
     blaster::BATCH,
@@ -10,16 +10,19 @@ use tcpauth_tests::{
 /// A KeyID that no key has.
 const UNKNOWN_KEY_ID: u8 = 201;
 
+/// From which port on SYNs come.
+const SYN_PORTS: u16 = 2000;
+
 /// Octets in a forged segment; the stream itself consists of zeros.
-pub const FORGED_DATA: [u8; 64] = [0xa5; 64];
+const FORGED_DATA: [u8; 64] = [0xa5; 64];
 
 /// A kind of forged segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// None are sent.
     Quiet,
-    /// For an address that is nobody's, to the victim's MAC address: what the sender and the switch take by themselves.
-    Elsewhere,
+    /// Of a protocol that nobody speaks, to the victim: what the sender and the switch take by themselves.
+    NoProtocol,
     /// In the window, no option for authentication.
     NoOption,
     /// In the window, with TCP-AO and a KeyID that no key has.
@@ -44,7 +47,7 @@ pub enum Wire {
 impl Kind {
     pub const ALL: [Self; 7] = [
         Self::Quiet,
-        Self::Elsewhere,
+        Self::NoProtocol,
         Self::NoOption,
         Self::UnknownKeyId,
         Self::OutsideWindow,
@@ -56,7 +59,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Quiet => "no flood",
-            Self::Elsewhere => "for nobody",
+            Self::NoProtocol => "no protocol",
             Self::NoOption => "(a) no option",
             Self::UnknownKeyId => "(b) unknown KeyID",
             Self::OutsideWindow => "(c) wrong MAC outside the window",
@@ -67,18 +70,12 @@ impl Kind {
 
     /// Whether the session's end has to refuse the segments.
     pub fn is_attack(self) -> bool {
-        !matches!(self, Self::Quiet | Self::Elsewhere)
+        !matches!(self, Self::Quiet | Self::NoProtocol)
     }
 
-    /// The segments of a batch. `next` is the sequence number that the victim expects.
-    pub fn segments(
-        self,
-        wire: Wire,
-        from: SocketAddr,
-        to: SocketAddr,
-        next: u32,
-        batch: u64,
-    ) -> Vec<Segment> {
+    /// The segments of a batch. `next` is the sequence number that the victim expects. Those of
+    /// [`Kind::NoProtocol`] need another EtherType yet.
+    pub fn segments(self, wire: Wire, from: SocketAddr, to: SocketAddr, next: u32) -> Vec<Segment> {
         let forged = Segment {
             source: from,
             destination: to,
@@ -92,18 +89,13 @@ impl Kind {
         };
         match self {
             Self::Quiet => Vec::new(),
-            Self::Elsewhere => {
-                let nobody = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99));
-                vec![Segment { destination: SocketAddr::new(nobody, to.port()), ..forged }]
-            }
             Self::NoOption => vec![Segment { options: Vec::new(), ..forged }],
             Self::UnknownKeyId => vec![Segment { options: tcp_ao_option(UNKNOWN_KEY_ID, 0xee), ..forged }],
             Self::OutsideWindow => vec![Segment { seq: next.wrapping_add(1 << 31), ..forged }],
-            Self::InsideWindow => vec![forged],
-            Self::Syn => (0..BATCH as u64)
+            Self::InsideWindow | Self::NoProtocol => vec![forged],
+            Self::Syn => (0..BATCH as u16)
                 .map(|index| {
-                    let port = 1024 + ((batch * BATCH as u64 + index) % 60_000) as u16;
-                    let source = SocketAddr::new(from.ip(), port);
+                    let source = SocketAddr::new(from.ip(), SYN_PORTS + 331 * index);
                     Segment { source, ack: 0, flags: flags::SYN, data: Vec::new(), ..forged.clone() }
                 })
                 .collect(),
@@ -126,7 +118,7 @@ mod tests {
 
     fn segments(kind: Kind, wire: Wire) -> Vec<Segment> {
         let (from, to) = ("192.0.2.1:40000".parse().unwrap(), "192.0.2.2:179".parse().unwrap());
-        kind.segments(wire, from, to, 5000, 3)
+        kind.segments(wire, from, to, 5000)
     }
 
     #[test]
@@ -137,7 +129,6 @@ mod tests {
         assert!(segments(Kind::NoOption, wire)[0].options.is_empty());
         assert_ne!(segments(Kind::UnknownKeyId, wire)[0].tcp_ao().unwrap().0, 7);
         assert_eq!(segments(Kind::OutsideWindow, wire)[0].seq, 5000 + (1 << 31));
-        assert_ne!(segments(Kind::Elsewhere, wire)[0].destination, inside.destination);
         assert!(segments(Kind::Quiet, wire).is_empty());
         assert_eq!(segments(Kind::InsideWindow, Wire::TcpMd5)[0].options.len(), 20);
     }

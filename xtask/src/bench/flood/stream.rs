@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,6 +31,8 @@ pub struct Stream {
     far: TcpStream,
     beside: (TcpStream, TcpStream),
     received: Arc<AtomicU64>,
+    /// As a BGP daemon's: what comes to the port is judged with its keys.
+    _listener: OwnedFd,
 }
 
 /// What a while of the stream gave.
@@ -48,8 +51,10 @@ impl Stream {
         let (client, server) = subject.ends();
         let known = Options { isn: Some(ISN), ..subject.options.clone() };
         let (near, far) = transfer::pair(&client, &server, &known)?;
-        let beside = transfer::pair(&client, &server, &subject.options)?;
-        Ok(Self { near, far, beside, received: Arc::default() })
+        let listener = transfer::listen(&server, client.address.ip(), &subject.options)?;
+        let beside_near = transfer::connect(&client, server.address, &subject.options)?;
+        let beside = (beside_near, transfer::accept(&listener)?);
+        Ok(Self { near, far, beside, received: Arc::default(), _listener: listener.into() })
     }
 
     /// From whom to whom the data go.
@@ -117,11 +122,11 @@ impl Stream {
     }
 
     fn receive(&self, last: &AtomicU64) -> Result<()> {
-        let mut buffer = vec![0; 4 * BLOCK];
+        let (mut buffer, zeros) = (vec![0; 4 * BLOCK], vec![0; 4 * BLOCK]);
         while self.received.load(Ordering::Relaxed) < last.load(Ordering::Relaxed) {
             let length = (&self.far).read(&mut buffer)?;
             ensure!(length > 0, "the stream has ended");
-            ensure!(buffer[..length].iter().all(|octet| *octet == 0), "a forged octet is in the stream");
+            ensure!(buffer[..length] == zeros[..length], "a forged octet is in the stream");
             self.received.fetch_add(length as u64, Ordering::Relaxed);
         }
         Ok(())
