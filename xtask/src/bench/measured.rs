@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::table::digits;
 
 /// A number that was measured or follows from such.
+#[derive(Clone)]
 pub struct Measured {
     pub what: String,
     value: f64,
@@ -13,12 +14,14 @@ pub struct Measured {
 }
 
 /// What a number is to reach.
+#[derive(Clone)]
 struct Wanted {
     limit: Limit,
     /// Not to reach it is an error even without `--strict`.
     is_required: bool,
 }
 
+#[derive(Clone, Copy)]
 enum Limit {
     AtLeast(f64),
     AtMost(f64),
@@ -86,7 +89,8 @@ impl Measured {
         Self { wanted: Some(Wanted { limit, is_required }), ..self }
     }
 
-    fn is_kept(&self) -> bool {
+    /// Whether it reaches what it is to reach, if anything.
+    pub fn is_kept(&self) -> bool {
         match self.wanted.as_ref().map(|wanted| &wanted.limit) {
             None => true,
             Some(Limit::AtLeast(limit)) => self.value >= *limit,

@@ -59,7 +59,7 @@ impl Subject {
     /// # Errors
     /// If a daemon does not start.
     pub fn tcpauth(network: Network, algorithm: Algorithm) -> Result<Self> {
-        Self::configured(algorithm.name(), network, &fields(algorithm))
+        Self::configured(algorithm.name(), network, &format!("algorithm = \"{}\"", algorithm.name()))
     }
 
     /// tcpauth with these fields of the neighbour's configuration.
@@ -90,19 +90,4 @@ impl Subject {
     pub fn ends(&self) -> (End, End) {
         (end(&self.network().r1, 0), end(&self.network().r2, 179))
     }
-}
-
-/// Of a neighbour's configuration: MD5 is not an algorithm of TCP-AO, but the one of its own option.
-pub fn fields(algorithm: Algorithm) -> String {
-    match algorithm.name() {
-        "md5" => "wire = \"md5\"".to_owned(),
-        name => format!("algorithm = \"{name}\""),
-    }
-}
-
-/// Those of `names` that there are, else as many of the first ones.
-pub fn algorithms(names: [&str; 2]) -> [Algorithm; 2] {
-    let [first, second, ..] = Algorithm::ALL;
-    let [a, b] = names.map(Algorithm::from_name);
-    [a.unwrap_or(first), b.unwrap_or(second)]
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use tcpauth_common::Algorithm;
 use tcpauth_tests::{
     bgp::{Bird, GoBgp, Peering, Speaker},
     network::{Network, Wire},
@@ -19,12 +20,12 @@ use tcpauth_tests::{
 use self::control::Control;
 use super::{
     Effort, Measured, Report,
-    subject::{NONE, Subject, TCP_MD5, algorithms},
+    subject::{NONE, Subject, TCP_MD5},
     table::Table,
 };
 
 /// What tcpauth is measured with.
-const ALGORITHMS: [&str; 2] = ["hmac-sha-1-96", "siphash-2-4-96"];
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::HmacSha1_96, Algorithm::SipHash2_4_96];
 
 /// How long a table may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -57,7 +58,7 @@ pub fn measure(effort: &Effort) -> Result<Report> {
          left to send, whatever authenticates the session.",
     );
     let bird = table(effort, "BIRD", effort.routes, Receiver::bird)?;
-    for algorithm in algorithms(ALGORITHMS) {
+    for algorithm in ALGORITHMS {
         let what = format!("{}: convergence against none, BIRD, {} routes", algorithm.name(), effort.routes);
         let ratio = bird.ratio(algorithm.name()).unwrap_or(f64::NAN);
         report.measured.push(Measured::new(what, ratio, "").aims_at_most(1.03));
@@ -98,7 +99,7 @@ fn table(
 fn subjects() -> Result<Vec<Subject>> {
     let network = || Network::with(Wire::Direct, 1500);
     let mut subjects = vec![Subject::none(network()?), Subject::tcp_md5(network()?)];
-    for algorithm in algorithms(ALGORITHMS) {
+    for algorithm in ALGORITHMS {
         subjects.push(Subject::tcpauth(network()?, algorithm)?);
     }
     Ok(subjects)

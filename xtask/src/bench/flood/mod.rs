@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tcpauth_common::Algorithm;
 use tcpauth_tests::{blaster::Blaster, network::Network};
 
 use self::{
@@ -19,7 +20,7 @@ use super::{
     Effort, Measured, Report,
     cpu::CpuTime,
     statistics::{median, percentile},
-    subject::{Subject, TCP_MD5, algorithms, fields},
+    subject::{Subject, TCP_MD5},
     table::Table,
 };
 
@@ -27,7 +28,7 @@ use super::{
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// tcpauth's fast algorithm and the one that every router has.
-const ALGORITHMS: [&str; 2] = ["hmac-sha-1-96", "siphash-2-4-96"];
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::HmacSha1_96, Algorithm::SipHash2_4_96];
 
 /// EtherType for experiments, which no host has a use for (IEEE 802).
 const EXPERIMENTAL: u16 = 0x88b5;
@@ -56,8 +57,8 @@ struct Tables {
 
 pub fn measure(effort: &Effort) -> Result<Report> {
     let mut victims = vec![Victim::new(Subject::tcp_md5(Network::switched()?), Wire::TcpMd5)?];
-    for algorithm in algorithms(ALGORITHMS) {
-        let fields = format!("{}, key-id = {KEY_ID}", fields(algorithm));
+    for algorithm in ALGORITHMS {
+        let fields = format!("algorithm = \"{}\", key-id = {KEY_ID}", algorithm.name());
         let subject = Subject::configured(algorithm.name(), Network::switched()?, &fields)?;
         victims.push(Victim::new(subject, Wire::TcpAo(KEY_ID))?);
     }
