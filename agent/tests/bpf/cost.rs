@@ -64,7 +64,7 @@ fn cost_of_trial() {
             times.sort_unstable();
             times[times.len() / 10]
         });
-        println!("trial {} {refused} {first} {second} {third}", algorithm.name());
+        println!("measured: {} {refused} {first} {second} {third}", algorithm.name());
     }
 }
 

@@ -21,7 +21,7 @@ pub fn measure() -> Result<Vec<Measured>> {
     ensure!(output.status.success(), "the tests failed: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     // Other output may stand before it on its line.
-    let lines = text.lines().filter_map(|line| line.split_once("trial ")).map(|(_, times)| times);
+    let lines = text.lines().filter_map(|line| line.split_once("measured: ")).map(|(_, times)| times);
     let measured: Vec<Measured> = lines
         .map(|line| of_algorithm(line.split_whitespace()).with_context(|| line.to_owned()))
         .collect::<Result<Vec<_>>>()?
