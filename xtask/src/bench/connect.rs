@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tcpauth_tests::{network::Network, transfer};
 
 use super::{
@@ -37,7 +37,7 @@ pub fn measure(effort: &Effort) -> Result<Report> {
     let mut p99 = Table::new("connect, p99", "ms");
     for _ in 0..effort.rounds {
         for subject in &subjects {
-            let milliseconds = connect(subject)?;
+            let milliseconds = connect(subject).with_context(|| subject.name)?;
             p50.add(subject.name, median(&milliseconds));
             p99.add(subject.name, percentile(&milliseconds, 99.0));
         }
