@@ -81,8 +81,6 @@ fn subjects(mtu: u32) -> Result<Vec<Subject>> {
     for algorithm in Algorithm::TCP_AO {
         subjects.push(Subject::tcpauth(network()?, algorithm)?);
     }
-    // TCP-MD5 on the wire, by tcpauth.
-    subjects.push(Subject::configured(Algorithm::Md5.name(), network()?, "wire = \"md5\"")?);
     Ok(subjects)
 }
 
