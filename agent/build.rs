@@ -32,8 +32,11 @@ fn main() {
         Ok(_) => panic!("the eBPF programs did not build; if a tool is missing, run `cargo xtask setup`"),
         Err(error) => panic!("cannot run cargo for the eBPF programs: {error}; run `cargo xtask setup`"),
     }
-    let object = target_dir.join("bpfel-unknown-none/release/tcpauth-ebpf");
-    println!("cargo:rustc-env=TCPAUTH_EBPF_OBJECT={}", object.display());
+    let objects = target_dir.join("bpfel-unknown-none/release");
+    for (variable, name) in [("TCPAUTH_EBPF_OBJECT", "tcpauth-ebpf"), ("TCPAUTH_SOCKETS_OBJECT", "tcpauth-sockets")]
+    {
+        println!("cargo:rustc-env={variable}={}", objects.join(name).display());
+    }
 }
 
 /// The workspace's target directory: the parent of the profile's, in which `OUT_DIR` is.

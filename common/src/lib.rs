@@ -12,6 +12,7 @@
 //! - [`option`]: the walk over a segment's TCP options.
 //! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
 //! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
+//! - [`tcp_socket`]: what is known of a connection that was up before it was protected.
 //! - [`drop_reason`]: why a segment was refused.
 
 #![cfg_attr(not(test), no_std)]
@@ -28,6 +29,7 @@ pub mod mac;
 pub mod option;
 pub mod rollover;
 pub mod sequence;
+pub mod tcp_socket;
 
 pub use algorithm::{Algorithm, Kdf};
 pub use drop_reason::DropReason;

@@ -90,6 +90,29 @@ pub enum KernelError {
         /// The loader's reason, with the end of the verifier's log.
         reason: String,
     },
+    /// The kernel has no BTF.
+    #[error(
+        "a session that is up cannot be taken over: {path} cannot be read ({source}): a kernel with \
+         CONFIG_DEBUG_INFO_BTF is needed for that, as distributions build them; or protect the neighbour with \
+         `unauthenticated = \"drop\"` and let its session restart"
+    )]
+    NoBtf {
+        /// The file.
+        path: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The kernel's BTF does not describe TCP sockets as they are known.
+    #[error(
+        "a session that is up cannot be taken over: {path} does not know {what}: this version of tcpauthd does not \
+         know this kernel's sockets"
+    )]
+    ForeignBtf {
+        /// The file.
+        path: &'static str,
+        /// What it lacks: a member of a struct.
+        what: &'static str,
+    },
     /// The eBPF object lacks something this daemon needs: a broken build.
     #[error("this build of tcpauthd is broken: its eBPF object has no {kind} {name}")]
     Object {

@@ -3,10 +3,12 @@
 //! - [`Dataplane`]: the eBPF programs and maps of one instance, pinned below bpffs, and where they are attached.
 //! - [`LinkWatch`]: interfaces and addresses of the network namespace as they come and go.
 //! - [`HeldRing`], [`DroppedRing`]: what the programs report.
+//! - [`TcpSockets`]: connections that were up before they were protected.
 //!
 //! All calls are for the network namespace of the calling thread and block for no longer than a
 //! system call takes; only the rings and the watch are asynchronous.
 
+mod btf;
 mod dataplane;
 mod detach;
 mod error;
@@ -22,6 +24,7 @@ mod programs;
 mod purge;
 mod release;
 mod rings;
+mod tcp_sockets;
 mod watch;
 
 /// EtherType of 802.1Q.
@@ -38,4 +41,5 @@ pub use maps::mapped;
 pub use netlink::interface_towards;
 pub use purge::PurgeReport;
 pub use rings::{DroppedRing, HeldRing};
+pub use tcp_sockets::TcpSockets;
 pub use watch::{LinkEvent, LinkWatch};

@@ -4,6 +4,7 @@ use aya::Pod;
 use tcpauth_common::layout::{
     Bucket, Counters, Dropped, Held, KeyChange, PeerRule, Policy, Quartet, Session, Settings, VlanTag,
 };
+use tcpauth_common::tcp_socket::{TcpSocket, TcpSocketOffsets};
 
 /// A key or value of a map; a type of our own because neither `Pod` nor the layouts are ours here.
 #[repr(transparent)]
@@ -23,6 +24,7 @@ macro_rules! plain {
     )*};
 }
 plain!(Bucket, Counters, Dropped, Held, KeyChange, PeerRule, Policy, Quartet, Session, Settings, VlanTag);
+plain!(TcpSocket, TcpSocketOffsets);
 
 // SAFETY: `Plain` is what `Pod` asks for, and the wrapper is transparent.
 unsafe impl<T: Plain> Pod for Value<T> {}

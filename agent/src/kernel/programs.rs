@@ -84,7 +84,7 @@ fn load_error(error: &EbpfError) -> KernelError {
     }
 }
 
-fn program_error(name: &str, error: &ProgramError) -> KernelError {
+pub(super) fn program_error(name: &str, error: &ProgramError) -> KernelError {
     match error {
         ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
             KernelError::NotRoot { action: "load eBPF programs".to_owned() }
@@ -103,7 +103,7 @@ fn last_lines(text: &str) -> String {
 }
 
 /// Before Linux 5.11 maps count against RLIMIT_MEMLOCK.
-fn lift_memory_limit() {
+pub(super) fn lift_memory_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the struct outlives the call. Where it is refused, loading says so.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
