@@ -33,7 +33,8 @@ fn main() {
         Err(error) => panic!("cannot run cargo for the eBPF programs: {error}; run `cargo xtask setup`"),
     }
     let objects = target_dir.join("bpfel-unknown-none/release");
-    for (variable, name) in [("TCPAUTH_EBPF_OBJECT", "tcpauth-ebpf"), ("TCPAUTH_SOCKETS_OBJECT", "tcpauth-sockets")]
+    for (variable, name) in
+        [("TCPAUTH_EBPF_OBJECT", "tcpauth-ebpf"), ("TCPAUTH_SOCKETS_OBJECT", "tcpauth-sockets")]
     {
         println!("cargo:rustc-env={variable}={}", objects.join(name).display());
     }

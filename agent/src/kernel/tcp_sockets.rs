@@ -44,7 +44,8 @@ impl TcpSockets {
             .override_global("OFFSETS", &offsets, true)
             .load(OBJECT)
             .map_err(|error| refused(chain(&error)))?;
-        let btf = LoaderBtf::parse(&data, aya::Endianness::default()).map_err(|error| refused(chain(&error)))?;
+        let btf =
+            LoaderBtf::parse(&data, aya::Endianness::default()).map_err(|error| refused(chain(&error)))?;
         iterator(&mut ebpf)?.load("tcp", &btf).map_err(|error| program_error(PROGRAM, &error))?;
         Ok(Self(ebpf))
     }
@@ -81,7 +82,8 @@ fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, KernelError> {
 
 /// Where this kernel has what the iterator reads.
 fn offsets(data: &[u8]) -> Result<TcpSocketOffsets, KernelError> {
-    let btf = Btf::parse(data).ok_or(KernelError::ForeignBtf { path: KERNEL_BTF, what: "a file of that kind" })?;
+    let btf =
+        Btf::parse(data).ok_or(KernelError::ForeignBtf { path: KERNEL_BTF, what: "a file of that kind" })?;
     let bits = |of, member| {
         btf.bit_offset(of, member).ok_or(KernelError::ForeignBtf { path: KERNEL_BTF, what: member })
     };

@@ -2,6 +2,7 @@
 //! lacks keys, and this decides which session serves it, or why it is refused.
 //!
 //! - [`on_held`]: a held segment comes, a session to install or a reason to refuse goes.
+//! - [`adopt()`]: the session of a connection that was up before it was protected.
 //! - [`plan()`]: how the keys of a session that is up change, with its neighbour's chain or with time; [`half_open()`]:
 //!   those of one that is not.
 //! - [`identify()`]: which key of the chain is where in a session.
@@ -14,6 +15,7 @@
 
 use tcpauth_common::{DropReason, layout::Session};
 
+pub use adopt::{AdoptError, adopt};
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
@@ -21,6 +23,7 @@ pub use held::{HOLD_LIMIT, on_held};
 pub use plan::{has_traffic_keys, identify, plan};
 pub use segment::{Segment, Signature, address};
 
+mod adopt;
 mod clock;
 mod expiry;
 mod half_open;

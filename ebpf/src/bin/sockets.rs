@@ -64,9 +64,8 @@ struct Meta {
 /// Called for each socket, with the socket locked, and once more at the end with none. Returning 0 goes on.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-pub extern "C" fn established(context: *mut Context) -> i32 {
-    // SAFETY: the kernel hands a valid context to the program.
-    let (meta, sk_common) = unsafe { ((*context).meta, (*context).sk_common) };
+pub extern "C" fn established(context: &Context) -> i32 {
+    let (meta, sk_common) = (context.meta, context.sk_common);
     if sk_common.is_null() {
         return 0;
     }
