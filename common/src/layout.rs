@@ -121,7 +121,7 @@ pub struct Policy {
     pub port: u16,
     /// Lowest hop limit (TTL) accepted (RFC 5082), 0 for any. If not 0, sealed segments leave with 255.
     pub min_hop_limit: u8,
-    /// [`Policy::TCP_MD5`].
+    /// [`Policy::TCP_MD5`] and the other bits.
     pub flags: u8,
     /// KeyIDs that arriving segments may carry, a bit each: KeyID n is bit n % 32 of word n / 32.
     pub recv_ids: [u32; 8],
@@ -130,6 +130,10 @@ pub struct Policy {
 impl Policy {
     /// The neighbour's segments carry the option of RFC 2385, which has no KeyID.
     pub const TCP_MD5: u8 = 1;
+    /// `accept-until-authenticated`: see [`crate::unsigned`].
+    pub const ACCEPT_UNSIGNED: u8 = 2;
+    /// With [`Policy::ACCEPT_UNSIGNED`]: this side was told to sign.
+    pub const SIGN: u8 = 4;
 
     /// Whether arriving segments may carry `id`.
     #[inline(always)]
@@ -181,6 +185,10 @@ pub struct Passed {
     pub verified_segments: u64,
     /// Their octets, option included.
     pub verified_octets: u64,
+    /// Segments that left without the option, as [`crate::unsigned`] says.
+    pub unsigned_sent: u64,
+    /// Segments that were accepted without the option.
+    pub unsigned_received: u64,
 }
 
 /// A token bucket, filled with time.
@@ -316,6 +324,11 @@ pub struct Session {
     /// ISN of the peer's SYN that `syn_recv` verifies, if `flags` has [`Session::SYN_RECV`]. Differs from
     /// `peer_isn` when the peer begins a new connection with the quartet of an old one.
     pub syn_recv_isn: Isn,
+    /// 1 from when the first segment verified, set by the programs.
+    pub authenticated: u32,
+    /// With [`Session::ADOPTED`]: most octets of TCP header and data of a segment that leave room for any
+    /// authentication option. The stack, which does not know of it, makes longer ones.
+    pub largest_segment: u32,
     /// Zero.
     pub reserved: u32,
     /// Key of our SYN without ACK.
@@ -338,6 +351,8 @@ impl Session {
     /// Our end is the client: it sent the first SYN. Of two SYNs that crossed, the end with the lower address, then
     /// port, counts as the client.
     pub const CLIENT: u32 = 8;
+    /// The connection was up before it was protected: see [`crate::unsigned`].
+    pub const ADOPTED: u32 = 16;
     /// In `seen`: a FIN was sealed.
     pub const FIN_SENT: u32 = 1;
     /// In `seen`: a FIN verified.

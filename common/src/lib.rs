@@ -13,6 +13,7 @@
 //! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
 //! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
 //! - [`tcp_socket`]: what is known of a connection that was up before it was protected.
+//! - [`unsigned`]: which segments go without a MAC until both sides sign.
 //! - [`drop_reason`]: why a segment was refused.
 
 #![cfg_attr(not(test), no_std)]
@@ -30,6 +31,7 @@ pub mod option;
 pub mod rollover;
 pub mod sequence;
 pub mod tcp_socket;
+pub mod unsigned;
 
 pub use algorithm::{Algorithm, Kdf};
 pub use drop_reason::DropReason;

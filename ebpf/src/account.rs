@@ -74,6 +74,29 @@ pub fn count_verified(neighbor: u32, session: *mut Session, octets: u32) {
     }
 }
 
+/// Counts a segment that went through without the option; `session` may be null.
+#[inline(always)]
+pub fn count_unsigned(neighbor: u32, session: *mut Session, direction: Direction) {
+    // SAFETY: as in `count_refused`.
+    unsafe {
+        let counters = COUNTERS.get_ptr_mut(neighbor).map(|counters| &raw mut (*counters).passed);
+        let of_session = (!session.is_null()).then(|| &raw mut (*session).counters.passed);
+        for passed in [counters, of_session].into_iter().flatten() {
+            match direction {
+                Direction::Outbound => add(&raw mut (*passed).unsigned_sent, 1),
+                Direction::Inbound => add(&raw mut (*passed).unsigned_received, 1),
+            }
+        }
+    }
+}
+
+/// Whether a segment of the neighbour has ever verified, in whichever connection.
+#[inline(always)]
+pub fn has_authenticated(neighbor: u32) -> bool {
+    // SAFETY: as in `count_refused`.
+    COUNTERS.get_ptr_mut(neighbor).is_none_or(|counters| unsafe { (*counters).passed.verified_segments != 0 })
+}
+
 /// Takes a token from a bucket that gains `rate` a second up to `rate`; false if it is empty.
 ///
 /// Two CPUs may take the same token: the rate is a guard, not a contract.
@@ -176,4 +199,4 @@ unsafe fn add_word(counter: *mut u32, amount: u32) {
     };
 }
 
-const _: () = assert!(size_of::<Counters>() == 8 * (4 + DropReason::SLOTS));
+const _: () = assert!(size_of::<Counters>() == 8 * (6 + DropReason::SLOTS));

@@ -9,6 +9,7 @@ use tcpauth_common::{DropReason, layout::Direction};
 use crate::{
     account::refuse,
     barrier::skb_field,
+    headroom,
     maps::{SETTINGS, SLOTS},
     neighbor::{self, Origin, PeerEnd},
     scratch::scratch,
@@ -43,6 +44,7 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };
     // SAFETY: the map value lives while the program runs, and the context is the kernel's.
     unsafe { (&raw mut (*skb).tc_index).write_volatile(u32::from(*slot)) };
+    headroom::lower_segment_size(skb, session, scratch.segment.l4);
     if link_header == BARE_IP && !put_ethernet_header(skb, scratch.segment.ethertype) {
         return TC_ACT_SHOT;
     }

@@ -11,6 +11,7 @@ use tcpauth_common::{
     option::{BASE_HEADER, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, kind},
     rollover::{NO_ORDER, NO_SLOT, slot_at},
     sequence::{ExtendedSeq, within_window},
+    unsigned,
 };
 
 use crate::{
@@ -63,6 +64,10 @@ fn verify(
     let scratch = scratch().ok_or(DropReason::Malformed)?;
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
+    if neighbor::may_be_unsigned(scratch, session, unsigned::arrives) {
+        return let_in(scratch, session, seq);
+    }
+    segment::refuse_merged(skb)?;
     check_option(scratch, header_len)?;
     // SAFETY: null or a map value, which lives while the program runs.
     let of_session = unsafe { session.as_ref() };
@@ -104,6 +109,23 @@ fn verify(
     account::count_verified(scratch.neighbor.number, session, scratch.segment.len());
     if take_option_away(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
+    }
+    Ok(TC_ACT_UNSPEC)
+}
+
+/// Takes note of a segment that is accepted without the option. Anybody can forge it: of the session it moves nothing
+/// but when it was last heard of.
+#[inline(always)]
+fn let_in(scratch: &Scratch, session: *mut Session, seq: SeqNumber) -> Result<i32, DropReason> {
+    if scratch.segment.hop_limit < scratch.neighbor.policy.min_hop_limit {
+        return Err(DropReason::WrongHopLimit);
+    }
+    account::count_unsigned(scratch.neighbor.number, session, Direction::Inbound);
+    // SAFETY: null or a map value, which lives while the program runs.
+    if let Some(session) = unsafe { session.as_mut() }
+        && within_window(seq, SeqNumber(session.local_ack), session.local_window)
+    {
+        note_received(session, NO_SLOT, 0);
     }
     Ok(TC_ACT_UNSPEC)
 }
@@ -365,6 +387,7 @@ pub extern "C" fn note_received(session: *mut Session, slot: u32, extended: u64)
         let rnext = key_ids(scratch).map(|(_, rnext)| rnext);
         session.rollover.on_verified(&session.slots, slot, rnext, extended, front, session.last_segment);
         session.recv_seq = front.advanced_to(extended).0;
+        session.authenticated = 1;
     }
     if flags & flag::FIN != 0 {
         session.seen |= Session::FIN_RECEIVED;

@@ -22,6 +22,7 @@ mod account;
 mod authenticate;
 mod barrier;
 mod egress;
+mod headroom;
 mod hold;
 mod icmp;
 mod ingress;

@@ -4,6 +4,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
 
 use crate::{
+    account,
     maps::{FORWARDED, LOCALS, PEERS, POLICIES, PORTS, SESSIONS, VLANS},
     scratch::Scratch,
     segment::{LATER_FRAGMENT, Segment},
@@ -100,6 +101,22 @@ pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
     } else {
         Origin::Stranger
     }
+}
+
+/// Whether the segment in `scratch` has no authentication option and may do without by `rule`, of
+/// [`tcpauth_common::unsigned`].
+#[inline(always)]
+pub fn may_be_unsigned(
+    scratch: &Scratch,
+    session: *const Session,
+    rule: impl Fn(Option<&Session>, &Policy, bool) -> bool,
+) -> bool {
+    let Neighbor { number, policy, .. } = &scratch.neighbor;
+    if policy.flags & Policy::ACCEPT_UNSIGNED == 0 || scratch.walk.authentications != 0 {
+        return false;
+    }
+    // SAFETY: null or a map value, which lives while the program runs.
+    rule(unsafe { session.as_ref() }, policy, account::has_authenticated(*number))
 }
 
 /// Whether the frame is tagged for a VLAN interface of this host, which has programs of its own.

@@ -13,17 +13,19 @@ use tcpauth_common::{
     layout::{Direction, ETHERTYPE_IPV4, Policy, Session},
     option::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, kind},
     sequence::ExtendedSeq,
+    unsigned,
 };
 
 use crate::{
     account::{self, refuse},
     authenticate::{Covered, Key, MAX_MSS, authenticate, authenticate_md5},
     barrier::{opaque, skb_field},
+    headroom,
     hold::hold,
     maps::INTERFACES,
     neighbor::{self, PeerEnd},
     options,
-    scratch::scratch,
+    scratch::{Scratch, scratch},
     segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
 };
 
@@ -70,6 +72,12 @@ fn seal(
         // The application asked the kernel to sign as well: the peer could only drop it.
         return Err(DropReason::OptionTwice);
     }
+    if neighbor::may_be_unsigned(scratch, session, unsigned::leaves) {
+        let_go(scratch, session, seq);
+        // SAFETY: no pointers.
+        return Ok(unsafe { bpf_redirect(ifindex, 0) as i32 });
+    }
+    segment::refuse_merged(skb)?;
     // SAFETY: null or a map value, which lives while the program runs.
     let is_syn_key = match key_choice::outbound(unsafe { session.as_ref() }, flags, seq, ack) {
         KeyChoice::Hold => return hold(skb, ifindex, Direction::Outbound),
@@ -79,6 +87,9 @@ fn seal(
     };
     // SAFETY: as above.
     let of_session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
+    if headroom::is_too_long(of_session, scratch.segment.len()) {
+        return Ok(headroom::split(skb, header_len, of_session.largest_segment));
+    }
     let is_md5 = scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0;
     let key = if is_syn_key && !is_md5 { Key::of_syn(&of_session.syn_send)? } else { Key::sent(of_session)? };
     if (key.algorithm == Algorithm::Md5) != is_md5 {
@@ -118,6 +129,17 @@ fn seal(
     account::count_signed(scratch.neighbor.number, session, new_len + data_len);
     // SAFETY: no pointers.
     Ok(unsafe { bpf_redirect(ifindex, 0) as i32 })
+}
+
+/// Takes note of a segment that goes as it is.
+#[inline(always)]
+fn let_go(scratch: &Scratch, session: *mut Session, seq: SeqNumber) {
+    account::count_unsigned(scratch.neighbor.number, session, Direction::Outbound);
+    if !session.is_null() {
+        // SAFETY: a map value, which lives while the program runs.
+        let extended = ExtendedSeq(unsafe { (*session).send_seq }).extend(seq);
+        note_sent(session, &scratch.header, extended);
+    }
 }
 
 /// Writes the header with the option, MAC and checksum zero, into `scratch.rewritten`: its length, octets, or 0
@@ -287,6 +309,11 @@ fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq) {
             let ack = segment::ack(header);
             if SeqNumber(session.local_ack).is_before(ack) {
                 session.local_ack = ack.0;
+            }
+            if session.flags & Session::ADOPTED != 0 && session.authenticated == 0 {
+                // What arrived unsigned is believed as far as our own stack takes it.
+                let received = ExtendedSeq(session.recv_seq);
+                session.recv_seq = received.advanced_to(received.extend(ack)).0;
             }
             let scale = if flags & flag::SYN != 0 { 0 } else { session.local_wscale & 15 };
             let window = u32::from(header.number16(14)) << scale;

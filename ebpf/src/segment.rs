@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use tcpauth_common::{
     DropReason, SeqNumber,
-    layout::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    layout::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Policy},
     option::{BASE_HEADER, Header, MAX_HEADER},
 };
 
@@ -199,8 +199,9 @@ pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
     if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
         return Err(DropReason::Fragment);
     }
-    if skb_field!(skb, gso_size) != 0 {
-        return Err(DropReason::Merged);
+    // Segments that carry MACs are not merged by the kernel: each has its own. Others are.
+    if scratch.neighbor.policy.flags & Policy::ACCEPT_UNSIGNED == 0 {
+        refuse_merged(skb)?;
     }
     let header_len = read_header(skb, scratch)?;
     options::walk(header_len).ok_or(DropReason::Malformed)?;
@@ -208,6 +209,12 @@ pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
         return Err(DropReason::Malformed);
     }
     Ok(header_len)
+}
+
+/// Only the kernel merges segments, and only such that have the same options: at most one of them is genuine.
+#[inline(always)]
+pub fn refuse_merged(skb: *mut __sk_buff) -> Result<(), DropReason> {
+    if skb_field!(skb, gso_size) != 0 { Err(DropReason::Merged) } else { Ok(()) }
 }
 
 /// Makes sure that the record of a drop, if it comes to one before the header is read, has no sequence number,

@@ -6,6 +6,10 @@ use tcpauth_common::{
     tcp_socket::TcpSocket,
 };
 
+/// Octets of the longest authentication option, TCP-AO with a MAC of 16 octets or TCP-MD5 with its padding: the key,
+/// and the algorithm with it, may change.
+const MOST_ROOM: u32 = 20;
+
 /// Why a connection that is up is not taken over. It goes on only as its neighbour's `unauthenticated` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdoptError {
@@ -41,7 +45,7 @@ pub fn adopt(socket: &TcpSocket, port: u16, scope: u32) -> Result<(Quartet, Sess
     let peer_isn = Isn(socket.rcv_nxt.wrapping_sub(received as u32));
     let in_flight = socket.snd_nxt.wrapping_sub(socket.snd_una);
     let mut session = Session {
-        flags: Session::LOCAL_ISN | Session::PEER_ISN,
+        flags: Session::LOCAL_ISN | Session::PEER_ISN | Session::ADOPTED,
         local_isn,
         peer_isn,
         send_seq: u64::from(local_isn.0) + acknowledged + u64::from(in_flight),
@@ -49,6 +53,7 @@ pub fn adopt(socket: &TcpSocket, port: u16, scope: u32) -> Result<(Quartet, Sess
         local_ack: socket.rcv_nxt,
         local_window: socket.rcv_wnd,
         local_wscale: u32::from(socket.rcv_wscale),
+        largest_segment: (socket.mss + u32::from(socket.header_len)).saturating_sub(MOST_ROOM),
         ..Session::default()
     };
     if accepted {
