@@ -59,6 +59,8 @@ pub fn adopt(socket: &TcpSocket, port: u16, scope: u32) -> Result<(Quartet, Sess
     if accepted {
         session.flags |= Session::SYN_RECV;
         session.syn_recv_isn = peer_isn;
+    } else {
+        session.flags |= Session::CLIENT;
     }
     let &TcpSocket { local, peer, local_port, peer_port, .. } = socket;
     Ok((Quartet { local, peer, local_port, peer_port, scope }, session))
