@@ -35,8 +35,8 @@ fn isns_follow_from_counts_at_both_ends_for_each_family_and_beyond_a_wrap() {
             received += more_received as u64;
             let port = server.local_addr().unwrap().port();
             let listed = sockets.established().unwrap();
-            let (_, active) = adopt(&find(&listed, &client), port, 0).unwrap();
-            let (_, passive) = adopt(&find(&listed, &server), port, 0).unwrap();
+            let active = adopt(&find(&listed, &client), port).unwrap();
+            let passive = adopt(&find(&listed, &server), port).unwrap();
             let what = format!("{address} ISN {isn:#x}, {sent} sent and {received} received");
             assert_eq!((active.local_isn.0, active.peer_isn.0), (isn, server_isn), "{what}");
             assert_eq!((passive.local_isn.0, passive.peer_isn.0), (server_isn, isn), "{what}");
@@ -58,7 +58,7 @@ fn more_than_32_bits_of_octets_are_counted() {
     let port = server.local_addr().unwrap().port();
     let listed = sockets.established().unwrap();
     for (end, stream) in [("active", &client), ("passive", &server)] {
-        let (_, session) = adopt(&find(&listed, stream), port, 0).unwrap();
+        let session = adopt(&find(&listed, stream), port).unwrap();
         let sent = if end == "active" { session.send_seq } else { session.recv_seq };
         assert_eq!(sent, u64::from(isn) + 1 + octets, "{end}");
     }

@@ -26,6 +26,10 @@ pub fn last_drop(last: &LastDrop) -> String {
 pub fn fields(block: &mut Block, counts: &Counts) {
     block.field("signed", volume(counts.signed_segments, counts.signed_octets));
     block.field("verified", volume(counts.verified_segments, counts.verified_octets));
+    if counts.unsigned_sent != 0 || counts.unsigned_received != 0 {
+        let unsigned = format!("{} sent, {} accepted", counts.unsigned_sent, counts.unsigned_received);
+        block.painted_field("unsigned", Paint::Warn, unsigned);
+    }
     if let Some(dropped) = dropped(counts) {
         block.painted_field("dropped", Paint::Warn, dropped);
     }

@@ -1,4 +1,4 @@
-//! `tcpauth neighbor show|add|remove`: the neighbours of the running daemon.
+//! `tcpauth neighbor show|add|sign|remove`: the neighbours of the running daemon.
 
 use super::{
     counts,
@@ -26,6 +26,14 @@ pub enum NeighborCommand {
     /// The password is asked for at the terminal, twice, unless an option names a file for it. The configuration
     /// file is not written: `tcpauth config write` keeps the neighbor across a reload or a restart.
     Add(Box<AddArgs>),
+    /// Sign what is sent to a neighbor whose sessions were up before they were protected
+    ///
+    /// Of a neighbor with `unauthenticated = "accept-until-authenticated"`. Its daemon must accept signed segments
+    /// already. What it sends may stay unsigned until the first segment that verifies: tell its side to sign, too.
+    Sign {
+        /// The address or prefix as in the configuration
+        peer: String,
+    },
     /// Remove a neighbor from the running daemon
     ///
     /// What it sends is no longer checked, and what is sent to it is no longer signed: if it still asks for a MAC,
@@ -43,6 +51,7 @@ impl NeighborCommand {
         match self {
             Self::Show { peer } => show(client, peer, output).await,
             Self::Add(add) => order(client, add.request()?, output).await,
+            Self::Sign { peer } => order(client, Request::NeighborSign { peer }, output).await,
             Self::Remove { peer } => order(client, Request::NeighborRemove { peer }, output).await,
         }
     }

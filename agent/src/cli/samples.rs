@@ -167,6 +167,8 @@ fn counters() -> Counts {
         signed_octets: 98_304,
         verified_segments: 1199,
         verified_octets: 1000,
+        unsigned_sent: 0,
+        unsigned_received: 0,
         dropped: BTreeMap::new(),
     }
 }

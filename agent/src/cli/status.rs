@@ -31,7 +31,7 @@ pub fn paint_of(state: &str) -> Paint {
     match state {
         "established" => Paint::Good,
         "failing" => Paint::Bad,
-        "connecting" | "syn-sent" | "syn-received" => Paint::Warn,
+        "unsigned" | "connecting" | "syn-sent" | "syn-received" => Paint::Warn,
         _ => Paint::Plain,
     }
 }

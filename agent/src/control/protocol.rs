@@ -31,6 +31,11 @@ pub enum Request {
         /// As in the configuration.
         peer: String,
     },
+    /// Sign what is sent to a neighbour whose sessions were up before they were protected.
+    NeighborSign {
+        /// As in the configuration.
+        peer: String,
+    },
     /// The sessions.
     Sessions,
     /// The keys of all neighbours, or of the one configured as `peer`.
@@ -145,7 +150,7 @@ pub struct InterfaceStatus {
 pub struct NeighborStatus {
     /// As in the configuration.
     pub peer: String,
-    /// In one word: `idle`, `connecting`, `established`, `failing`.
+    /// In one word: `idle`, `connecting`, `established`, `unsigned`, `failing`.
     pub state: String,
     /// In one line, for an operator: why it is not established, or nothing.
     pub reason: Option<String>,
@@ -165,7 +170,7 @@ pub struct NeighborStatus {
     pub ttl_security: Option<u8>,
     /// Ends behind this host, as in the configuration.
     pub forwarded: Vec<String>,
-    /// `drop`.
+    /// `drop` or `accept-until-authenticated`.
     pub unauthenticated: String,
     /// Sessions in the map.
     pub sessions: u64,
@@ -188,6 +193,10 @@ pub struct Counts {
     pub verified_segments: u64,
     /// Octets of TCP header and data verified.
     pub verified_octets: u64,
+    /// Segments that left without MAC, until both sides sign.
+    pub unsigned_sent: u64,
+    /// Segments that were accepted without MAC, until both sides sign.
+    pub unsigned_received: u64,
     /// Drops by name of the reason; reasons never met are absent.
     pub dropped: BTreeMap<String, u64>,
 }

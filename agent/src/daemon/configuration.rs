@@ -125,13 +125,17 @@ impl Daemon {
             }
         }
         self.config = config;
+        self.adopt();
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
         Ok(change)
     }
 
     /// What the maps have to say, with interfaces as they are now.
     pub(super) fn current_rules(&self) -> Rules {
-        self.neighbors.rules(&|name| self.interfaces.bound(name), &|name| self.interfaces.arrival(name))
+        let mut rules =
+            self.neighbors.rules(&|name| self.interfaces.bound(name), &|name| self.interfaces.arrival(name));
+        rules.keep_told(&self.rules);
+        rules
     }
 
     /// Brings maps and sessions to `new`.

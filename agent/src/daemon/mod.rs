@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: the main loop; everything happens in one task, one event after the other.
 //! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
+//! - `adopt`: sessions that were up before they were protected.
 //! - `interfaces`: what is attached, and the addresses of this host.
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
 //! - `diagnosis`, `status`: what operators are shown.
@@ -29,12 +30,14 @@ use crate::{
     instance::Instance,
     kernel::{Dataplane, DroppedRing, HeldRing, KernelError, LinkEvent, LinkWatch},
 };
+use adopt::Adoption;
 use configuration::{no_neighbor, same_peer};
 use drops::Drops;
 use interfaces::Interfaces;
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
 
+mod adopt;
 mod arguments;
 mod configuration;
 mod diagnosis;
@@ -83,6 +86,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     daemon.take_in_links(&mut sources.links)?;
     daemon.interfaces.forget_others(&mut daemon.dataplane)?;
     daemon.follow_interfaces()?;
+    daemon.adopt();
 
     let (commands, requests) = mpsc::channel(COMMAND_BACKLOG);
     let socket = server::Listener::bind(&daemon.instance.socket(), lock::control_group())?;
@@ -110,6 +114,8 @@ struct Daemon {
     started: Instant,
     reload_error: Option<String>,
     held_segments: u64,
+    /// Connections that are up and without a session, once they are asked for.
+    adoption: Adoption,
     /// State last logged, by neighbour number.
     logged_states: HashMap<u32, &'static str>,
 }
@@ -165,6 +171,7 @@ impl Daemon {
             started: Instant::now(),
             reload_error: None,
             held_segments: 0,
+            adoption: Adoption::default(),
             logged_states: HashMap::new(),
             config,
         };
@@ -269,6 +276,7 @@ impl Daemon {
             Request::NeighborAdd { peer, toml } => {
                 done(self.add_neighbor(&peer, &zeroize::Zeroizing::new(toml)))
             }
+            Request::NeighborSign { peer } => done(self.sign_neighbor(&peer)),
             Request::NeighborRemove { peer } => done(self.remove_neighbor(&peer)),
             Request::Keys { .. }
             | Request::KeyAdd { .. }

@@ -9,7 +9,7 @@ use std::{
 use tcpauth_common::layout::{OwnEnd, PeerPrefix, PeerRule, Policy, Quartet};
 
 use crate::{
-    config::{Neighbor, Peer},
+    config::{Neighbor, Peer, Unauthenticated},
     kernel::mapped,
 };
 
@@ -39,6 +39,18 @@ pub struct Owner<'a> {
     pub number: u32,
     /// The neighbour.
     pub neighbor: &'a Neighbor,
+}
+
+impl Rules {
+    /// A side that `old` says was told to sign is told so while its neighbour is the same and in that mode.
+    pub fn keep_told(&mut self, old: &Self) {
+        for (number, policy) in &mut self.policies {
+            let is_told = old.policies.get(number).is_some_and(|old| old.flags & Policy::SIGN != 0);
+            if is_told && policy.flags & Policy::ACCEPT_UNSIGNED != 0 {
+                policy.flags |= Policy::SIGN;
+            }
+        }
+    }
 }
 
 impl Neighbors {
@@ -247,6 +259,9 @@ fn policy(neighbor: &Neighbor) -> Policy {
         ..Policy::default()
     };
     policy.accept(neighbor.keys.first().recv_id);
+    if neighbor.unauthenticated == Unauthenticated::AcceptUntilAuthenticated {
+        policy.flags |= Policy::ACCEPT_UNSIGNED;
+    }
     policy
 }
 

@@ -100,7 +100,7 @@ impl Daemon {
         now: Monotonic,
     ) -> Diagnosis {
         let last_drop = self.drops.of(number).and_then(|drops| drops.last.as_ref());
-        diagnose(&Evidence {
+        let diagnosis = diagnose(&Evidence {
             sessions,
             last_drop,
             same_reason: last_drop.map_or(0, |drop| counters.dropped[drop.reason as usize]),
@@ -110,7 +110,16 @@ impl Daemon {
             interface_notice: self.interfaces.notice(&neighbor.peer),
             port: neighbor.port,
             now,
-        })
+        });
+        match self.enabling(number, neighbor, sessions, counters) {
+            Some(phase) => Diagnosis {
+                state: "unsigned",
+                reason: Some(
+                    [Some(phase), diagnosis.reason].into_iter().flatten().collect::<Vec<_>>().join("; "),
+                ),
+            },
+            None => diagnosis,
+        }
     }
 
     /// What the programs and the daemon counted for a neighbour.
@@ -177,6 +186,8 @@ fn counts(Counters { passed, dropped }: &Counters) -> Counts {
         signed_octets: passed.signed_octets,
         verified_segments: passed.verified_segments,
         verified_octets: passed.verified_octets,
+        unsigned_sent: passed.unsigned_sent,
+        unsigned_received: passed.unsigned_received,
         dropped,
     }
 }

@@ -18,6 +18,7 @@ impl Daemon {
     pub(super) fn upkeep(&mut self) {
         let begin = Instant::now();
         self.interfaces.retry(&mut self.dataplane);
+        self.adopt();
         if let Err(error) = self.remove_expired().and_then(|()| self.log_states()) {
             tracing::error!("upkeep: {error}");
         }

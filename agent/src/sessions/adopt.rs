@@ -1,10 +1,6 @@
 //! A connection that was up before it was protected: its session, from what the kernel counts of it.
 
-use tcpauth_common::{
-    Isn,
-    layout::{Quartet, Session},
-    tcp_socket::TcpSocket,
-};
+use tcpauth_common::{Isn, layout::Session, tcp_socket::TcpSocket};
 
 /// Octets of the longest authentication option, TCP-AO with a MAC of 16 octets or TCP-MD5 with its padding: the key,
 /// and the algorithm with it, may change.
@@ -25,13 +21,13 @@ pub enum AdoptError {
 }
 
 /// The session of an established connection of a neighbour with `port`, without keys: whatever else
-/// [`rekey`](super::rekey()) needs is there. `scope` is that of its [`Quartet`].
+/// [`rekey`](super::rekey()) needs is there.
 ///
 /// The end with the neighbour's port accepted the connection, the other one opened it.
 ///
 /// # Errors
 /// [`AdoptError`].
-pub fn adopt(socket: &TcpSocket, port: u16, scope: u32) -> Result<(Quartet, Session), AdoptError> {
+pub fn adopt(socket: &TcpSocket, port: u16) -> Result<Session, AdoptError> {
     let accepted = match (socket.local_port == port, socket.peer_port == port) {
         (true, true) => return Err(AdoptError::BothPorts { port }),
         (accepted, _) => accepted,
@@ -62,8 +58,7 @@ pub fn adopt(socket: &TcpSocket, port: u16, scope: u32) -> Result<(Quartet, Sess
     } else {
         session.flags |= Session::CLIENT;
     }
-    let &TcpSocket { local, peer, local_port, peer_port, .. } = socket;
-    Ok((Quartet { local, peer, local_port, peer_port, scope }, session))
+    Ok(session)
 }
 
 #[cfg(test)]
@@ -101,20 +96,20 @@ mod tests {
             accepted: bool,
         ) {
             let socket = socket(isns.0, isns.1, sent, in_flight, received, accepted);
-            let (quartet, session) = adopt(&socket, 179, 7).unwrap();
+            let session = adopt(&socket, 179).unwrap();
             prop_assert_eq!((session.local_isn.0, session.peer_isn.0), isns);
             prop_assert_eq!(session.send_seq, u64::from(isns.0) + 1 + sent + u64::from(in_flight));
             prop_assert_eq!(session.recv_seq, u64::from(isns.1) + 1 + received);
             prop_assert_eq!(session.send_seq as u32, socket.snd_nxt);
             prop_assert_eq!(session.recv_seq as u32, socket.rcv_nxt);
             prop_assert_eq!(session.flags & Session::SYN_RECV != 0, accepted);
-            prop_assert_eq!((quartet.local_port, quartet.scope), (socket.local_port, 7));
+            prop_assert_eq!(session.flags & Session::CLIENT != 0, !accepted);
         }
     }
 
     #[test]
     fn a_connection_with_the_neighbours_port_at_both_ends_is_refused() {
         let socket = TcpSocket { local_port: 179, peer_port: 179, ..TcpSocket::default() };
-        assert_eq!(adopt(&socket, 179, 0).err(), Some(AdoptError::BothPorts { port: 179 }));
+        assert_eq!(adopt(&socket, 179).err(), Some(AdoptError::BothPorts { port: 179 }));
     }
 }

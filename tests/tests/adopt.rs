@@ -1,0 +1,120 @@
+//! Enabling without a reset: sessions that are up are taken over, and no segment is lost.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tcpauth_tests::{
+    agent::Agent,
+    bgp::{self, Bird, Frr, Peering, Speaker},
+    frame::{Segment, flags},
+    independent,
+    network::{INTERFACE, Network},
+    scenario::{PASSWORD, end_at, neighbor, wait_attached},
+    transfer::{self, Options},
+    wait::eventually,
+    wire::{self, Capture},
+};
+
+const MODE: &str = "unauthenticated = \"accept-until-authenticated\"";
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_connection_with_full_segments_both_ways_over_ipv4() -> Result<()> {
+    let network = Network::switched()?;
+    let (a, b) = (network.r1.v4.into(), network.r2.v4.into());
+    full_segments(&network, a, b)
+}
+
+#[test]
+fn a_connection_with_full_segments_both_ways_over_ipv6() -> Result<()> {
+    let network = Network::switched()?;
+    let (a, b) = (network.r1.v6.into(), network.r2.v6.into());
+    full_segments(&network, a, b)
+}
+
+fn full_segments(network: &Network, a: IpAddr, b: IpAddr) -> Result<()> {
+    let client = end_at(&network.r1.namespace, SocketAddr::new(a, 0));
+    let server = end_at(&network.r2.namespace, SocketAddr::new(b, 179));
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::ping(&near, &far)?;
+    let sides = Sides::start(network, a, b, || transfer::ping(&near, &far))?;
+    transfer::ping(&near, &far)?;
+    thread::scope(|scope| {
+        let bulk = scope.spawn(|| transfer::exchange(near, far, 300 << 20));
+        thread::sleep(Duration::from_millis(300));
+        sides.agent1.tcpauth(&["neighbor", "sign", &sides.peer1])?;
+        thread::sleep(Duration::from_millis(300));
+        ensure!(!bulk.is_finished(), "too little data for the test");
+        sides.wait_signed()?;
+        ensure!(!bulk.is_finished(), "too little data for the test");
+        let sniffer = network.sniff()?;
+        thread::sleep(Duration::from_millis(300));
+        let segments = sniffer.segments();
+        ensure!(segments.len() > 100, "{} segments", segments.len());
+        let unsigned = segments.iter().filter(|segment| !segment.is_signed()).count();
+        ensure!(unsigned == 0, "{unsigned} of {} segments are not signed", segments.len());
+        let elapsed = bulk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        println!("300 MiB each way: {elapsed:?}, largest frame {}", sniffer.largest_frame());
+        ensure!(sniffer.largest_frame() <= 1514, "a frame of {} octets", sniffer.largest_frame());
+        Ok(())
+    })?;
+    for (agent, peer) in sides.both() {
+        let dropped = agent.dropped_in_all(peer)?;
+        ensure!(dropped == 0, "{dropped} segments dropped: {}", agent.neighbor(peer)?);
+    }
+    Ok(())
+}
+
+/// Both sides' daemons, in the mode, with one session taken over on each.
+struct Sides {
+    agent1: Agent,
+    agent2: Agent,
+    /// The neighbour of `agent1`.
+    peer1: String,
+    /// The neighbour of `agent2`.
+    peer2: String,
+}
+
+impl Sides {
+    /// Starts one after the other, and does `meanwhile` between.
+    fn start(network: &Network, a: IpAddr, b: IpAddr, meanwhile: impl Fn() -> Result<()>) -> Result<Self> {
+        let (peer1, peer2) = (b.to_string(), a.to_string());
+        let start = |namespace, peer: &str| -> Result<Agent> {
+            let agent = Agent::start(namespace, &neighbor(peer, PASSWORD, MODE))?;
+            wait_attached(&agent, INTERFACE)?;
+            eventually(SOON, "the session to be taken over", || {
+                Ok((agent.sessions()?.len() == 1).then_some(()))
+            })?;
+            let neighbor = agent.neighbor(peer)?;
+            ensure!(neighbor["state"] == "unsigned", "{neighbor}");
+            let reason = neighbor["reason"].as_str().unwrap_or_default();
+            ensure!(reason.contains("0 of 1 sessions signed"), "{reason}");
+            Ok(agent)
+        };
+        let agent1 = start(&network.r1.namespace, &peer1)?;
+        meanwhile()?;
+        let agent2 = start(&network.r2.namespace, &peer2)?;
+        meanwhile()?;
+        Ok(Self { agent1, agent2, peer1, peer2 })
+    }
+
+    fn both(&self) -> [(&Agent, &str); 2] {
+        [(&self.agent1, &self.peer1), (&self.agent2, &self.peer2)]
+    }
+
+    /// Waits until both say that all is signed.
+    fn wait_signed(&self) -> Result<()> {
+        for (agent, peer) in self.both() {
+            eventually(SOON, "the session to be signed", || {
+                let neighbor = agent.neighbor(peer)?;
+                ensure!(neighbor["state"] == "established", "{neighbor}");
+                Ok(Some(()))
+            })?;
+        }
+        Ok(())
+    }
+}
