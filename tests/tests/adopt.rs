@@ -36,6 +36,73 @@ fn a_connection_with_full_segments_both_ways_over_ipv6() -> Result<()> {
     full_segments(&network, a, b)
 }
 
+#[test]
+fn bird_and_bird() -> Result<()> {
+    let network = Network::switched()?;
+    let (first, second) = Peering::pair(&network.r1, &network.r2);
+    let a = Bird::start(&network.r1.namespace, &first)?;
+    let b = Bird::start(&network.r2.namespace, &second)?;
+    stays_up(&network, &first, &a, &b)
+}
+
+#[test]
+fn bird_and_bird_over_ipv6() -> Result<()> {
+    let network = Network::switched()?;
+    let (first, second) = Peering::between(network.r1.v6.into(), network.r2.v6.into());
+    let a = Bird::start(&network.r1.namespace, &first)?;
+    let b = Bird::start(&network.r2.namespace, &second)?;
+    stays_up(&network, &first, &a, &b)
+}
+
+#[test]
+fn frr_and_bird() -> Result<()> {
+    let network = Network::switched()?;
+    let (first, second) = Peering::pair(&network.r1, &network.r2);
+    let a = Frr::start(&network.r1.namespace, &first)?;
+    let b = Bird::start(&network.r2.namespace, &second)?;
+    stays_up(&network, &first, &a, &b)
+}
+
+/// A BGP session that is up is protected on both sides; every segment from then on verifies, and one that is
+/// forged without MAC is refused.
+fn stays_up(network: &Network, peering: &Peering, a: &dyn Speaker, b: &dyn Speaker) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (namespace, interface) = network.tap();
+    let capture = Capture::start(namespace, interface, 179, &folder.path().join("wire.pcap"))?;
+    bgp::wait_for_routes(a, b, 10, 10)?;
+    let before = (a.incarnation()?, b.incarnation()?);
+    let sides = Sides::start(network, peering.local, peering.peer, || Ok(()))?;
+    // Unsigned for some keepalives yet; then one side signs, and some later the other.
+    thread::sleep(Duration::from_secs(3));
+    sides.agent2.tcpauth(&["neighbor", "sign", &sides.peer2])?;
+    sides.wait_signed()?;
+    sides.agent1.tcpauth(&["neighbor", "sign", &sides.peer1])?;
+    let sniffer = network.sniff()?;
+    let last = sniffer.next(SOON, "a segment of the peer", |segment| {
+        segment.source.ip() == peering.peer && segment.flags & (flags::SYN | flags::RST) == 0
+    })?;
+    for flags in [flags::RST, flags::RST | flags::ACK, flags::ACK] {
+        let forged = wire::forge(&last, flags, if flags == flags::ACK { b"junk" } else { b"" });
+        wire::inject(network.attacker(), &network.r1, &forged)?;
+    }
+    eventually(SOON, "the forged segments to be refused", || {
+        Ok((sides.agent1.dropped(&sides.peer1, "no-option")? == 3).then_some(()))
+    })?;
+    thread::sleep(Duration::from_secs(4));
+    ensure!((a.incarnation()?, b.incarnation()?) == before, "the session has restarted");
+    ensure!(sides.agent2.dropped_in_all(&sides.peer2)? == 0, "{}", sides.agent2.neighbor(&sides.peer2)?);
+    let unsigned =
+        |segment: &&Segment| segment.tcp_ao().is_none() && segment.source.ip() != network.attacker().v4;
+    let unsigned = sniffer.segments().iter().filter(unsigned).count();
+    ensure!(unsigned == 3, "{unsigned} segments without option, 3 are forged");
+    // The verifier finds fault with those from before, and with the forged ones.
+    let said = independent::verify(&capture.finish()?, PASSWORD, &["--mtu", "1500"]);
+    let said = format!("{:#}", said.err().context("unsigned segments were captured")?);
+    ensure!(said.contains(", failed 0, without option ") && said.contains(", bad checksum 0"), "{said}");
+    ensure!(!said.contains(" verified 0,"), "{said}");
+    Ok(())
+}
+
 fn full_segments(network: &Network, a: IpAddr, b: IpAddr) -> Result<()> {
     let client = end_at(&network.r1.namespace, SocketAddr::new(a, 0));
     let server = end_at(&network.r2.namespace, SocketAddr::new(b, 179));
@@ -55,7 +122,7 @@ fn full_segments(network: &Network, a: IpAddr, b: IpAddr) -> Result<()> {
         thread::sleep(Duration::from_millis(300));
         let segments = sniffer.segments();
         ensure!(segments.len() > 100, "{} segments", segments.len());
-        let unsigned = segments.iter().filter(|segment| !segment.is_signed()).count();
+        let unsigned = segments.iter().filter(|segment| segment.tcp_ao().is_none()).count();
         ensure!(unsigned == 0, "{unsigned} of {} segments are not signed", segments.len());
         let elapsed = bulk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         println!("300 MiB each way: {elapsed:?}, largest frame {}", sniffer.largest_frame());
