@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Neighbor, Unauthenticated},
     kernel::{KernelError, TcpSockets},
-    sessions::{AdoptError, Monotonic, Progress, adopt, progress, rekey},
+    sessions::{AdoptError, Now, Progress, adopt, plan, progress},
 };
 
 /// What is known of connections that are to be taken over.
@@ -199,8 +199,12 @@ impl Daemon {
             }
             _ => {}
         }
-        let now = Monotonic::now().0;
-        (session.neighbor, session.created, session.last_segment) = (number, now, now);
-        Ok(Ok(Some(Adopted { quartet, session: rekey(&session, &quartet, neighbor.keys.first()) })))
+        let now = Now::read();
+        let monotonic = now.monotonic.0;
+        (session.neighbor, session.created, session.last_segment) = (number, monotonic, monotonic);
+        if let Some(change) = plan(&session, &quartet, neighbor, now.wall, None) {
+            change.apply(&mut session, monotonic);
+        }
+        Ok(Ok(Some(Adopted { quartet, session })))
     }
 }

@@ -20,8 +20,8 @@ pub enum AdoptError {
     },
 }
 
-/// The session of an established connection of a neighbour with `port`, without keys: whatever else
-/// [`rekey`](super::rekey()) needs is there.
+/// The session of an established connection of a neighbour with `port`, without keys: what
+/// [`plan`](super::plan()) needs is there.
 ///
 /// The end with the neighbour's port accepted the connection, the other one opened it.
 ///
