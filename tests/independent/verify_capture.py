@@ -395,12 +395,22 @@ class AoVerifier:
                     return True, computed, ""
         return False, computed, problem
 
+    def believe(self, segment):
+        """Takes the ISN from a SYN without the option: its connection may be signed later."""
+        if segment.flags & SYN:
+            for *_, proved_right in self.candidates(segment):
+                proved_right()
+                break
+
 
 class Md5Verifier:
     """RFC 2385, 2.0: pseudo-header, TCP header without options and with a checksum of zero, data, password."""
 
     def __init__(self, keys):
         self.passwords = [password for _, password in keys]
+
+    def believe(self, segment):
+        """No key depends on an ISN."""
 
     def option(self, segment):
         return segment.md5()
@@ -515,6 +525,7 @@ def main():
             verdict = f"failed: packet of {segment.packet_len} octets exceeds the MTU"
         elif verifier.option(segment) is None:
             verdict = "without option"
+            verifier.believe(segment)
         else:
             right, computed, problem = verifier.verify(segment)
             verdict = "verified" if right else f"failed: {problem}"

@@ -11,7 +11,7 @@ use tcpauth_tests::{
     agent::Agent,
     bgp::{self, Bird, Frr, Peering, Speaker},
     frame::{Segment, flags},
-    independent,
+    independent, link,
     network::{INTERFACE, Network},
     scenario::{PASSWORD, end_at, neighbor, wait_attached},
     transfer::{self, Options},
@@ -67,6 +67,10 @@ fn frr_and_bird() -> Result<()> {
 /// forged without MAC is refused.
 fn stays_up(network: &Network, peering: &Peering, a: &dyn Speaker, b: &dyn Speaker) -> Result<()> {
     let folder = tempfile::tempdir()?;
+    // So that checksums on the wire are filled in before anything of tcpauth's is there, too.
+    for router in [&network.r1, &network.r2] {
+        link::disable_offloads(&router.namespace, INTERFACE)?;
+    }
     let (namespace, interface) = network.tap();
     let capture = Capture::start(namespace, interface, 179, &folder.path().join("wire.pcap"))?;
     bgp::wait_for_routes(a, b, 10, 10)?;
