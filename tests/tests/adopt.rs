@@ -37,7 +37,7 @@ fn a_connection_with_full_segments_both_ways_over_ipv6() -> Result<()> {
 }
 
 #[test]
-fn a_connection_whose_segments_are_cut_by_tcp_itself() -> Result<()> {
+fn a_connection_by_interfaces_without_offloads() -> Result<()> {
     let network = Network::switched()?;
     for router in [&network.r1, &network.r2] {
         link::disable_offloads(&router.namespace, INTERFACE)?;
