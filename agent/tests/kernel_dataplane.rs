@@ -385,6 +385,7 @@ fn the_keys_of_a_session_are_changed_in_its_place() {
         rnext: 0,
         current: 0,
         flags: 0,
+        neighbor: 9,
         usable: [KeySlot::SEND, 0, 0],
         reserved: 0,
         slots: [KeySlot { algorithm: 1, ..KeySlot::default() }; 3],
@@ -397,6 +398,7 @@ fn the_keys_of_a_session_are_changed_in_its_place() {
     let after = dataplane.session(&quartet()).unwrap().unwrap();
     assert_eq!((after.slots[0].algorithm, after.slots[0].flags), (1, KeySlot::SEND));
     assert_eq!((after.rollover.current, after.rollover.order, after.send_seq), (0, NO_ORDER & !3, 7));
+    assert_eq!(after.neighbor, 9, "the neighbour that has it from now on");
     change.local_isn = Isn(3);
     assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::OtherConnection);
 }

@@ -5,14 +5,33 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::{
     KeyId,
-    layout::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Session},
-    rollover::{NO_CUTOFF, NO_ORDER, NO_SLOT, Rollover},
+    layout::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Quartet, Session},
+    rollover::{NO_CUTOFF, NO_ORDER, NO_SLOT, Rollover, age_in},
 };
 
 /// Flags of a slot that the lifetimes of its key decide.
 const USABLE: u8 = KeySlot::SEND | KeySlot::ACCEPT;
 
 impl KeyChange {
+    /// Of `session`, what changes nothing: to begin with.
+    pub fn nothing(quartet: &Quartet, session: &Session) -> Self {
+        let Rollover { order, rnext, current, .. } = session.rollover;
+        Self {
+            quartet: *quartet,
+            local_isn: session.local_isn,
+            peer_isn: session.peer_isn,
+            written: 0,
+            order,
+            rnext,
+            current,
+            flags: 0,
+            neighbor: session.neighbor,
+            usable: session.slots.map(|slot| slot.flags & USABLE),
+            reserved: 0,
+            slots: [EMPTY; MAX_KEYS],
+        }
+    }
+
     /// Whether it is for this connection.
     #[inline(always)]
     pub const fn is_of(&self, session: &Session) -> bool {
@@ -81,9 +100,10 @@ impl KeyChange {
         session.slots[index].flags |= self.usable[index] & USABLE;
     }
 
-    /// Third step: the session has its new order, and seals with what it may.
+    /// Third step: the session has its new owner and its new order, and seals with what it may.
     #[inline(always)]
     pub fn switch(&self, session: &mut Session, now: u64) {
+        session.neighbor = self.neighbor;
         let rollover = &mut session.rollover;
         let stay = self.staying();
         compiler_fence(Ordering::SeqCst);
@@ -92,7 +112,17 @@ impl KeyChange {
             self.move_current(rollover, now);
         }
         rollover.rnext = if has(self.filled(), self.rnext) { self.rnext } else { NO_SLOT };
+        let before = rollover.order;
         rollover.order = self.order;
+        compiler_fence(Ordering::SeqCst);
+        // What cut a key off stands behind it now, and says nothing of it any more.
+        let mut slot = 0;
+        while slot < MAX_KEYS as u32 {
+            if has(stay, slot) && overtakes(slot, before, self.order) {
+                rollover.set_cutoff(slot, NO_CUTOFF);
+            }
+            slot += 1;
+        }
         if !has(stay, rollover.received) {
             rollover.received = NO_SLOT;
         }
@@ -160,6 +190,21 @@ const EMPTY: KeySlot = KeySlot {
     send: KeyMaterial { words: [0; 16] },
     recv: KeyMaterial { words: [0; 16] },
 };
+
+/// Whether `slot` stands before one in `after` that it stood behind in `before`, both of them orders.
+#[inline(always)]
+const fn overtakes(slot: u32, before: u32, after: u32) -> bool {
+    let (old, new) = (age_in(before, slot), age_in(after, slot));
+    let mut other = 0;
+    while other < MAX_KEYS as u32 {
+        if age_in(before, other) < old && new < age_in(after, other) && age_in(after, other) < MAX_KEYS as u32
+        {
+            return true;
+        }
+        other += 1;
+    }
+    false
+}
 
 /// Whether `slots`, a bit each, has `slot`, which is one or [`NO_SLOT`].
 #[inline(always)]

@@ -384,6 +384,8 @@ pub struct KeyChange {
     pub current: u32,
     /// [`KeyChange::MOVE_CURRENT`].
     pub flags: u32,
+    /// [`Session::neighbor`] afterwards.
+    pub neighbor: u32,
     /// [`KeySlot::SEND`] and [`KeySlot::ACCEPT`] of each slot afterwards, written or not.
     pub usable: [u8; MAX_KEYS],
     /// Zero.

@@ -68,17 +68,7 @@ impl Rollover {
     /// How many filled slots are newer than `slot`; [`MAX_KEYS`] if it is not filled.
     #[inline(always)]
     pub const fn age(&self, slot: u32) -> u32 {
-        if slot == NO_SLOT {
-            MAX_KEYS as u32
-        } else if self.newest(0) == slot {
-            0
-        } else if self.newest(1) == slot {
-            1
-        } else if self.newest(2) == slot {
-            2
-        } else {
-            MAX_KEYS as u32
-        }
+        age_in(self.order, slot)
     }
 
     /// Sets until where the key in `slot`, if it is one, verifies.
@@ -203,6 +193,22 @@ impl Rollover {
             // The peer asks for what we have not: no action (RFC 5925, 7.5.2.e).
             self.current
         }
+    }
+}
+
+/// How many slots stand before `slot` in `order`; [`MAX_KEYS`] if it is not in it.
+#[inline(always)]
+pub(crate) const fn age_in(order: u32, slot: u32) -> u32 {
+    if slot == NO_SLOT {
+        MAX_KEYS as u32
+    } else if order & 3 == slot {
+        0
+    } else if order >> 2 & 3 == slot {
+        1
+    } else if order >> 4 & 3 == slot {
+        2
+    } else {
+        MAX_KEYS as u32
     }
 }
 

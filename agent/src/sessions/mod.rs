@@ -5,7 +5,7 @@
 //! - [`adopt()`]: the session of a connection that was up before it was protected.
 //! - [`plan()`]: how the keys of a session that is up change, with its neighbour's chain or with time; [`half_open()`]:
 //!   those of one that is not.
-//! - [`identify()`]: which key of the chain is where in a session.
+//! - [`identify()`], [`key_in_slot()`]: which key of the chain is where in a session.
 //! - [`expiry()`]: when a session's entry in the map has served.
 //!
 //! With TCP-MD5 the keys do not depend on ISNs, and a session has them all from its first SYN on.
@@ -20,7 +20,7 @@ pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
 pub use held::{HOLD_LIMIT, on_held};
-pub use plan::{has_traffic_keys, identify, plan};
+pub use plan::{has_traffic_keys, identify, key_in_slot, plan};
 pub use segment::{Segment, Signature, address};
 
 mod adopt;

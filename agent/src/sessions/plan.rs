@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use tcpauth_common::{
+    KeyId,
     layout::{KeyChange, KeySlot, MAX_KEYS, Quartet, Session},
     rollover::{NO_ORDER, NO_SLOT},
 };
@@ -15,6 +16,20 @@ use crate::{
 /// the chain (any more).
 pub fn identify(session: &Session, quartet: &Quartet, chain: &KeyChain) -> [Option<u32>; MAX_KEYS] {
     matched(session, quartet, &chain.newest_first()).map(|key| key.map(|key| key.number))
+}
+
+/// Which key of a chain is in one of a session's slots, by number: as [`identify`] tells of a session whose keys
+/// follow the chain, at the cost of a derivation only where ids and algorithm do not tell.
+pub fn key_in_slot(session: &Session, quartet: &Quartet, slot: u32, chain: &KeyChain) -> Option<u32> {
+    let slot = session.slots.get(slot as usize).filter(|slot| slot.algorithm != 0)?;
+    let mut alike = chain.keys.iter().filter(|key| outward(slot) == outward(&key.mkt.empty_slot()));
+    let (first, second) = (alike.next()?, alike.next());
+    let found = match second {
+        None => Some(first),
+        Some(second) => ([first, second].into_iter().chain(alike))
+            .find(|key| is_key_of(slot, session, quartet, key)),
+    };
+    found.map(|key| key.number)
 }
 
 /// What has to change for the session to have the keys that `neighbor` has `now`; `None` if it has them, or has no
@@ -59,17 +74,11 @@ pub(super) fn plan_keeping(
     }
     let keys = neighbor.keys.usable(now, in_use);
     let mut change = KeyChange {
-        quartet: *quartet,
-        local_isn: session.local_isn,
-        peer_isn: session.peer_isn,
-        written: 0,
         order: NO_ORDER,
         rnext: NO_SLOT,
         current: NO_SLOT,
-        flags: 0,
         usable: [0; MAX_KEYS],
-        reserved: 0,
-        slots: [KeySlot::default(); MAX_KEYS],
+        ..KeyChange::nothing(quartet, session)
     };
     let slots = place(session, quartet, &keys, &mut change);
     let slot_of = |key: &ChainKey| {
@@ -128,14 +137,17 @@ fn matched<'a>(
 }
 
 fn is_key_of(slot: &KeySlot, session: &Session, quartet: &Quartet, key: &ChainKey) -> bool {
-    let what =
-        |slot: &KeySlot| (slot.algorithm, slot.send_id, slot.recv_id, slot.flags & KeySlot::EXCLUDE_OPTIONS);
     // First what costs no derivation.
-    if what(slot) != what(&key.mkt.empty_slot()) {
+    if outward(slot) != outward(&key.mkt.empty_slot()) {
         return false;
     }
     let derived = derived_slot(session, quartet, key);
     slot.send.words == derived.send.words && slot.recv.words == derived.recv.words
+}
+
+/// What is seen of a slot's key from outside.
+fn outward(slot: &KeySlot) -> (u8, KeyId, KeyId, u8) {
+    (slot.algorithm, slot.send_id, slot.recv_id, slot.flags & KeySlot::EXCLUDE_OPTIONS)
 }
 
 /// Which of `keys` is in which slot afterwards: those that are there stay, the others are written where it disturbs

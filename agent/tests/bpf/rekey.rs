@@ -53,19 +53,7 @@ fn slot_of(connection: &Connection, mkt: &Mkt) -> KeySlot {
 
 /// Of a session of so many keys, what changes nothing.
 fn no_change(connection: &Connection, session: &Session) -> KeyChange {
-    KeyChange {
-        quartet: connection.quartet(),
-        local_isn: Isn(LOCAL_ISN),
-        peer_isn: Isn(PEER_ISN),
-        written: 0,
-        order: session.rollover.order,
-        rnext: session.rollover.rnext,
-        current: session.rollover.current,
-        flags: 0,
-        usable: [USABLE; 3],
-        reserved: 0,
-        slots: [KeySlot::default(); 3],
-    }
+    KeyChange { usable: [USABLE; 3], ..KeyChange::nothing(&connection.quartet(), session) }
 }
 
 fn rekey(lab: &mut Lab, change: &KeyChange) -> u32 {
@@ -181,6 +169,35 @@ fn a_cut_off_key_is_back_when_the_newer_one_goes() {
     lab.put(&connection, &before);
     (change.order, change.written) = (order(&[0, 2, 1]), 0b001);
     assert_eq!(rekeyed(&mut lab, &connection, &change).rollover.cutoff, [NO_CUTOFF, 6, NO_CUTOFF]);
+}
+
+#[test]
+fn a_key_that_overtakes_the_one_that_cut_it_off_is_back() {
+    let connection = Connection::plain();
+    let mut before = session_with(&connection, 3);
+    before.rollover.cutoff = [5, 6, NO_CUTOFF];
+    let mut lab = Lab::with(&connection, None);
+    let mut cutoff_after = |newest_first: &[u32]| {
+        lab.put(&connection, &before);
+        let change =
+            KeyChange { order: order(newest_first), ..no_change(&connection, &before) };
+        rekeyed(&mut lab, &connection, &change).rollover.cutoff
+    };
+    assert_eq!(cutoff_after(&[2, 1, 0]), [5, 6, NO_CUTOFF], "nothing changes");
+    assert_eq!(cutoff_after(&[1, 2, 0]), [5, NO_CUTOFF, NO_CUTOFF]);
+    assert_eq!(cutoff_after(&[2, 0, 1]), [NO_CUTOFF, 6, NO_CUTOFF]);
+    assert_eq!(cutoff_after(&[0, 2, 1]), [NO_CUTOFF, 6, NO_CUTOFF]);
+    assert_eq!(cutoff_after(&[0, 1, 2]), [NO_CUTOFF; 3]);
+}
+
+#[test]
+fn a_session_that_is_another_neighbours_goes_on() {
+    let connection = Connection::plain();
+    let before = session_with(&connection, 2);
+    let mut lab = Lab::with(&connection, Some(&before));
+    let change = KeyChange { neighbor: before.neighbor + 1, ..no_change(&connection, &before) };
+    let wanted = Session { neighbor: before.neighbor + 1, ..before };
+    assert_same(&rekeyed(&mut lab, &connection, &change), &wanted);
 }
 
 #[test]

@@ -153,6 +153,7 @@ impl End {
             rnext: NO_SLOT,
             current: NO_SLOT,
             flags,
+            neighbor: self.session.neighbor,
             usable: [0; MAX_KEYS],
             reserved: 0,
             slots: [KeySlot::default(); MAX_KEYS],
