@@ -20,7 +20,7 @@ use crate::control::{
 pub struct AddArgs {
     /// The neighbor as in the configuration
     pub neighbor: String,
-    /// Number of the key [default: the one after the highest]
+    /// Number of the key [default: the next after the highest that is no KeyID of the neighbor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub number: Option<u32>,
     /// Where the secret comes from.

@@ -1,6 +1,7 @@
 //! Key chains: the keys of a document with what they inherit, one copy for all neighbours that inherit the same.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tcpauth_common::{Algorithm, Kdf, KeyId};
@@ -109,6 +110,7 @@ pub(super) fn resolve_keys(
     owner: &Subject,
     report: &mut Report<'_>,
 ) -> Option<Vec<ChainKey>> {
+    let before = report.len();
     let keys: Vec<Option<ChainKey>> = entries
         .iter()
         .map(|entry| {
@@ -126,14 +128,31 @@ pub(super) fn resolve_keys(
             resolve_key(entry.number, fields, ids?, inherited, &place, report)
         })
         .collect();
-    keys.into_iter().collect()
+    let keys: Vec<ChainKey> = keys.into_iter().collect::<Option<_>>()?;
+    for (index, (key, entry)) in keys.iter().zip(entries).enumerate() {
+        refuse_twin(key, &keys[..index], &owner.key(key.number), &entry.span, report);
+    }
+    (report.len() == before).then_some(keys)
+}
+
+/// Reports `key` if nothing tells it from one of the `others`.
+pub(super) fn refuse_twin(
+    key: &ChainKey,
+    others: &[ChainKey],
+    subject: &Subject,
+    span: &Range<usize>,
+    report: &mut Report<'_>,
+) {
+    if let Some(twin) = others.iter().find(|other| other.mkt == key.mkt) {
+        report.add(span, subject, Problem::SameKey(twin.number));
+    }
 }
 
 /// Where to report what is wrong with a key.
 pub(super) struct Place<'p> {
     pub(super) subject: &'p Subject,
     /// The key's, or the neighbour's whose own secret it is.
-    pub(super) span: &'p std::ops::Range<usize>,
+    pub(super) span: &'p Range<usize>,
     /// Those of the fields.
     pub(super) spans: &'p Spans,
 }

@@ -98,6 +98,11 @@ pub enum Problem {
         "the secret of the neighbour itself is its key 0 already; give this key another number, or keep one"
     )]
     KeyZeroTwice,
+    #[error(
+        "is key {0} once more: ids, algorithm and secret are the same, and nothing tells the two apart; remove one, or \
+         give it another secret"
+    )]
+    SameKey(u32),
     #[error("a number above 255 cannot be a KeyID too; add key-id, or send-id and recv-id")]
     KeyWithoutId,
     #[error(

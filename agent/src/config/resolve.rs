@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tcpauth_common::KeyId;
 
-use super::chain::{Chains, Inherited, Place, chain, resolve_key, resolve_keys};
+use super::chain::{Chains, Inherited, Place, chain, refuse_twin, resolve_key, resolve_keys};
 use super::clash::clashes;
 use super::document::{ChainEntry, Document, Entry};
 use super::error::{Report, Subject, nearest};
@@ -212,7 +213,11 @@ impl Resolver<'_, '_, '_> {
         let place = Place { subject, span: &entry.span, spans: &table.spans };
         let zero = resolve_key(0, &zero, ids, inherited, &place, self.report);
         if let Some(keys) = &mut keys {
-            keys.push(zero?);
+            let zero = zero?;
+            for (key, entry) in keys.iter().zip(&table.keys) {
+                refuse_twin(key, from_ref(&zero), &subject.key(key.number), &entry.span, self.report);
+            }
+            keys.push(zero);
         }
         chain(None, keys?)
     }

@@ -47,7 +47,7 @@ pub enum Request {
     KeyAdd {
         /// The neighbour, as in the configuration.
         peer: String,
-        /// Number of the key; the one after the highest if not given.
+        /// Number of the key; if not given, the next after the highest that is no KeyID of the chain.
         number: Option<u32>,
         /// The key's fields as a TOML document, the secret among them.
         toml: String,
@@ -150,7 +150,7 @@ pub struct InterfaceStatus {
 pub struct NeighborStatus {
     /// As in the configuration.
     pub peer: String,
-    /// In one word: `idle`, `connecting`, `established`, `unsigned`, `failing`.
+    /// In one word: `idle`, `connecting`, `established`, `unsigned`, `failing`, `closed`.
     pub state: String,
     /// In one line, for an operator: why it is not established, or nothing.
     pub reason: Option<String>,

@@ -12,6 +12,7 @@ use super::{
     Daemon,
     configuration::{no_neighbor, same_peer},
     neighbors::covers,
+    rules::Replan,
 };
 use crate::{
     config::{Neighbor, Unauthenticated},
@@ -77,7 +78,7 @@ impl Daemon {
         if let Some(policy) = rules.policies.get_mut(&number) {
             policy.flags |= Policy::SIGN;
         }
-        self.write_rules(rules).map_err(|error| error.to_string())?;
+        self.write_rules(rules, &Replan::default()).map_err(|error| error.to_string())?;
         tracing::info!(neighbor = name, "segments to the neighbour are signed from now on");
         Ok(format!(
             "segments to {name} are signed from now on; its unsigned ones are accepted until the first that verifies: \

@@ -1,28 +1,30 @@
-//! Changes of the running configuration: by the file, by a neighbour added or removed.
+//! Changes of the running configuration: by the file, by a command; and back to the file.
 
 use std::{
     collections::{BTreeSet, HashMap},
     path::Path,
+    sync::Arc,
 };
 
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{
     Daemon,
     neighbors::{Neighbors, Rules},
-    rules::{self, Reconciled},
+    rules::{self, Reconciled, Replan},
 };
 use crate::{
-    config::{Config, Edit, Neighbor},
+    config::{Config, Edit, Neighbor, Peer},
     kernel::KernelError,
 };
 
 /// What a change did, for the operator.
-struct Change {
+pub(super) struct Change {
     added: usize,
     changed: usize,
     removed: usize,
-    sessions: Reconciled,
+    pub(super) sessions: Reconciled,
 }
 
 impl Daemon {
@@ -33,7 +35,7 @@ impl Daemon {
     pub(super) fn reload(&mut self) -> Result<String, String> {
         let result = Config::load(&self.config_file)
             .map_err(|errors| errors.to_string())
-            .and_then(|config| self.apply(config).map(|change| change.to_string()));
+            .and_then(|config| self.apply(config, HashMap::new()).map(|change| change.to_string()));
         match &result {
             Ok(done) => {
                 tracing::info!(file = %self.config_file.display(), "configuration loaded: {done}");
@@ -85,10 +87,38 @@ impl Daemon {
 
     /// Changes the running configuration, all or nothing.
     fn edit(&mut self, edits: &[Edit]) -> Result<Change, String> {
+        let config = self.edited(edits)?;
+        self.apply(config, HashMap::new())
+    }
+
+    /// The running configuration as it would be after `edits`.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator.
+    pub(super) fn edited(&self, edits: &[Edit]) -> Result<Config, String> {
         let folder = self.config_file.parent().unwrap_or(Path::new("/"));
         let mut config = self.config.clone();
         config.apply(edits, folder).map_err(|error| error.to_string())?;
-        self.apply(config)
+        Ok(config)
+    }
+
+    /// How the running configuration differs from the file, a difference a line.
+    ///
+    /// # Errors
+    /// What is wrong with the file, for the operator.
+    pub(super) fn differences(&self) -> Result<Vec<String>, String> {
+        let differences = self.config.differences(&self.config_file).map_err(|errors| errors.to_string())?;
+        Ok(differences.iter().map(ToString::to_string).collect())
+    }
+
+    /// Writes the running configuration to its file.
+    ///
+    /// # Errors
+    /// Why not, for the operator; then the file is as it was.
+    pub(super) fn write_config(&mut self) -> Result<String, String> {
+        self.config.write(&self.config_file).map_err(|error| error.to_string())?;
+        tracing::info!(file = %self.config_file.display(), "running configuration written");
+        Ok(format!("the running configuration is written to {}", self.config_file.display()))
     }
 
     /// Resolves interface names again, after interfaces came or went.
@@ -98,25 +128,28 @@ impl Daemon {
     pub(super) fn follow_interfaces(&mut self) -> Result<(), KernelError> {
         let rules = self.current_rules();
         if rules != self.rules {
-            self.write_rules(rules)?;
+            self.write_rules(rules, &Replan::default())?;
         }
         Ok(())
     }
 
-    /// Makes `config` the running one. If the maps refuse it, they get the old one back.
-    fn apply(&mut self, config: Config) -> Result<Change, String> {
+    /// Makes `config` the running one. If the maps refuse it, they get the old one back. `forced` as in [`Replan`], by
+    /// the name of the neighbour.
+    pub(super) fn apply(&mut self, config: Config, forced: HashMap<Peer, u32>) -> Result<Change, String> {
+        let now = Timestamp::now();
         let mut change = Change::between(&self.config, &config);
         let neighbors =
             Neighbors::number(config.neighbors.iter().cloned(), &self.neighbors, &HashMap::new(), &|_| None);
         let before = std::mem::replace(&mut self.neighbors, neighbors);
+        let replan = self.replan_after(&before, &forced);
         let rules = self.current_rules();
-        match self.write_rules(rules) {
+        match self.write_rules(rules, &replan) {
             Ok(sessions) => change.sessions = sessions,
             Err(error) => {
                 self.neighbors = before;
                 let undo = rules::read(&self.dataplane).and_then(|found| {
                     self.rules = found;
-                    self.write_rules(self.current_rules())
+                    self.write_rules(self.current_rules(), &Replan::of(self.neighbors.numbers()))
                 });
                 if let Err(error) = undo {
                     tracing::error!("the old configuration could not be restored: {error}");
@@ -127,22 +160,43 @@ impl Daemon {
         self.config = config;
         self.adopt();
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
+        self.schedule.follow(&self.neighbors);
+        self.tell_keys(now);
         Ok(change)
+    }
+
+    /// Whose keys are others than before.
+    fn replan_after(&self, before: &Neighbors, forced: &HashMap<Peer, u32>) -> Replan {
+        let keys = |neighbor: &Neighbor| (Arc::clone(&neighbor.keys), neighbor.wire);
+        let is_changed =
+            |number, neighbor: &Neighbor| before.numbered(number).map(keys) != Some(keys(neighbor));
+        let mut replan = Replan::default();
+        for (number, neighbor) in self.neighbors.iter() {
+            if is_changed(number, neighbor) {
+                replan.neighbors.insert(number);
+            }
+            if let Some(key) = forced.get(&neighbor.peer) {
+                replan.forced.insert(number, *key);
+            }
+        }
+        replan
     }
 
     /// What the maps have to say, with interfaces as they are now.
     pub(super) fn current_rules(&self) -> Rules {
         let mut rules =
-            self.neighbors.rules(&|name| self.interfaces.bound(name), &|name| self.interfaces.arrival(name));
+            self.neighbors.rules(Timestamp::now(), &|name| self.interfaces.bound(name), &|name| {
+                self.interfaces.arrival(name)
+            });
         rules.keep_told(&self.rules);
         rules
     }
 
-    /// Brings maps and sessions to `new`.
-    pub(super) fn write_rules(&mut self, new: Rules) -> Result<Reconciled, KernelError> {
+    /// Brings maps and sessions to `new`; of sessions that stay with their neighbour, only those that `replan` names.
+    pub(super) fn write_rules(&mut self, new: Rules, replan: &Replan) -> Result<Reconciled, KernelError> {
         rules::write(&mut self.dataplane, &self.rules, &new)?;
-        let reconciled =
-            rules::reconcile(&mut self.dataplane, &self.neighbors, &|name| self.interfaces.bound(name))?;
+        let index_of = |name: &str| self.interfaces.bound(name);
+        let reconciled = rules::reconcile(&mut self.dataplane, &self.neighbors, &index_of, replan)?;
         rules::drop_policies(&mut self.dataplane, &self.rules, &new)?;
         self.rules = new;
         if reconciled != Reconciled::default() {

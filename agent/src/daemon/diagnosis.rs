@@ -25,8 +25,10 @@ pub struct Evidence<'a> {
     pub recv_id: u8,
     /// Interface it is bound to that does not exist or is not protected, and why.
     pub interface_problem: Option<String>,
-    /// What is odd about its interface, although it is protected.
-    pub interface_notice: Option<String>,
+    /// Why no key of it serves, if none does.
+    pub closed: Option<String>,
+    /// What else there is to say: about its keys, and its interface, although it is protected.
+    pub notices: Vec<String>,
     /// Port of its sessions.
     pub port: u16,
     /// This moment.
@@ -55,7 +57,7 @@ pub struct DropSeen {
 /// State in one word, and the reason in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// `idle`, `connecting`, `established` or `failing`.
+    /// `idle`, `connecting`, `established`, `failing` or `closed`.
     pub state: &'static str,
     /// For an operator, or nothing.
     pub reason: Option<String>,
@@ -63,8 +65,11 @@ pub struct Diagnosis {
 
 /// Why a neighbour is not established, if it is not.
 pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
-    let Diagnosis { state, reason } = diagnose_sessions(evidence);
-    let parts: Vec<String> = reason.into_iter().chain(evidence.interface_notice.clone()).collect();
+    let Diagnosis { state, reason } = match &evidence.closed {
+        Some(reason) => Diagnosis { state: "closed", reason: Some(reason.clone()) },
+        None => diagnose_sessions(evidence),
+    };
+    let parts: Vec<String> = reason.into_iter().chain(evidence.notices.iter().cloned()).collect();
     Diagnosis { state, reason: (!parts.is_empty()).then(|| parts.join("; ")) }
 }
 
@@ -304,7 +309,8 @@ mod tests {
             verified,
             recv_id: 1,
             interface_problem: None,
-            interface_notice: None,
+            closed: None,
+            notices: Vec::new(),
             port: 179,
             now: NOW,
         });

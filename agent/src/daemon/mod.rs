@@ -3,6 +3,7 @@
 //! - [`run`]: the main loop; everything happens in one task, one event after the other.
 //! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
 //! - `adopt`: sessions that were up before they were protected.
+//! - `keys`: keys that change, with time and by command.
 //! - `interfaces`: what is attached, and the addresses of this host.
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
 //! - `diagnosis`, `status`: what operators are shown.
@@ -12,6 +13,7 @@
 
 use std::{collections::HashMap, io, path::PathBuf, time::Instant};
 
+use jiff::Timestamp;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc},
@@ -34,8 +36,10 @@ use adopt::Adoption;
 use configuration::{no_neighbor, same_peer};
 use drops::Drops;
 use interfaces::Interfaces;
+use keys::Schedule;
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
+use rules::Replan;
 
 mod adopt;
 mod arguments;
@@ -44,6 +48,7 @@ mod diagnosis;
 mod drops;
 mod error;
 mod interfaces;
+mod keys;
 mod lock;
 mod neighbors;
 mod notify;
@@ -107,6 +112,8 @@ struct Daemon {
     neighbors: Neighbors,
     /// What the maps say of the neighbours.
     rules: Rules,
+    /// When their keys have to be looked at again.
+    schedule: Schedule,
     dataplane: Dataplane,
     interfaces: Interfaces,
     drops: Drops,
@@ -164,6 +171,7 @@ impl Daemon {
             config_file: options.config_file,
             neighbors,
             rules,
+            schedule: Schedule::default(),
             dataplane,
             interfaces,
             drops: Drops::new(events.clone()),
@@ -176,7 +184,10 @@ impl Daemon {
             config,
         };
         daemon.log_warnings();
-        daemon.write_rules(daemon.current_rules())?;
+        let now = Timestamp::now();
+        daemon.write_rules(daemon.current_rules(), &Replan::of(daemon.neighbors.numbers()))?;
+        daemon.schedule.follow(&daemon.neighbors);
+        daemon.tell_keys(now);
         Ok(daemon)
     }
 
@@ -188,6 +199,8 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         let mut upkeep = interval(upkeep::INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut keys = interval(keys::INTERVAL);
+        keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watchdog = notify::Watchdog::new();
         tracing::info!(
             instance = self.instance.name(),
@@ -225,6 +238,7 @@ impl Daemon {
                         tracing::error!("neighbours bound to interfaces could not be brought up to date: {error}");
                     }
                 }
+                _ = keys.tick() => self.follow_keys(),
                 _ = upkeep.tick() => self.upkeep(),
                 () = watchdog.due() => notify::alive(),
             }
@@ -278,12 +292,14 @@ impl Daemon {
             }
             Request::NeighborSign { peer } => done(self.sign_neighbor(&peer)),
             Request::NeighborRemove { peer } => done(self.remove_neighbor(&peer)),
-            Request::Keys { .. }
-            | Request::KeyAdd { .. }
-            | Request::KeyRoll { .. }
-            | Request::KeyRetire { .. }
-            | Request::ConfigDiff
-            | Request::ConfigWrite => Answer::Error("not in this version of tcpauthd".to_owned()),
+            Request::Keys { peer } => self.keys(peer.as_deref()).map_or_else(Answer::Error, Answer::Keys),
+            Request::KeyAdd { peer, number, toml } => {
+                done(self.add_key(&peer, number, zeroize::Zeroizing::new(toml)))
+            }
+            Request::KeyRoll { peer, number } => done(self.roll_keys(peer.as_deref(), number)),
+            Request::KeyRetire { peer, number, force } => done(self.retire_key(&peer, number, force)),
+            Request::ConfigDiff => self.differences().map_or_else(Answer::Error, Answer::Differences),
+            Request::ConfigWrite => done(self.write_config()),
             Request::Events => Answer::Error("events are followed on a connection of their own".to_owned()),
         }
     }

@@ -6,10 +6,11 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
+use jiff::Timestamp;
 use tcpauth_common::layout::{OwnEnd, PeerPrefix, PeerRule, Policy, Quartet};
 
 use crate::{
-    config::{Neighbor, Peer, Unauthenticated},
+    config::{Neighbor, Peer, Unauthenticated, Wire},
     kernel::mapped,
 };
 
@@ -17,6 +18,10 @@ use crate::{
 #[derive(Clone, Default)]
 pub struct Neighbors {
     by_number: BTreeMap<u32, Neighbor>,
+    /// Numbers of those that are one address, by it; there is one on each interface at most.
+    hosts: HashMap<[u8; 16], Vec<u32>>,
+    /// Numbers of the others.
+    prefixes: Vec<u32>,
 }
 
 /// What the maps have to say. Compared with what they said before, this is what has to be written.
@@ -85,7 +90,18 @@ impl Neighbors {
             .collect();
         let free = (1..).filter(|number| !taken.contains(number));
         by_number.extend(free.zip(without));
-        Self { by_number }
+        Self::indexed(by_number)
+    }
+
+    fn indexed(by_number: BTreeMap<u32, Neighbor>) -> Self {
+        let mut hosts: HashMap<[u8; 16], Vec<u32>> = HashMap::new();
+        let mut prefixes = Vec::new();
+        for (number, Neighbor { peer, .. }) in &by_number {
+            let same =
+                if peer.is_host() { hosts.entry(mapped(peer.address)).or_default() } else { &mut prefixes };
+            same.push(*number);
+        }
+        Self { by_number, hosts, prefixes }
     }
 
     /// The neighbour with this number.
@@ -98,12 +114,22 @@ impl Neighbors {
         self.by_number.iter().map(|(number, neighbor)| (*number, neighbor))
     }
 
+    /// The numbers of all.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.by_number.keys().copied()
+    }
+
     /// The neighbour whose prefix is the longest to have `address`.
     pub fn covering(&self, address: IpAddr) -> Option<(u32, &Neighbor)> {
-        let address = mapped(address);
-        self.iter()
-            .filter(|(_, neighbor)| covers(&neighbor.peer, &address))
-            .max_by_key(|(_, neighbor)| neighbor.peer.prefix_len)
+        self.having(mapped(address)).max_by_key(|(_, neighbor)| neighbor.peer.prefix_len)
+    }
+
+    /// The neighbours that have an address of a map's key, on whatever interface.
+    fn having(&self, address: [u8; 16]) -> impl Iterator<Item = (u32, &Neighbor)> {
+        let hosts = self.hosts.get(&address).into_iter().flatten();
+        (hosts.chain(&self.prefixes))
+            .filter_map(|number| Some((*number, self.by_number.get(number)?)))
+            .filter(move |(_, neighbor)| covers(&neighbor.peer, &address))
     }
 
     /// The neighbour whose rules hold for a connection: the longest prefix, if it is of the connection's scope and
@@ -112,8 +138,7 @@ impl Neighbors {
         let scope_of = |peer: &Peer| peer.interface.as_deref().map_or(Some(0), index_of);
         let is_in_scope = |peer: &Peer| scope_of(peer) == Some(quartet.scope);
         let (number, neighbor) = self
-            .iter()
-            .filter(|(_, Neighbor { peer, .. })| covers(peer, &quartet.peer))
+            .having(quartet.peer)
             .filter(|(_, Neighbor { peer, .. })| {
                 is_in_scope(peer) || (quartet.scope == 0 && !peer.is_link_local())
             })
@@ -130,9 +155,11 @@ impl Neighbors {
     }
 
     /// What the maps have to say, with interfaces as they are now: `index_of` tells whose programs see the segments
-    /// of a neighbour bound to one, `arrival` by which segments arrive that are to be forwarded.
+    /// of a neighbour bound to one, `arrival` by which segments arrive that are to be forwarded. `now` decides which
+    /// keys are accepted.
     pub fn rules(
         &self,
+        now: Timestamp,
         index_of: &dyn Fn(&str) -> Option<u32>,
         arrival: &dyn Fn(&str) -> Option<u32>,
     ) -> Rules {
@@ -140,7 +167,7 @@ impl Neighbors {
         let mut elsewhere = Vec::new();
         for (number, neighbor) in self.iter() {
             let peer = &neighbor.peer;
-            rules.policies.insert(number, policy(neighbor));
+            rules.policies.insert(number, policy(neighbor, now));
             rules.ports.insert(neighbor.port);
             // None for an end whose interface does not exist: nothing can arrive by it.
             rules.forwarded.extend(neighbor.forwarded.iter().filter_map(|end| {
@@ -251,14 +278,19 @@ fn own_end(number: u32, end: &Peer) -> OwnEnd {
     OwnEnd { prefix_len, neighbor: number.to_be_bytes(), address }
 }
 
-fn policy(neighbor: &Neighbor) -> Policy {
+fn policy(neighbor: &Neighbor, now: Timestamp) -> Policy {
     let mut policy = Policy {
         port: neighbor.port,
         // 256 − hops: 1 hop away is a hop limit of 255.
         min_hop_limit: neighbor.ttl_security.map_or(0, |hops| 0u8.wrapping_sub(hops)),
+        flags: if neighbor.wire == Wire::TcpMd5 { Policy::TCP_MD5 } else { 0 },
         ..Policy::default()
     };
-    policy.accept(neighbor.keys.first().recv_id);
+    // Where no key serves, a SYN is to be refused for that, and not for its KeyID: sessions does so.
+    let is_closed = neighbor.keys.is_closed(now);
+    for key in neighbor.keys.keys.iter().filter(|key| is_closed || key.is_accepted(now)) {
+        policy.accept(key.mkt.recv_id);
+    }
     if neighbor.unauthenticated == Unauthenticated::AcceptUntilAuthenticated {
         policy.flags |= Policy::ACCEPT_UNSIGNED;
     }
@@ -305,7 +337,7 @@ mod tests {
     fn numbers_come_back_from_the_maps() {
         let peers = ["2001:db8::1", "192.0.2.0/24", "fe80::1%eth0", "192.0.2.7%eth1", "192.0.2.7"];
         let first = numbered(&peers);
-        let pinned = first.rules(&index_of, &index_of).peers;
+        let pinned = first.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of).peers;
         let reversed = peers.iter().rev().map(|peer| neighbor(peer));
         let second = Neighbors::number(reversed, &Neighbors::default(), &pinned, &index_of);
         for peer in peers {
@@ -316,7 +348,7 @@ mod tests {
     #[test]
     fn bound_neighbours_follow_their_interface() {
         let neighbors = numbered(&["fe80::1%eth0", "192.0.2.7%eth1", "fe80::2%eth9", "192.0.2.8%eth9"]);
-        let rules = neighbors.rules(&index_of, &index_of);
+        let rules = neighbors.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of);
         let peers: BTreeMap<_, _> = rules
             .peers
             .iter()
@@ -341,16 +373,16 @@ mod tests {
         let address = |text: &str| mapped(text.parse().unwrap());
         let mut wanted =
             BTreeMap::from([((1, 160, address("172.17.0.2")), 7), ((1, 160, address("192.0.2.9")), 0)]);
-        assert_eq!(ends(neighbors.rules(&index_of, &index_of)), wanted);
+        assert_eq!(ends(neighbors.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of)), wanted);
         wanted.insert((1, 152, address("10.88.0.0")), 11);
         let later = |name: &str| if name == "eth9" { Some(11) } else { index_of(name) };
-        assert_eq!(ends(neighbors.rules(&index_of, &later)), wanted);
+        assert_eq!(ends(neighbors.rules(Timestamp::UNIX_EPOCH, &index_of, &later)), wanted);
     }
 
     #[test]
     fn an_unbound_neighbour_has_the_other_interfaces() {
         let neighbors = numbered(&["192.0.2.7%eth1", "192.0.2.7"]);
-        let rules = neighbors.rules(&index_of, &index_of);
+        let rules = neighbors.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of);
         assert_eq!(rules.peers.len(), 2);
         assert!(rules.peers.values().all(|rule| rule.flags == 0));
     }
@@ -381,7 +413,7 @@ mod tests {
     fn an_address_in_two_vrfs_is_two_neighbours() {
         let peers = ["10.0.0.1%eth0", "10.0.0.1%eth1"];
         let first = numbered(&peers);
-        let pinned = first.rules(&index_of, &index_of).peers;
+        let pinned = first.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of).peers;
         assert_eq!(pinned.len(), 3, "one for each interface, and for the others");
         let reversed = peers.iter().rev().map(|peer| neighbor(peer));
         let second = Neighbors::number(reversed, &Neighbors::default(), &pinned, &index_of);
@@ -400,7 +432,7 @@ mod tests {
             scope: scope.to_be_bytes(),
             address: mapped([0, 0, 0, 0].into()),
         };
-        let rules = |peers: &[&str]| numbered(peers).rules(&index_of, &index_of).peers;
+        let rules = |peers: &[&str]| numbered(peers).rules(Timestamp::UNIX_EPOCH, &index_of, &index_of).peers;
         let nobody = PeerRule { neighbor: 0, scope: 0, flags: PeerRule::NOBODY };
         assert_eq!(rules(&["::/0"]).get(&ipv4(0)), Some(&nobody));
         assert_eq!(rules(&["::/80"]).get(&ipv4(0)), Some(&nobody));
@@ -417,8 +449,8 @@ mod tests {
     fn ttl_security_of_one_hop_asks_for_255() {
         let mut one = neighbor("192.0.2.1");
         one.ttl_security = Some(1);
-        assert_eq!(policy(&one).min_hop_limit, 255);
+        assert_eq!(policy(&one, Timestamp::UNIX_EPOCH).min_hop_limit, 255);
         one.ttl_security = Some(254);
-        assert_eq!(policy(&one).min_hop_limit, 2);
+        assert_eq!(policy(&one, Timestamp::UNIX_EPOCH).min_hop_limit, 2);
     }
 }

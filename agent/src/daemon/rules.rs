@@ -1,11 +1,36 @@
 //! Brings the maps to what the running configuration says.
 
-use super::neighbors::Neighbors;
-use super::neighbors::Rules;
+use std::collections::{HashMap, HashSet};
+
+use tcpauth_common::layout::{KeyChange, Quartet, Session};
+use zeroize::Zeroize;
+
+use super::neighbors::{Neighbors, Owner, Rules};
 use crate::{
-    kernel::{Dataplane, KernelError},
-    sessions::{Now, half_open, has_traffic_keys, plan},
+    kernel::{Dataplane, KernelError, Rekeyed},
+    sessions::{Now, half_open, plan},
 };
+
+/// Whose sessions may have to have other keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replan {
+    /// Neighbours by number.
+    pub neighbors: HashSet<u32>,
+    /// Keys that sessions send with at once if the peer cannot be asked for them ([`plan`]), by their neighbour's
+    /// number.
+    pub forced: HashMap<u32, u32>,
+}
+
+impl Replan {
+    /// Those of `neighbors`.
+    pub fn of(neighbors: impl IntoIterator<Item = u32>) -> Self {
+        Self { neighbors: neighbors.into_iter().collect(), forced: HashMap::new() }
+    }
+
+    fn concerns(&self, neighbor: u32) -> bool {
+        self.neighbors.contains(&neighbor) || self.forced.contains_key(&neighbor)
+    }
+}
 
 /// What became of the sessions in the map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,37 +101,80 @@ pub fn drop_policies(dataplane: &mut Dataplane, old: &Rules, new: &Rules) -> Res
     Ok(())
 }
 
-/// Gives every session the keys that its neighbour's master key tuple gives now, and removes those of no
-/// neighbour. Sessions whose keys are the same are not touched.
+/// Gives sessions the keys that their neighbour's chain has now, in their place, and removes those of no neighbour.
+/// Sessions of neighbours that `replan` does not name stay as they are, unless they are another neighbour's now.
 ///
 /// # Errors
-/// [`KernelError::Map`].
+/// [`KernelError::Map`], [`KernelError::System`].
 pub fn reconcile(
     dataplane: &mut Dataplane,
     neighbors: &Neighbors,
     index_of: &dyn Fn(&str) -> Option<u32>,
+    replan: &Replan,
 ) -> Result<Reconciled, KernelError> {
-    let sessions = dataplane.sessions().collect::<Result<Vec<_>, _>>()?;
+    let mut due = Vec::new();
+    for entry in dataplane.sessions() {
+        let (quartet, session) = entry?;
+        let owner = neighbors.owner(&quartet, index_of);
+        let stays =
+            owner.is_some_and(|owner| owner.number == session.neighbor && !replan.concerns(owner.number));
+        if !stays {
+            due.push((quartet, session, owner));
+        }
+    }
     let mut reconciled = Reconciled::default();
-    for (quartet, session) in sessions {
-        let Some(owner) = neighbors.owner(&quartet, index_of) else {
+    for (quartet, session, owner) in due {
+        let Some(owner) = owner else {
             dataplane.remove_session(&quartet)?;
             reconciled.removed += 1;
             continue;
         };
-        let now = Now::read();
-        let mut rekeyed = session;
-        rekeyed.neighbor = owner.number;
-        if has_traffic_keys(&session, owner.neighbor.wire) {
-            if let Some(change) = plan(&session, &quartet, owner.neighbor, now.wall, None) {
-                change.apply(&mut rekeyed, now.monotonic.0);
-                dataplane.put_session(&quartet, &rekeyed)?;
-                reconciled.rekeyed += 1;
-            }
-        } else if let Some(renewed) = half_open(&rekeyed, &quartet, owner.neighbor, now) {
-            dataplane.put_session(&quartet, &renewed)?;
-            reconciled.rekeyed += 1;
-        }
+        let done = if session.flags & BOTH_ISNS == BOTH_ISNS {
+            rekey(dataplane, &quartet, &session, owner, replan.forced.get(&owner.number).copied())?
+        } else {
+            renew(dataplane, &quartet, &session, owner)?
+        };
+        reconciled.rekeyed += usize::from(done);
     }
     Ok(reconciled)
+}
+
+const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+
+/// A session that programs are at work on.
+fn rekey(
+    dataplane: &mut Dataplane,
+    quartet: &Quartet,
+    session: &Session,
+    owner: Owner<'_>,
+    forced: Option<u32>,
+) -> Result<bool, KernelError> {
+    let change = plan(session, quartet, owner.neighbor, Now::read().wall, forced);
+    let is_handed_over = session.neighbor != owner.number;
+    let change = change.or_else(|| is_handed_over.then(|| KeyChange::nothing(quartet, session)));
+    let Some(mut change) = change else { return Ok(false) };
+    change.neighbor = owner.number;
+    let result = dataplane.rekey(&change);
+    for slot in &mut change.slots {
+        slot.send.words.zeroize();
+        slot.recv.words.zeroize();
+    }
+    // It may be gone by now, with its keys.
+    Ok(result? == Rekeyed::Done)
+}
+
+/// A session whose handshake is not over.
+fn renew(
+    dataplane: &mut Dataplane,
+    quartet: &Quartet,
+    session: &Session,
+    owner: Owner<'_>,
+) -> Result<bool, KernelError> {
+    let handed_over = Session { neighbor: owner.number, ..*session };
+    let renewed = half_open(&handed_over, quartet, owner.neighbor, Now::read());
+    let renewed = renewed.or_else(|| (session.neighbor != owner.number).then_some(handed_over));
+    if let Some(renewed) = &renewed {
+        dataplane.put_session(quartet, renewed)?;
+    }
+    Ok(renewed.is_some())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
 use tcpauth_common::{
     Algorithm, DropReason,
     layout::{Counters, Quartet, Session},
@@ -11,6 +12,7 @@ use super::{
     Daemon,
     diagnosis::{Diagnosis, Evidence, diagnose},
     drops::{direction, end},
+    keys::{closed_reason, notices},
 };
 use crate::{
     config::Neighbor,
@@ -100,6 +102,7 @@ impl Daemon {
         now: Monotonic,
     ) -> Diagnosis {
         let last_drop = self.drops.of(number).and_then(|drops| drops.last.as_ref());
+        let wall = Timestamp::now();
         let diagnosis = diagnose(&Evidence {
             sessions,
             last_drop,
@@ -107,18 +110,21 @@ impl Daemon {
             verified: counters.passed.verified_segments,
             recv_id: neighbor.keys.first().recv_id.0,
             interface_problem: self.interfaces.problem(&neighbor.peer),
-            interface_notice: self.interfaces.notice(&neighbor.peer),
+            closed: neighbor.keys.is_closed(wall).then(|| closed_reason(&neighbor.keys, wall)),
+            notices: (notices(neighbor, wall).into_iter())
+                .chain(self.interfaces.notice(&neighbor.peer))
+                .collect(),
             port: neighbor.port,
             now,
         });
         match self.enabling(number, neighbor, sessions, counters) {
-            Some(phase) => Diagnosis {
+            Some(phase) if diagnosis.state != "closed" => Diagnosis {
                 state: "unsigned",
                 reason: Some(
                     [Some(phase), diagnosis.reason].into_iter().flatten().collect::<Vec<_>>().join("; "),
                 ),
             },
-            None => diagnosis,
+            _ => diagnosis,
         }
     }
 

@@ -19,7 +19,9 @@ impl Daemon {
         let begin = Instant::now();
         self.interfaces.retry(&mut self.dataplane);
         self.adopt();
-        if let Err(error) = self.remove_expired().and_then(|()| self.log_states()) {
+        if let Err(error) =
+            self.remove_expired().and_then(|()| self.follow_peers()).and_then(|()| self.log_states())
+        {
             tracing::error!("upkeep: {error}");
         }
         tracing::trace!(elapsed = ?begin.elapsed(), "upkeep");
@@ -82,7 +84,9 @@ impl Daemon {
             let (peer, state) = (&neighbor.peer, diagnosis.state);
             // Of an established one the reason is about something else, which is logged by itself.
             match diagnosis.reason.filter(|_| state != "established") {
-                Some(reason) if state == "failing" => tracing::warn!(neighbor = %peer, "{state}: {reason}"),
+                Some(reason) if matches!(state, "failing" | "closed") => {
+                    tracing::warn!(neighbor = %peer, "{state}: {reason}")
+                }
                 Some(reason) => tracing::info!(neighbor = %peer, "{state}: {reason}"),
                 None => tracing::info!(neighbor = %peer, "{state}"),
             }

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tcpauth_common::layout::MAX_KEYS;
 
 use super::Mkt;
@@ -129,6 +129,19 @@ impl KeyChain {
         self.changes(now).into_iter().find(|moment| self.is_closed(*moment))
     }
 
+    /// Since when the chain is closed. `None` if it is not, or was never open.
+    pub fn closed_at(&self, now: Timestamp) -> Option<Timestamp> {
+        if !self.is_closed(now) {
+            return None;
+        }
+        let ends = self.keys.iter().flat_map(|key| [key.send.end, key.accept.end]);
+        let was_open = |end: &Timestamp| {
+            let before = end.checked_sub(SignedDuration::from_nanos(1));
+            before.is_ok_and(|before| !self.is_closed(before))
+        };
+        ends.filter(|end| *end <= now).filter(was_open).max()
+    }
+
     /// When a closed chain has keys again that may be sent and accepted. `None` if it has them or never will.
     pub fn opens_at(&self, now: Timestamp) -> Option<Timestamp> {
         if !self.is_closed(now) {
@@ -242,6 +255,8 @@ mod tests {
         assert_eq!((chain.closes_at(at(10)), chain.opens_at(at(10))), (None, Some(at(11))));
         assert_eq!(chain.next_change(at(10)), Some(at(11)));
         assert_eq!((chain.opens_at(at(20)), chain.next_change(at(20))), (None, None), "never again");
+        let closed = [-1, 0, 10, 11, 20, 99].map(|second| chain.closed_at(at(second)));
+        assert_eq!(closed, [None, None, Some(at(10)), None, Some(at(20)), Some(at(20))]);
         // Back again, everything is as it was then.
         assert_eq!(chain.closes_at(at(0)), Some(at(10)));
     }

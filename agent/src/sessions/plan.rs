@@ -26,8 +26,9 @@ pub fn key_in_slot(session: &Session, quartet: &Quartet, slot: u32, chain: &KeyC
     let (first, second) = (alike.next()?, alike.next());
     let found = match second {
         None => Some(first),
-        Some(second) => ([first, second].into_iter().chain(alike))
-            .find(|key| is_key_of(slot, session, quartet, key)),
+        Some(second) => {
+            ([first, second].into_iter().chain(alike)).find(|key| is_key_of(slot, session, quartet, key))
+        }
     };
     found.map(|key| key.number)
 }

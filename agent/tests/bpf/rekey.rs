@@ -179,8 +179,7 @@ fn a_key_that_overtakes_the_one_that_cut_it_off_is_back() {
     let mut lab = Lab::with(&connection, None);
     let mut cutoff_after = |newest_first: &[u32]| {
         lab.put(&connection, &before);
-        let change =
-            KeyChange { order: order(newest_first), ..no_change(&connection, &before) };
+        let change = KeyChange { order: order(newest_first), ..no_change(&connection, &before) };
         rekeyed(&mut lab, &connection, &change).rollover.cutoff
     };
     assert_eq!(cutoff_after(&[2, 1, 0]), [5, 6, NO_CUTOFF], "nothing changes");

@@ -226,6 +226,25 @@ fn keys_that_are_none() {
 }
 
 #[test]
+fn the_same_key_twice() {
+    let key = "password = \"v61ne0qkel33&\", key-id = 1";
+    let twin = "once more: ids, algorithm and secret are the same, and nothing tells the two apart; remove one, or give \
+                it another secret";
+    error(
+        &format!("[key-chain.c]\nkey.1 = {{ {key} }}\nkey.2 = {{ {key} }}"),
+        &format!("3:5: key-chain \"c\" key.2: is key 1 {twin}"),
+    );
+    error(
+        &format!("[neighbor.\"192.0.2.1\"]\npassword = \"v61ne0qkel33&\"\nkey.2 = {{ {key} }}"),
+        &format!("3:5: neighbor \"192.0.2.1\" key.2: is key 0 {twin}"),
+    );
+    let others = ["password = \"v61ne0qkel33&\", key-id = 3", "password = \"v61ne0qkel34&\", key-id = 1"];
+    for other in others {
+        keys(&format!("[neighbor.\"192.0.2.1\"]\nkey.1 = {{ {key} }}\nkey.2 = {{ {other} }}"));
+    }
+}
+
+#[test]
 fn the_same_number_twice() {
     let twice = "this key is given a second time; keep one of the two";
     error(

@@ -1,0 +1,307 @@
+//! Keys added, rolled and retired by command. They change the running configuration, all or nothing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use toml::de::DeTable;
+use zeroize::Zeroizing;
+
+use super::super::{
+    Daemon,
+    configuration::{no_neighbor, same_peer},
+};
+use crate::{
+    config::{Config, Edit, KeyOwner, Neighbor},
+    keys::{ChainKey, KeyChain, Lifetime},
+};
+
+impl Daemon {
+    /// Adds a key to the chain of a neighbour: accepted at once, and sent with when it is rolled, unless `toml` says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator; then everything is as it was.
+    pub(in super::super) fn add_key(
+        &mut self,
+        peer: &str,
+        number: Option<u32>,
+        toml: Zeroizing<String>,
+    ) -> Result<String, String> {
+        let neighbor = self.configured(peer)?;
+        let (owner, before) = (neighbor.key_owner(), Arc::clone(&neighbor.keys));
+        let number = number.unwrap_or_else(|| next_number(&before));
+        if before.key(number).is_some() {
+            return Err(format!(
+                "{owner} has a key {number}; choose another number, or retire that key first (`tcpauth key show {peer}`)"
+            ));
+        }
+        let edit = Edit::SetKey { owner: owner.clone(), number, toml: until_rolled(toml) };
+        let config = self.edited(&[edit])?;
+        self.apply(config, HashMap::new())?;
+        tracing::info!(number, "{owner}: key added to the running configuration");
+        Ok(format!("key {number} is added to {}", self.with_users(&owner)))
+    }
+
+    /// Prefers the newest key, or the one numbered `number`, of one neighbour or of all.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator; then everything is as it was.
+    pub(in super::super) fn roll_keys(
+        &mut self,
+        peer: Option<&str>,
+        number: Option<u32>,
+    ) -> Result<String, String> {
+        let now = Timestamp::now();
+        let targets: Vec<Neighbor> = match peer {
+            Some(peer) => vec![self.configured(peer)?.clone()],
+            None => self.config.neighbors.clone(),
+        };
+        let mut owners = HashSet::new();
+        let mut edits = Vec::new();
+        let mut chosen: HashMap<KeyOwner, u32> = HashMap::new();
+        for neighbor in &targets {
+            let owner = neighbor.key_owner();
+            if !owners.insert(owner.clone()) {
+                continue;
+            }
+            let key = match to_roll(&neighbor.keys, number, now) {
+                Ok(key) => key,
+                Err(reason) => return Err(format!("{owner}: {reason}")),
+            };
+            chosen.insert(owner.clone(), key.number);
+            if neighbor.keys.preferred(now).is_none_or(|preferred| preferred.number != key.number) {
+                let value = rolled(&neighbor.keys, key, now).to_string();
+                edits.push(Edit::SetKeyField { owner, number: key.number, field: "send-lifetime", value });
+            }
+        }
+        let config = if edits.is_empty() { self.config.clone() } else { self.edited(&edits)? };
+        // Whoever shares the chain.
+        let forced = config.neighbors.iter().filter_map(|neighbor| {
+            let key = chosen.get(&neighbor.key_owner())?;
+            Some((neighbor.peer.clone(), *key))
+        });
+        let forced: HashMap<_, _> = forced.collect();
+        let users = forced.len();
+        self.apply(config, forced)?;
+        tracing::info!(rolled = edits.len(), neighbors = users, "keys rolled in the running configuration");
+        let mut chosen = chosen.into_iter();
+        Ok(match (chosen.next(), chosen.next()) {
+            (Some((owner, key)), None) if edits.is_empty() => {
+                format!("key {key} of {} is preferred already", self.with_users(&owner))
+            }
+            (Some((owner, key)), None) => {
+                format!("key {key} of {} is preferred from now on", self.with_users(&owner))
+            }
+            (None, _) => "no neighbours are configured: there is nothing to roll".to_owned(),
+            _ => format!(
+                "the newest key is preferred from now on: {} of {} sets of keys rolled, the others had been; {users} \
+                 neighbours",
+                edits.len(),
+                owners.len()
+            ),
+        })
+    }
+
+    /// Removes a key from the chain of a neighbour.
+    ///
+    /// # Errors
+    /// What is wrong, for the operator; then everything is as it was.
+    pub(in super::super) fn retire_key(
+        &mut self,
+        peer: &str,
+        number: u32,
+        force: bool,
+    ) -> Result<String, String> {
+        let now = Timestamp::now();
+        let neighbor = self.configured(peer)?;
+        let (owner, before) = (neighbor.key_owner(), Arc::clone(&neighbor.keys));
+        let config = self.edited(&[Edit::RemoveKey { owner: owner.clone(), number }])?;
+        let users = self.users(&owner);
+        let used =
+            self.usage(now, |neighbor| users.contains(&neighbor)).map_err(|error| error.to_string())?;
+        let sessions: u64 = used.values().map(|usage| usage.of_key(number)).sum();
+        if sessions > 0 && !force {
+            return Err(format!(
+                "key {number} of {owner} is in use by {sessions} open session{}: roll to another key on both routers \
+                 first (`tcpauth key roll {peer}`), or --force",
+                if sessions == 1 { "" } else { "s" }
+            ));
+        }
+        if closes(&before, &config, peer, now) && !force {
+            return Err(format!(
+                "without key {number}, {owner} has no key that may be sent with and accepted now, and is closed: roll to \
+                 another key first (`tcpauth key roll {peer}`), or --force"
+            ));
+        }
+        self.apply(config, HashMap::new())?;
+        tracing::info!(number, "{owner}: key retired in the running configuration");
+        Ok(format!(
+            "key {number} is removed from {}; kept so across a reload or restart only after `tcpauth config write`",
+            self.with_users(&owner)
+        ))
+    }
+
+    fn configured(&self, peer: &str) -> Result<&Neighbor, String> {
+        let found = self.config.neighbors.iter().find(|neighbor| same_peer(neighbor, peer));
+        found.ok_or_else(|| no_neighbor(peer))
+    }
+
+    /// Neighbours with these keys, by number.
+    fn users(&self, owner: &KeyOwner) -> HashSet<u32> {
+        let users = self.neighbors.iter().filter(|(_, neighbor)| neighbor.key_owner() == *owner);
+        users.map(|(number, _)| number).collect()
+    }
+
+    /// Whose keys they are, and for whom they count.
+    fn with_users(&self, owner: &KeyOwner) -> String {
+        match owner {
+            KeyOwner::Neighbor(_) => owner.to_string(),
+            KeyOwner::Chain(_) => {
+                let count = self.users(owner).len();
+                format!("{owner} of {count} neighbour{}", if count == 1 { "" } else { "s" })
+            }
+        }
+    }
+}
+
+/// The number after the highest that is no KeyID of the chain: a key's ids are its number, if nothing else is said.
+fn next_number(chain: &KeyChain) -> u32 {
+    let highest = chain.keys.iter().map(|key| key.number).max().unwrap_or(0);
+    let is_id = |number: u32| {
+        let ids = chain.keys.iter().flat_map(|key| [key.mkt.send_id, key.mkt.recv_id]);
+        ids.into_iter().any(|id| u32::from(id.0) == number)
+    };
+    (highest.saturating_add(1)..u32::MAX).find(|number| !is_id(*number)).unwrap_or(u32::MAX)
+}
+
+/// The fields of a key with a send-lifetime, `never` if they have none.
+fn until_rolled(toml: Zeroizing<String>) -> Zeroizing<String> {
+    const NEVER: &str = "send-lifetime = \"never\"\n";
+    // What is no TOML is refused by whoever reads it next.
+    if DeTable::parse(&toml).map_or(true, |table| table.get_ref().contains_key("send-lifetime")) {
+        return toml;
+    }
+    // In one allocation: nothing of a secret is left behind.
+    let mut with = Zeroizing::new(String::with_capacity(NEVER.len() + toml.len()));
+    with.push_str(NEVER);
+    with.push_str(&toml);
+    with
+}
+
+/// The key to prefer: the one numbered `number`, else the newest that is accepted now.
+fn to_roll(chain: &KeyChain, number: Option<u32>, now: Timestamp) -> Result<&ChainKey, String> {
+    let Some(number) = number else {
+        let newest = chain.newest_first().into_iter().find(|key| key.is_accepted(now));
+        return newest.ok_or_else(|| {
+            "no key is accepted now, and a peer would be asked for none; add one that is (`tcpauth key add`)".to_owned()
+        });
+    };
+    let key = chain
+        .key(number)
+        .ok_or_else(|| format!("has no key {number}; `tcpauth key show` lists those it has"))?;
+    if !key.is_accepted(now) {
+        return Err(format!(
+            "key {number} is not accepted now (accept-lifetime {}), and what the peer sends with it would be dropped; \
+             change its accept-lifetime, or roll another key",
+            key.accept
+        ));
+    }
+    Ok(key)
+}
+
+/// The send-lifetime with which `key` is the newest that may be sent now. An end to come is kept.
+fn rolled(chain: &KeyChain, key: &ChainKey, now: Timestamp) -> Lifetime {
+    let others = chain.keys.iter().filter(|other| other.number != key.number);
+    let newest = others.map(|other| other.send.start).filter(|start| *start <= now).max();
+    let whole = now.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Floor));
+    // A whole second reads better, unless another key began in it.
+    let start = whole.ok().filter(|whole| newest.is_none_or(|newest| newest < *whole)).unwrap_or(now);
+    let end = if now < key.send.end { key.send.end } else { Timestamp::MAX };
+    Lifetime { start, end }
+}
+
+/// Whether the neighbour that an operator calls `peer` has keys now, and would have none with `config`.
+fn closes(before: &KeyChain, config: &Config, peer: &str, now: Timestamp) -> bool {
+    let after = config.neighbors.iter().find(|neighbor| same_peer(neighbor, peer));
+    !before.is_closed(now) && after.is_some_and(|after| after.keys.is_closed(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::testing::neighbor;
+
+    fn at(millisecond: i64) -> Timestamp {
+        Timestamp::from_millisecond(millisecond).unwrap()
+    }
+
+    fn lifetime(start: i64, end: i64) -> Lifetime {
+        Lifetime { start: at(start), end: at(end) }
+    }
+
+    /// Keys with these numbers, ids and send-lifetimes, always accepted.
+    fn chain(keys: &[(u32, u8, Lifetime)]) -> KeyChain {
+        let keys = keys.iter().map(|(number, id, send)| {
+            let mut mkt = neighbor("192.0.2.1").keys.first().clone();
+            (mkt.send_id.0, mkt.recv_id.0) = (*id, *id);
+            ChainKey { number: *number, mkt, send: *send, accept: Lifetime::ALWAYS }
+        });
+        KeyChain { name: None, keys: keys.collect() }
+    }
+
+    #[test]
+    fn a_new_key_has_a_number_that_is_nobodys_id() {
+        let always = Lifetime::ALWAYS;
+        assert_eq!(next_number(&chain(&[(1, 1, always), (2, 2, always)])), 3);
+        assert_eq!(next_number(&chain(&[(0, 1, always)])), 2);
+        assert_eq!(next_number(&chain(&[(7, 9, always), (8, 10, always)])), 11);
+    }
+
+    #[test]
+    fn a_new_key_waits_for_the_roll_unless_it_says_otherwise() {
+        let with = |toml: &str| until_rolled(Zeroizing::new(toml.to_owned())).to_string();
+        assert_eq!(with("password = \"a\"\n"), "send-lifetime = \"never\"\npassword = \"a\"\n");
+        for toml in ["send-lifetime = \"always\"\npassword = \"a\"\n", "no toml"] {
+            assert_eq!(with(toml), toml);
+        }
+    }
+
+    #[test]
+    fn a_rolled_key_is_the_newest_and_keeps_its_end() {
+        let two = chain(&[(1, 1, Lifetime::ALWAYS), (2, 2, Lifetime::NEVER)]);
+        let roll = |chain: &KeyChain, number, now: i64| rolled(chain, chain.key(number).unwrap(), at(now));
+        assert_eq!(roll(&two, 2, 5400), Lifetime { start: at(5000), end: Timestamp::MAX });
+        for (end, expected) in [(9000, at(9000)), (5400, Timestamp::MAX), (100, Timestamp::MAX)] {
+            let two = chain(&[(1, 1, Lifetime::ALWAYS), (2, 2, lifetime(0, end))]);
+            assert_eq!(roll(&two, 2, 5400).end, expected);
+        }
+        // Back again within the second, and before one that is to come.
+        let back = chain(&[
+            (1, 1, Lifetime::ALWAYS),
+            (2, 2, lifetime(5000, 99_000)),
+            (3, 3, lifetime(60_000, 99_000)),
+        ]);
+        assert_eq!(roll(&back, 1, 5400).start, at(5400));
+        for now in [4999, 5000, 5400, 6000, 7400] {
+            let mut keys = back.keys.clone();
+            keys[0].send = roll(&back, 1, now);
+            let chain = KeyChain { name: None, keys };
+            assert!(chain.preferred(at(now)).is_some_and(|key| key.number == 1 || now == 5000), "at {now}");
+        }
+    }
+
+    #[test]
+    fn the_newest_key_that_is_accepted_is_rolled() {
+        let mut three = chain(&[(1, 1, Lifetime::ALWAYS), (2, 2, Lifetime::NEVER), (3, 3, Lifetime::NEVER)]);
+        let number = |chain: &KeyChain, number| to_roll(chain, number, at(0)).map(|key| key.number);
+        assert_eq!(number(&three, None), Ok(3));
+        assert_eq!(number(&three, Some(1)), Ok(1));
+        assert!(number(&three, Some(9)).unwrap_err().starts_with("has no key 9;"));
+        three.keys[2].accept = lifetime(5, 9);
+        assert_eq!(number(&three, None), Ok(2));
+        assert!(number(&three, Some(3)).unwrap_err().starts_with("key 3 is not accepted now"));
+    }
+}
