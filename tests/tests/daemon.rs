@@ -129,6 +129,86 @@ fn neighbors_come_and_go_by_command() -> Result<()> {
 }
 
 #[test]
+fn a_session_goes_on_while_its_key_is_added_rolled_and_retired() -> Result<()> {
+    let protected = Protected::switched()?;
+    let (client, server) = protected.ends();
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::ping(&near, &far)?;
+    let agents = [(&protected.agent1, protected.peer2()), (&protected.agent2, protected.peer1())];
+    let folder = tempfile::tempdir()?;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "another secret")?;
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let secret = secret.display().to_string();
+    for (agent, peer) in &agents {
+        agent.tcpauth(&["key", "add", peer, "--password-file", &secret])?;
+        let again =
+            agent.tcpauth(&["key", "add", peer, "--number=9", "--key-id=2", "--password-file", &secret]);
+        let refusal = again.err().context("the same key was added twice")?.to_string();
+        ensure!(refusal.contains("as key 2 already"), "{refusal}");
+        transfer::ping(&near, &far)?;
+    }
+    let retire = |agent: &Agent, peer: &str| agent.tcpauth(&["key", "retire", peer, "0"]);
+    for (agent, peer) in &agents {
+        let refusal = retire(agent, peer).err().context("a key in use was retired")?.to_string();
+        ensure!(refusal.contains("in use by 1 open session:"), "{refusal}");
+        agent.tcpauth(&["key", "roll", peer, "--wait=0"])?;
+        transfer::ping(&near, &far)?;
+    }
+    let done = agents[0].0.tcpauth(&["key", "roll", &agents[0].1])?;
+    ensure!(done.contains("is preferred already") && done.contains("rolled 1 of 1 session"), "{done}");
+    for (agent, peer) in &agents {
+        retire(agent, peer)?;
+        transfer::ping(&near, &far)?;
+        let refusal = agent.tcpauth(&["key", "retire", peer, "2"]).err().context("the last key went")?;
+        ensure!(refusal.to_string().contains("is the only one"), "{refusal}");
+        let session = &agent.sessions()?[0];
+        ensure!((&session["send_id"], &session["recv_id"]) == (&2.into(), &2.into()), "{session}");
+        ensure!(agent.dropped_in_all(peer)? == 0, "segments were dropped: {}", agent.neighbor(peer)?);
+        let differences =
+            agent.tcpauth(&["config", "write"]).and_then(|_| agent.tcpauth(&["config", "diff"]))?;
+        ensure!(differences == "no differences\n", "{differences}");
+        agent.tcpauth(&["reload"])?;
+    }
+    transfer::exchange(near, far, 1 << 20)
+}
+
+#[test]
+fn a_neighbour_whose_keys_end_is_closed_and_opens_again() -> Result<()> {
+    let protected = Protected::switched()?;
+    let (client, server) = protected.ends();
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::ping(&near, &far)?;
+    let (agent, peer) = (&protected.agent1, protected.peer2());
+    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    agent.configure(&neighbor(
+        &peer,
+        PASSWORD,
+        &format!("send-lifetime = \"/{ends}\", accept-lifetime = \"/{ends}\""),
+    ))?;
+    agent.tcpauth(&["reload"])?;
+    transfer::ping(&near, &far)?;
+    let found = agent.neighbor(&peer)?;
+    ensure!(found["reason"].as_str().is_some_and(|reason| reason.contains("its keys end in")), "{found}");
+    eventually(Duration::from_secs(5), "the neighbor to be closed", || {
+        Ok((agent.neighbor(&peer)?["state"] == "closed").then_some(()))
+    })?;
+    near.set_read_timeout(Some(Duration::from_secs(1)))?;
+    far.set_read_timeout(Some(Duration::from_secs(1)))?;
+    ensure!(transfer::ping(&near, &far).is_err(), "segments pass without a key");
+    ensure!(agent.dropped(&peer, "no-key")? > 0, "{}", agent.neighbor(&peer)?);
+    ensure!(agent.log().contains("closed: no key may be sent with since"), "{}", agent.log());
+    agent.configure(&neighbor(&peer, PASSWORD, ""))?;
+    agent.tcpauth(&["reload"])?;
+    ensure!(agent.neighbor(&peer)?["state"] != "closed", "it is still closed");
+    near.set_read_timeout(Some(Duration::from_secs(20)))?;
+    far.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut answer = [0];
+    (&far).read_exact(&mut answer).context("the octet sent while it was closed")?;
+    transfer::ping(&near, &far)
+}
+
+#[test]
 fn purge_leaves_nothing() -> Result<()> {
     let mut protected = Protected::switched()?;
     let (client, server) = protected.ends();
