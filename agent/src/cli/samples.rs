@@ -73,6 +73,8 @@ pub fn session() -> SessionStatus {
         algorithm: "hmac-sha-1-96".to_owned(),
         send_id: 1,
         recv_id: 2,
+        peer_algorithm: Some("hmac-sha-1-96".to_owned()),
+        peer_key_id: Some(2),
         local_isn: Some(3_735_928_559),
         peer_isn: None,
         send_sne: 0,

@@ -156,11 +156,11 @@ pub struct NeighborStatus {
     pub reason: Option<String>,
     /// KeyManagement by name.
     pub key_management: String,
-    /// Algorithm by name.
+    /// Algorithm of the preferred key, by name; of the newest, if none may be sent with.
     pub algorithm: String,
-    /// KeyID we send.
+    /// KeyID we send with that key.
     pub send_id: u8,
-    /// KeyID we accept.
+    /// KeyID we accept with that key.
     pub recv_id: u8,
     /// `include` or `exclude`.
     pub tcp_options: String,
@@ -271,12 +271,16 @@ pub struct SessionStatus {
     pub state: String,
     /// Key management by name.
     pub key_management: String,
-    /// Algorithm by name.
+    /// Algorithm of the key that we send with, by name.
     pub algorithm: String,
-    /// KeyID we send.
+    /// Its KeyID in what we send.
     pub send_id: u8,
-    /// KeyID we accept.
+    /// Its KeyID in what we accept.
     pub recv_id: u8,
+    /// Algorithm of the key that the peer sends with, by name, once known.
+    pub peer_algorithm: Option<String>,
+    /// KeyID in what the peer sends, once known.
+    pub peer_key_id: Option<u8>,
     /// Our ISN, once known.
     pub local_isn: Option<u32>,
     /// The peer's ISN, once known.

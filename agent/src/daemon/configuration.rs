@@ -160,6 +160,7 @@ impl Daemon {
         self.config = config;
         self.adopt();
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
+        self.peer_keys.follow(&before, &self.neighbors);
         self.schedule.follow(&self.neighbors);
         self.tell_keys(now);
         Ok(change)

@@ -4,6 +4,7 @@
 //! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
 //! - `adopt`: sessions that were up before they were protected.
 //! - `keys`: keys that change, with time and by command.
+//! - `peer_keys`: what a neighbour last signed with.
 //! - `interfaces`: what is attached, and the addresses of this host.
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
 //! - `diagnosis`, `status`: what operators are shown.
@@ -39,6 +40,7 @@ use interfaces::Interfaces;
 use keys::Schedule;
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
+use peer_keys::PeerKeys;
 use rules::Replan;
 
 mod adopt;
@@ -52,6 +54,7 @@ mod keys;
 mod lock;
 mod neighbors;
 mod notify;
+mod peer_keys;
 mod rules;
 mod segments;
 mod sockets;
@@ -114,6 +117,7 @@ struct Daemon {
     rules: Rules,
     /// When their keys have to be looked at again.
     schedule: Schedule,
+    peer_keys: PeerKeys,
     dataplane: Dataplane,
     interfaces: Interfaces,
     drops: Drops,
@@ -172,6 +176,7 @@ impl Daemon {
             neighbors,
             rules,
             schedule: Schedule::default(),
+            peer_keys: PeerKeys::default(),
             dataplane,
             interfaces,
             drops: Drops::new(events.clone()),

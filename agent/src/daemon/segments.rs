@@ -1,5 +1,6 @@
 //! Held segments and drops, as the data plane reports them.
 
+use jiff::Timestamp;
 use tcpauth_common::{
     DropReason,
     layout::{Dropped, Held, Quartet, Session},
@@ -35,7 +36,11 @@ impl Daemon {
                 return;
             }
         };
-        match on_held(held, frame, neighbor, existing.as_ref(), None, Now::read()) {
+        if let Some(existing) = &existing {
+            self.peer_keys.learn(&held.quartet, existing, &self.neighbors);
+        }
+        let peer_uses = self.peer_keys.of(held.neighbor, &held.quartet.peer);
+        match on_held(held, frame, neighbor, existing.as_ref(), peer_uses, Now::read()) {
             Outcome::Install(session) => {
                 if let Err(error) = self.dataplane.put_session(&held.quartet, &session) {
                     tracing::error!(neighbor = %neighbor.peer, "a session has no keys: {error}");
@@ -85,7 +90,7 @@ impl Daemon {
         let counters = self.dataplane.counters(drop.neighbor).ok().flatten().unwrap_or_default();
         let context = Context {
             peer: &neighbor.peer.to_string(),
-            recv_id: neighbor.keys.first().recv_id.0,
+            recv_id: neighbor.keys.foremost(Timestamp::now()).mkt.recv_id.0,
             verified: counters.passed.verified_segments,
             interface: &self.interfaces.name(drop.ifindex),
         };

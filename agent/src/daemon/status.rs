@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tcpauth_common::{
     Algorithm, DropReason,
     layout::{Counters, Quartet, Session},
+    rollover::slot_at,
 };
 
 use super::{
@@ -61,6 +62,7 @@ impl Daemon {
     ) -> Result<NeighborStatus, KernelError> {
         let now = Monotonic::now();
         let counters = self.neighbor_counters(number)?;
+        let mkt = &neighbor.keys.foremost(Timestamp::now()).mkt;
         let none = Vec::new();
         let sessions = sessions.get(&number).unwrap_or(&none);
         let open = sessions.iter().filter(|session| progress(session) != Progress::Closed);
@@ -71,11 +73,10 @@ impl Daemon {
             state: state.to_owned(),
             reason,
             key_management: neighbor.key_management.name().to_owned(),
-            algorithm: neighbor.keys.first().algorithm.name().to_owned(),
-            send_id: neighbor.keys.first().send_id.0,
-            recv_id: neighbor.keys.first().recv_id.0,
-            tcp_options: if neighbor.keys.first().excludes_options() { "exclude" } else { "include" }
-                .to_owned(),
+            algorithm: mkt.algorithm.name().to_owned(),
+            send_id: mkt.send_id.0,
+            recv_id: mkt.recv_id.0,
+            tcp_options: if mkt.excludes_options() { "exclude" } else { "include" }.to_owned(),
             port: neighbor.port,
             ttl_security: neighbor.ttl_security,
             forwarded: neighbor.forwarded.iter().map(ToString::to_string).collect(),
@@ -108,7 +109,7 @@ impl Daemon {
             last_drop,
             same_reason: last_drop.map_or(0, |drop| counters.dropped[drop.reason as usize]),
             verified: counters.passed.verified_segments,
-            recv_id: neighbor.keys.first().recv_id.0,
+            recv_id: neighbor.keys.foremost(wall).mkt.recv_id.0,
             interface_problem: self.interfaces.problem(&neighbor.peer),
             closed: neighbor.keys.is_closed(wall).then(|| closed_reason(&neighbor.keys, wall)),
             notices: (notices(neighbor, wall).into_iter())
@@ -159,6 +160,14 @@ impl Daemon {
 
     fn session_status(&self, quartet: &Quartet, session: &Session, now: Monotonic) -> SessionStatus {
         let neighbor = self.neighbors.numbered(session.neighbor);
+        let slot = |slot| slot_at(&session.slots, slot).filter(|slot| slot.algorithm != 0);
+        let received = slot(session.rollover.received);
+        let syn = &session.syn_send;
+        let (algorithm, send_id, recv_id) = slot(session.rollover.current)
+            .map_or((syn.algorithm, syn.key_id, syn.rnext_id), |current| {
+                (current.algorithm, current.send_id, current.recv_id)
+            });
+        let algorithm_name = |number| Algorithm::from_number(number).map_or("", Algorithm::name).to_owned();
         let known = |flag: u32, isn: u32| (session.flags & flag != 0).then_some(isn);
         SessionStatus {
             neighbor: neighbor.map_or_else(String::new, |neighbor| neighbor.peer.to_string()),
@@ -166,11 +175,11 @@ impl Daemon {
             peer: end(quartet.peer, quartet.peer_port),
             state: progress(session).name().to_owned(),
             key_management: neighbor.map_or("", |neighbor| neighbor.key_management.name()).to_owned(),
-            algorithm: Algorithm::from_number(session.syn_send.algorithm)
-                .map_or("", Algorithm::name)
-                .to_owned(),
-            send_id: session.syn_send.key_id.0,
-            recv_id: session.syn_send.rnext_id.0,
+            algorithm: algorithm_name(algorithm),
+            send_id: send_id.0,
+            recv_id: recv_id.0,
+            peer_algorithm: received.map(|received| algorithm_name(received.algorithm)),
+            peer_key_id: received.map(|received| received.recv_id.0),
             local_isn: known(Session::LOCAL_ISN, session.local_isn.0),
             peer_isn: known(Session::PEER_ISN, session.peer_isn.0),
             send_sne: (session.send_seq >> 32) as u32,

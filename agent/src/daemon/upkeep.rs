@@ -33,6 +33,7 @@ impl Daemon {
         let mut expired = Vec::new();
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
+            self.peer_keys.learn(&quartet, &session, &self.neighbors);
             if expiry(&session, now, || self.whereabouts(session.neighbor, &quartet, &mut sockets)) {
                 expired.push((quartet, session));
             }

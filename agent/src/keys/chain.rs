@@ -97,6 +97,12 @@ impl KeyChain {
         self.newest_first().into_iter().find(|key| key.may_be_sent(now))
     }
 
+    /// The key that stands for the chain where one is shown: the preferred one, or else the newest.
+    pub fn foremost(&self, now: Timestamp) -> &ChainKey {
+        let newest = || self.newest_first().first().copied();
+        self.preferred(now).or_else(newest).unwrap_or(&self.keys[0])
+    }
+
     /// The keys that a session has now, the newest first and [`MAX_KEYS`] at most: of those that may be sent or accepted,
     /// the preferred one, those whose number is `in_use` by the session, and then the newest.
     pub fn usable(&self, now: Timestamp, in_use: &[u32]) -> Vec<&ChainKey> {
@@ -222,6 +228,7 @@ mod tests {
         );
         assert_eq!(preferred(&chain, 20), Some(2));
         assert_eq!(preferred(&chain, 100), None);
+        assert_eq!([10, 20, 100].map(|second| chain.foremost(at(second)).number), [3, 2, 2]);
     }
 
     #[test]
