@@ -287,8 +287,8 @@ fn word_of(address: &[u8; 16], index: usize) -> u32 {
     u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]])
 }
 
-/// Most calls of a stage function: the start, a step for each 64 octets, and the end.
-const MAX_STAGES: u32 = mac::INPUT_WORDS as u32 / 16 + 2;
+/// Most calls of a stage function: a step for each 64 octets, and the outer hash of an HMAC.
+const MAX_STAGES: u32 = mac::INPUT_WORDS as u32 / 16 + 1;
 
 extern "C" fn hmac_sha1(index: u64, _: *mut c_void) -> i64 {
     stage(Algorithm::HmacSha1_96, index as u32)
@@ -310,19 +310,21 @@ extern "C" fn md5(index: u64, _: *mut c_void) -> i64 {
     stage(Algorithm::Md5, index as u32)
 }
 
-/// The start, a step, or the end of a MAC over `scratch.mac_len` octets; 1 when it is done.
+/// A step of a MAC over `scratch.mac_len` octets, the first with the start, the last with the end; 1 when it is
+/// done.
 #[inline(always)]
 fn stage(algorithm: Algorithm, index: u32) -> i64 {
     let Some(scratch) = scratch() else { return 1 };
     let ws = &mut scratch.workspace;
     if index == 0 {
         scratch.mac_steps = mac::start(ws, algorithm, scratch.mac_len);
-        0
-    } else if index <= scratch.mac_steps {
-        mac::step(ws, algorithm, index - 1);
-        0
-    } else {
-        mac::finish(ws, algorithm, scratch.mac_len);
-        1
     }
+    if index < scratch.mac_steps {
+        mac::step(ws, algorithm, index);
+    }
+    if index + 1 < scratch.mac_steps {
+        return 0;
+    }
+    mac::finish(ws, algorithm, scratch.mac_len);
+    1
 }

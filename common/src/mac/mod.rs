@@ -7,7 +7,7 @@
 //!
 //! | algorithm | a step | words of [`KeyMaterial`] |
 //! |---|---|---|
-//! | HMAC-SHA-1, HMAC-SHA-256 | one block of 64 octets | hash states after the inner pad (0 to 7) and the outer pad (8 to 15) |
+//! | HMAC-SHA-1, HMAC-SHA-256 | one block of 64 octets; the last, the outer hash | hash states after the inner pad (0 to 7) and the outer pad (8 to 15) |
 //! | AES-128-CMAC | four blocks of 16 octets | key (0 to 3), K1 (4 to 7), big-endian values |
 //! | SipHash-2-4 | sixteen words of 8 octets | the four variables before the first word (0 to 7), lower half first |
 //! | MD5 | one block of 64 octets | none: the password is the end of the input, put there from the [`password`] |
@@ -43,8 +43,10 @@ const LAST_BLOCK: u32 = INPUT_WORDS as u32 / BLOCK_WORDS - 1;
 pub struct Workspace {
     /// The octets to authenticate, as they lie in memory. Padding is written behind them.
     pub input: [u32; INPUT_WORDS],
-    /// SHA: message schedule. AES: round keys.
+    /// SHA-256: message schedule. AES: round keys.
     pub schedule: [u32; 80],
+    /// SHA-1: message schedule.
+    pub pairs: sha1::Schedule,
     /// SHA, MD5: hash state. AES-CMAC: the chaining value (4 words). SipHash: the four variables, lower half first.
     pub state: [u32; 8],
     /// The MAC after [`finish`], its first 16 octets as they lie in memory.
@@ -62,6 +64,7 @@ impl Default for Workspace {
         Self {
             input: [0; INPUT_WORDS],
             schedule: [0; 80],
+            pairs: [0; 40],
             state: [0; 8],
             mac: [0; 4],
             key: KeyMaterial { words: [0; 16] },
@@ -129,7 +132,7 @@ pub fn start(ws: &mut Workspace, algorithm: Algorithm, len: u32) -> u32 {
 #[inline(always)]
 pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
     match algorithm {
-        Algorithm::HmacSha1_96 => hmac::step_sha1(ws, index),
+        Algorithm::HmacSha1_96 => hmac::step_sha1(ws, index, sha1::compress),
         Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::step_sha256(ws, index),
         Algorithm::Aes128Cmac96 => cmac::step(ws, index),
         Algorithm::SipHash2_4_96 => siphash::step(ws, index),
@@ -141,8 +144,7 @@ pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
 #[inline(always)]
 pub fn finish(ws: &mut Workspace, algorithm: Algorithm, len: u32) {
     match algorithm {
-        Algorithm::HmacSha1_96 => hmac::finish_sha1(ws),
-        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::finish_sha256(ws),
+        Algorithm::HmacSha1_96 | Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::finish(ws),
         Algorithm::Aes128Cmac96 => cmac::finish(ws, len),
         Algorithm::SipHash2_4_96 => siphash::finish(ws),
         Algorithm::Md5 => md5::finish(ws),

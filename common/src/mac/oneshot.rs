@@ -27,13 +27,21 @@ impl Hash {
     }
 
     fn compress(self, state: &mut [u32; 8], block: &[u8; 64]) {
-        let mut schedule = [0; 80];
-        for (word, octets) in schedule.iter_mut().zip(block.as_chunks::<4>().0) {
-            *word = u32::from_be_bytes(*octets);
-        }
         match self {
-            Self::Sha1 => sha1::compress(state, &mut schedule),
-            Self::Sha256 => sha256::compress(state, &mut schedule),
+            Self::Sha1 => {
+                let mut schedule = [0; 40];
+                for (pair, octets) in schedule.iter_mut().zip(block.as_chunks::<8>().0) {
+                    *pair = u64::from_be_bytes(*octets);
+                }
+                sha1::compress(state, &mut schedule);
+            }
+            Self::Sha256 => {
+                let mut schedule = [0; 80];
+                for (word, octets) in schedule.iter_mut().zip(block.as_chunks::<4>().0) {
+                    *word = u32::from_be_bytes(*octets);
+                }
+                sha256::compress(state, &mut schedule);
+            }
         }
     }
 

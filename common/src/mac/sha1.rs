@@ -4,19 +4,32 @@
 pub(super) const INITIAL: [u32; 8] =
     [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0, 0, 0, 0];
 
-/// Mixes the block in the first 16 words of `schedule` into the first 5 words of `state`.
-///
-/// The schedule is expanded before the rounds, not between them: the five variables and what a round needs
-/// just fit the ten registers of BPF, and anything more goes to the stack in the middle of the chain.
+/// The message schedule: pairs of words, the first in the upper half, so that two are expanded at a time.
+pub type Schedule = [u64; 40];
+
+/// Two words as they are in a [`Schedule`].
 #[inline(always)]
-pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
-    let mut t = 16;
-    while t < 80 {
-        expand(schedule, t);
-        expand(schedule, t + 1);
-        expand(schedule, t + 2);
-        expand(schedule, t + 3);
-        t += 4;
+pub(super) fn pair(first: u32, second: u32) -> u64 {
+    ((first as u64) << 32) | second as u64
+}
+
+/// Mixes the block in the first 8 pairs of `schedule` into the first 5 words of `state`.
+///
+/// The eBPF programs have their own, in assembly, which differs in nothing but what the compiler leaves to be
+/// wished for.
+#[inline(always)]
+pub(super) fn compress(state: &mut [u32; 8], schedule: &mut Schedule) {
+    let mut k = 8;
+    while k < 16 {
+        let shifted = (schedule[k - 2] << 32) | (schedule[k - 1] >> 32);
+        schedule[k] = rotate_left::<1>(shifted ^ schedule[k - 4] ^ schedule[k - 7] ^ schedule[k - 8]);
+        k += 1;
+    }
+    // The recurrence applied twice: no pair is put together from two any more.
+    while k < 40 {
+        schedule[k] =
+            rotate_left::<2>(schedule[k - 3] ^ schedule[k - 8] ^ schedule[k - 14] ^ schedule[k - 16]);
+        k += 1;
     }
     let v = [state[0], state[1], state[2], state[3], state[4]];
     let v = twenty_rounds::<0>(v, schedule);
@@ -30,26 +43,42 @@ pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
     state[4] = state[4].wrapping_add(v[4]);
 }
 
-/// Word `t` of the message schedule, 16 to 79.
+/// Both words of a pair, rotated.
 #[inline(always)]
-fn expand(schedule: &mut [u32; 80], t: usize) {
-    schedule[t] = (schedule[t - 3] ^ schedule[t - 8] ^ schedule[t - 14] ^ schedule[t - 16]).rotate_left(1);
+fn rotate_left<const BITS: u32>(pair: u64) -> u64 {
+    let low = ((1 << BITS) - 1) * 0x0000_0001_0000_0001;
+    ((pair << BITS) & !low) | ((pair >> (32 - BITS)) & low)
 }
 
 /// The rounds of a stage. Five of them bring each variable back to its place: no moves.
 #[inline(always)]
-fn twenty_rounds<const STAGE: usize>(v: [u32; 5], schedule: &[u32; 80]) -> [u32; 5] {
+fn twenty_rounds<const STAGE: usize>(v: [u32; 5], schedule: &Schedule) -> [u32; 5] {
     let [mut a, mut b, mut c, mut d, mut e] = v;
-    let mut t = STAGE * 20;
-    while t < STAGE * 20 + 20 {
-        (e, b) = round::<STAGE>(a, b, c, d, e, schedule[t]);
-        (d, a) = round::<STAGE>(e, a, b, c, d, schedule[t + 1]);
-        (c, e) = round::<STAGE>(d, e, a, b, c, schedule[t + 2]);
-        (b, d) = round::<STAGE>(c, d, e, a, b, schedule[t + 3]);
-        (a, c) = round::<STAGE>(b, c, d, e, a, schedule[t + 4]);
-        t += 5;
+    let mut k = STAGE * 10;
+    while k < STAGE * 10 + 10 {
+        (e, b) = round::<STAGE>(a, b, c, d, e, first(schedule[k]));
+        (d, a) = round::<STAGE>(e, a, b, c, d, second(schedule[k]));
+        (c, e) = round::<STAGE>(d, e, a, b, c, first(schedule[k + 1]));
+        (b, d) = round::<STAGE>(c, d, e, a, b, second(schedule[k + 1]));
+        (a, c) = round::<STAGE>(b, c, d, e, a, first(schedule[k + 2]));
+        (e, b) = round::<STAGE>(a, b, c, d, e, second(schedule[k + 2]));
+        (d, a) = round::<STAGE>(e, a, b, c, d, first(schedule[k + 3]));
+        (c, e) = round::<STAGE>(d, e, a, b, c, second(schedule[k + 3]));
+        (b, d) = round::<STAGE>(c, d, e, a, b, first(schedule[k + 4]));
+        (a, c) = round::<STAGE>(b, c, d, e, a, second(schedule[k + 4]));
+        k += 5;
     }
     [a, b, c, d, e]
+}
+
+#[inline(always)]
+fn first(pair: u64) -> u32 {
+    (pair >> 32) as u32
+}
+
+#[inline(always)]
+fn second(pair: u64) -> u32 {
+    pair as u32
 }
 
 /// One round of a stage: the new `e` (which the next round calls `a`) and the new `b`.
