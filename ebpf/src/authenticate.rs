@@ -15,6 +15,7 @@ use crate::{
     barrier::opaque,
     scratch::{Scratch, scratch},
     segment::load_raw,
+    sha1,
 };
 
 /// Octets of data that fit in the workspace beside the rest.
@@ -320,7 +321,11 @@ fn stage(algorithm: Algorithm, index: u32) -> i64 {
         scratch.mac_steps = mac::start(ws, algorithm, scratch.mac_len);
     }
     if index < scratch.mac_steps {
-        mac::step(ws, algorithm, index);
+        match algorithm {
+            #[cfg(target_arch = "bpf")]
+            Algorithm::HmacSha1_96 => mac::step_hmac_sha1(ws, index, sha1::compress),
+            _ => mac::step(ws, algorithm, index),
+        }
     }
     if index + 1 < scratch.mac_steps {
         return 0;

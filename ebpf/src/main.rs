@@ -34,6 +34,8 @@ mod release;
 mod scratch;
 mod seal;
 mod segment;
+#[cfg(target_arch = "bpf")]
+mod sha1;
 
 /// See [`mod@egress`].
 #[classifier]

@@ -21,7 +21,7 @@ mod cmac;
 mod hmac;
 mod md5;
 pub(crate) mod oneshot;
-mod sha1;
+pub mod sha1;
 mod sha256;
 mod siphash;
 
@@ -138,6 +138,16 @@ pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
         Algorithm::SipHash2_4_96 => siphash::step(ws, index),
         Algorithm::Md5 => md5::step(ws, index),
     }
+}
+
+/// The same of HMAC-SHA-1, with a compression function of the caller's.
+#[inline(always)]
+pub fn step_hmac_sha1(
+    ws: &mut Workspace,
+    index: u32,
+    compress: impl FnOnce(&mut [u32; 8], &mut sha1::Schedule),
+) {
+    hmac::step_sha1(ws, index, compress);
 }
 
 /// Ends the MAC begun with the same `len`: its first 16 octets are then in `ws.mac`.

@@ -15,8 +15,7 @@ pub(super) fn pair(first: u32, second: u32) -> u64 {
 
 /// Mixes the block in the first 8 pairs of `schedule` into the first 5 words of `state`.
 ///
-/// The eBPF programs have their own, in assembly, which differs in nothing but what the compiler leaves to be
-/// wished for.
+/// The eBPF programs have their own, in assembly.
 #[inline(always)]
 pub(super) fn compress(state: &mut [u32; 8], schedule: &mut Schedule) {
     let mut k = 8;
@@ -45,7 +44,7 @@ pub(super) fn compress(state: &mut [u32; 8], schedule: &mut Schedule) {
 
 /// Both words of a pair, rotated.
 #[inline(always)]
-fn rotate_left<const BITS: u32>(pair: u64) -> u64 {
+pub fn rotate_left<const BITS: u32>(pair: u64) -> u64 {
     let low = ((1 << BITS) - 1) * 0x0000_0001_0000_0001;
     ((pair << BITS) & !low) | ((pair >> (32 - BITS)) & low)
 }
