@@ -11,11 +11,12 @@ use tcpauth_common::{
     rollover::slot_at,
 };
 
+#[cfg(target_arch = "bpf")]
+use crate::{aes, sha1};
 use crate::{
     barrier::opaque,
     scratch::{Scratch, scratch},
     segment::load_raw,
-    sha1,
 };
 
 /// Octets of data that fit in the workspace beside the rest.
@@ -324,12 +325,14 @@ fn stage(algorithm: Algorithm, index: u32) -> i64 {
         match algorithm {
             #[cfg(target_arch = "bpf")]
             Algorithm::HmacSha1_96 => mac::step_hmac_sha1(ws, index, sha1::compress),
+            #[cfg(target_arch = "bpf")]
+            Algorithm::Aes128Cmac96 => mac::step_aes_cmac(ws, index, aes::encrypt),
             _ => mac::step(ws, algorithm, index),
         }
     }
     if index + 1 < scratch.mac_steps {
         return 0;
     }
-    mac::finish(ws, algorithm, scratch.mac_len);
+    mac::finish(ws, algorithm);
     1
 }

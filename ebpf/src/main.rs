@@ -19,6 +19,8 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use crate::segment::{BARE_IP, ETHERNET};
 
 mod account;
+#[cfg(target_arch = "bpf")]
+mod aes;
 mod authenticate;
 mod barrier;
 mod egress;

@@ -8,11 +8,14 @@ const ROUND_KEY_WORDS: usize = 44;
 static SBOX: [u8; 256] = sbox();
 
 /// SubBytes and MixColumns of an octet in row 0, 1, 2 and 3 of a column.
-static TABLES: [[u32; 256]; 4] = [table(0), table(8), table(16), table(24)];
+pub static TABLES: [[u32; 256]; 4] = [table(0), table(8), table(16), table(24)];
 
-/// Expands the key (four big-endian words) into the first 44 words of `schedule`.
+/// The expanded key, in the first 44 words.
+pub type Schedule = [u32; 80];
+
+/// Expands the key (four big-endian words) into `schedule`.
 #[inline(always)]
-pub(super) fn expand_key(schedule: &mut [u32; 80], key: [u32; 4]) {
+pub(super) fn expand_key(schedule: &mut Schedule, key: [u32; 4]) {
     let [mut w0, mut w1, mut w2, mut w3] = key;
     schedule[0] = w0;
     schedule[1] = w1;
@@ -37,7 +40,7 @@ pub(super) fn expand_key(schedule: &mut [u32; 80], key: [u32; 4]) {
 
 /// Encrypts a block of four big-endian words with the expanded key in `schedule`.
 #[inline(always)]
-pub(super) fn encrypt(schedule: &[u32; 80], block: [u32; 4]) -> [u32; 4] {
+pub(super) fn encrypt(schedule: &Schedule, block: [u32; 4]) -> [u32; 4] {
     let mut s0 = block[0] ^ schedule[0];
     let mut s1 = block[1] ^ schedule[1];
     let mut s2 = block[2] ^ schedule[2];
@@ -51,6 +54,12 @@ pub(super) fn encrypt(schedule: &[u32; 80], block: [u32; 4]) -> [u32; 4] {
         (s0, s1, s2, s3) = (t0, t1, t2, t3);
         i += 4;
     }
+    last_round([s0, s1, s2, s3], schedule)
+}
+
+/// SubBytes, ShiftRows and AddRoundKey.
+#[inline(always)]
+pub fn last_round([s0, s1, s2, s3]: [u32; 4], schedule: &Schedule) -> [u32; 4] {
     [
         last(s0, s1, s2, s3) ^ schedule[40],
         last(s1, s2, s3, s0) ^ schedule[41],

@@ -47,20 +47,35 @@ pub(super) fn start(ws: &mut Workspace, len: u32) -> u32 {
             }
             i += 1;
         }
+        // Of the two subkeys, the one that this message takes.
+        let k1 = [ws.key.words[4], ws.key.words[5], ws.key.words[6], ws.key.words[7]];
+        let k2 = double(k1);
+        let mut i = 0;
+        while i < 4 {
+            ws.key.words[4 + i] = k2[i];
+            i += 1;
+        }
     }
-    // The last block is for `finish`.
-    ws.blocks = last_block(len);
+    ws.blocks = last_block(len) + 1;
     ws.blocks.div_ceil(BLOCKS_PER_STEP)
 }
 
 #[inline(always)]
-pub(super) fn step(ws: &mut Workspace, index: u32) {
+pub(super) fn step(ws: &mut Workspace, index: u32, encrypt: impl Fn(&aes::Schedule, [u32; 4]) -> [u32; 4]) {
     let mut state = [ws.state[0], ws.state[1], ws.state[2], ws.state[3]];
     let mut i = 0;
     while i < BLOCKS_PER_STEP {
         let block = index * BLOCKS_PER_STEP + i;
         if block < ws.blocks {
-            state = aes::encrypt(&ws.schedule, absorb(ws, state, block));
+            state = absorb(ws, state, block);
+            if block + 1 == ws.blocks {
+                let mut i = 0;
+                while i < 4 {
+                    state[i] ^= ws.key.words[4 + i];
+                    i += 1;
+                }
+            }
+            state = encrypt(&ws.schedule, state);
         }
         i += 1;
     }
@@ -72,18 +87,10 @@ pub(super) fn step(ws: &mut Workspace, index: u32) {
 }
 
 #[inline(always)]
-pub(super) fn finish(ws: &mut Workspace, len: u32) {
-    let k1 = [ws.key.words[4], ws.key.words[5], ws.key.words[6], ws.key.words[7]];
-    let subkey = if is_whole(len) { k1 } else { double(k1) };
-    let state = [ws.state[0], ws.state[1], ws.state[2], ws.state[3]];
-    let block = absorb(ws, state, last_block(len));
-    let mac = aes::encrypt(
-        &ws.schedule,
-        [block[0] ^ subkey[0], block[1] ^ subkey[1], block[2] ^ subkey[2], block[3] ^ subkey[3]],
-    );
+pub(super) fn finish(ws: &mut Workspace) {
     let mut i = 0;
     while i < 4 {
-        ws.mac[i] = mac[i].to_be();
+        ws.mac[i] = ws.state[i].to_be();
         i += 1;
     }
 }

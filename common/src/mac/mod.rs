@@ -16,7 +16,7 @@ pub use md5::{MAX_PASSWORD, password};
 
 use crate::{Algorithm, layout::KeyMaterial};
 
-mod aes;
+pub mod aes;
 mod cmac;
 mod hmac;
 mod md5;
@@ -134,7 +134,7 @@ pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
     match algorithm {
         Algorithm::HmacSha1_96 => hmac::step_sha1(ws, index, sha1::compress),
         Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::step_sha256(ws, index),
-        Algorithm::Aes128Cmac96 => cmac::step(ws, index),
+        Algorithm::Aes128Cmac96 => cmac::step(ws, index, aes::encrypt),
         Algorithm::SipHash2_4_96 => siphash::step(ws, index),
         Algorithm::Md5 => md5::step(ws, index),
     }
@@ -150,12 +150,18 @@ pub fn step_hmac_sha1(
     hmac::step_sha1(ws, index, compress);
 }
 
-/// Ends the MAC begun with the same `len`: its first 16 octets are then in `ws.mac`.
+/// The same of AES-128-CMAC, with an encryption of the caller's.
 #[inline(always)]
-pub fn finish(ws: &mut Workspace, algorithm: Algorithm, len: u32) {
+pub fn step_aes_cmac(ws: &mut Workspace, index: u32, encrypt: impl Fn(&aes::Schedule, [u32; 4]) -> [u32; 4]) {
+    cmac::step(ws, index, encrypt);
+}
+
+/// Ends the MAC: its first 16 octets are then in `ws.mac`.
+#[inline(always)]
+pub fn finish(ws: &mut Workspace, algorithm: Algorithm) {
     match algorithm {
         Algorithm::HmacSha1_96 | Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::finish(ws),
-        Algorithm::Aes128Cmac96 => cmac::finish(ws, len),
+        Algorithm::Aes128Cmac96 => cmac::finish(ws),
         Algorithm::SipHash2_4_96 => siphash::finish(ws),
         Algorithm::Md5 => md5::finish(ws),
     }
@@ -167,7 +173,7 @@ pub fn mac(ws: &mut Workspace, key: &KeyMaterial, algorithm: Algorithm, len: u32
     for index in 0..start(ws, algorithm, len) {
         step(ws, algorithm, index);
     }
-    finish(ws, algorithm, len);
+    finish(ws, algorithm);
 }
 
 /// Writes 0x80 and zeros behind an input of `len` octets, up to the end of the last hash block, whose last two words
