@@ -12,7 +12,7 @@ use tcpauth_common::{
 };
 
 #[cfg(target_arch = "bpf")]
-use crate::{aes, sha1};
+use crate::{aes, sha1, sha256};
 use crate::{
     barrier::opaque,
     scratch::{Scratch, scratch},
@@ -327,6 +327,10 @@ fn stage(algorithm: Algorithm, index: u32) -> i64 {
             Algorithm::HmacSha1_96 => mac::step_hmac_sha1(ws, index, sha1::compress),
             #[cfg(target_arch = "bpf")]
             Algorithm::Aes128Cmac96 => mac::step_aes_cmac(ws, index, aes::encrypt),
+            #[cfg(target_arch = "bpf")]
+            Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
+                mac::step_hmac_sha256(ws, index, sha256::compress)
+            }
             _ => mac::step(ws, algorithm, index),
         }
     }

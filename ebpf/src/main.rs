@@ -38,6 +38,8 @@ mod seal;
 mod segment;
 #[cfg(target_arch = "bpf")]
 mod sha1;
+#[cfg(target_arch = "bpf")]
+mod sha256;
 
 /// See [`mod@egress`].
 #[classifier]

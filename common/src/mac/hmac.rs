@@ -51,7 +51,11 @@ pub(super) fn step_sha1(ws: &mut Workspace, index: u32, compress: impl FnOnce(&m
 }
 
 #[inline(always)]
-pub(super) fn step_sha256(ws: &mut Workspace, index: u32) {
+pub(super) fn step_sha256(
+    ws: &mut Workspace,
+    index: u32,
+    compress: impl FnOnce(&mut [u32; 8], &mut sha256::Schedule),
+) {
     if index < ws.blocks {
         let base = first_word(index);
         let mut i = 0;
@@ -70,7 +74,7 @@ pub(super) fn step_sha256(ws: &mut Workspace, index: u32) {
         ws.schedule[15] = (64 + 32) * 8;
         begin_outer(ws);
     }
-    sha256::compress(&mut ws.state, &mut ws.schedule);
+    compress(&mut ws.state, &mut ws.schedule);
 }
 
 #[inline(always)]

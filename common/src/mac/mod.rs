@@ -3,7 +3,8 @@
 //! A MAC is computed in steps, so that the programs can run them in `bpf_loop`, where the verifier
 //! follows one step only: [`start`], then [`step`] for each index below what `start` returned, then
 //! [`finish`]. Everything lives in a [`Workspace`] (a per-CPU map value: the BPF stack is too small).
-//! [`mac`] is the same on the host.
+//! [`mac`] is the same on the host. The programs bring their own innermost functions, written by the instruction
+//! (`step_hmac_sha1` and so on); those here are for the host.
 //!
 //! | algorithm | a step | words of [`KeyMaterial`] |
 //! |---|---|---|
@@ -22,7 +23,7 @@ mod hmac;
 mod md5;
 pub(crate) mod oneshot;
 pub mod sha1;
-mod sha256;
+pub mod sha256;
 mod siphash;
 
 /// Words of [`Workspace::input`].
@@ -133,7 +134,9 @@ pub fn start(ws: &mut Workspace, algorithm: Algorithm, len: u32) -> u32 {
 pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
     match algorithm {
         Algorithm::HmacSha1_96 => hmac::step_sha1(ws, index, sha1::compress),
-        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => hmac::step_sha256(ws, index),
+        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
+            hmac::step_sha256(ws, index, sha256::compress)
+        }
         Algorithm::Aes128Cmac96 => cmac::step(ws, index, aes::encrypt),
         Algorithm::SipHash2_4_96 => siphash::step(ws, index),
         Algorithm::Md5 => md5::step(ws, index),
@@ -148,6 +151,16 @@ pub fn step_hmac_sha1(
     compress: impl FnOnce(&mut [u32; 8], &mut sha1::Schedule),
 ) {
     hmac::step_sha1(ws, index, compress);
+}
+
+/// The same of HMAC-SHA-256, with a compression function of the caller's.
+#[inline(always)]
+pub fn step_hmac_sha256(
+    ws: &mut Workspace,
+    index: u32,
+    compress: impl FnOnce(&mut [u32; 8], &mut sha256::Schedule),
+) {
+    hmac::step_sha256(ws, index, compress);
 }
 
 /// The same of AES-128-CMAC, with an encryption of the caller's.
@@ -202,13 +215,6 @@ fn mark_end(ws: &mut Workspace, at: u32) -> u32 {
     let kept = u32::from_be(ws.input[word as usize]) & !(u32::MAX >> shift);
     ws.input[word as usize] = (kept | (0x8000_0000 >> shift)).to_be();
     word + 1
-}
-
-/// `word` twice, one above the other: its lower 32 bits after a shift to the right are `word` rotated to the
-/// right. BPF has no rotation; of several rotations of a word, each costs half as much this way.
-#[inline(always)]
-const fn doubled(word: u32) -> u64 {
-    (word as u64) | ((word as u64) << 32)
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The compression function of SHA-256 (FIPS 180-4, 6.2.2).
 
-use super::doubled;
-
 /// Initial hash value.
 pub(super) const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
+/// The message schedule, in the first 64 words, and room to work in.
+pub type Schedule = [u32; 80];
+
 /// Round constants.
 #[rustfmt::skip]
-static K: [u32; 64] = [
+pub const K: [u32; 64] = [
     0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5,
     0xd807_aa98, 0x1283_5b01, 0x2431_85be, 0x550c_7dc3, 0x72be_5d74, 0x80de_b1fe, 0x9bdc_06a7, 0xc19b_f174,
     0xe49b_69c1, 0xefbe_4786, 0x0fc1_9dc6, 0x240c_a1cc, 0x2de9_2c6f, 0x4a74_84aa, 0x5cb0_a9dc, 0x76f9_88da,
@@ -20,17 +21,16 @@ static K: [u32; 64] = [
 ];
 
 /// Mixes the block in the first 16 words of `schedule` into `state`.
+///
+/// The eBPF programs have their own, in assembly.
 #[inline(always)]
-pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
-    // The schedule first: between the rounds it would only push their variables to the stack.
+pub(super) fn compress(state: &mut [u32; 8], schedule: &mut Schedule) {
     let mut t = 16;
     while t < 64 {
-        expand(schedule, t);
-        expand(schedule, t + 1);
-        t += 2;
-    }
-    while t < 80 {
-        add_constant(schedule, t - 16);
+        let (w2, w15) = (schedule[t - 2], schedule[t - 15]);
+        let s0 = w15.rotate_right(7) ^ w15.rotate_right(18) ^ (w15 >> 3);
+        let s1 = w2.rotate_right(17) ^ w2.rotate_right(19) ^ (w2 >> 10);
+        schedule[t] = schedule[t - 16].wrapping_add(s0).wrapping_add(schedule[t - 7]).wrapping_add(s1);
         t += 1;
     }
     let mut v = *state;
@@ -48,7 +48,7 @@ pub(super) fn compress(state: &mut [u32; 8], schedule: &mut [u32; 80]) {
 
 /// Eight rounds bring each variable back to its place: no moves.
 #[inline(always)]
-fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], schedule: &[u32; 80], t: usize) -> [u32; 8] {
+fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], schedule: &Schedule, t: usize) -> [u32; 8] {
     let (d, h) = round(a, b, c, d, e, f, g, h, schedule, t);
     let (c, g) = round(h, a, b, c, d, e, f, g, schedule, t + 1);
     let (b, f) = round(g, h, a, b, c, d, e, f, schedule, t + 2);
@@ -58,22 +58,6 @@ fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], schedule: &[u32; 80], t: usi
     let (f, b) = round(c, d, e, f, g, h, a, b, schedule, t + 6);
     let (e, a) = round(b, c, d, e, f, g, h, a, schedule, t + 7);
     [a, b, c, d, e, f, g, h]
-}
-
-/// Word `t` of the message schedule, 16 to 63. Word `t - 16`, not needed any more, gets its round constant.
-#[inline(always)]
-fn expand(schedule: &mut [u32; 80], t: usize) {
-    let (w2, w15) = (schedule[t - 2], schedule[t - 15]);
-    let (d2, d15) = (doubled(w2), doubled(w15));
-    let s0 = ((d15 >> 7) ^ (d15 >> 18)) as u32 ^ (w15 >> 3);
-    let s1 = ((d2 >> 17) ^ (d2 >> 19)) as u32 ^ (w2 >> 10);
-    schedule[t] = schedule[t - 16].wrapping_add(s0).wrapping_add(schedule[t - 7]).wrapping_add(s1);
-    add_constant(schedule, t - 16);
-}
-
-#[inline(always)]
-fn add_constant(schedule: &mut [u32; 80], t: usize) {
-    schedule[t] = schedule[t].wrapping_add(K[t]);
 }
 
 /// Round `t`: the new `d` (which the next round calls `e`) and the new `h` (which it calls `a`).
@@ -88,15 +72,13 @@ fn round(
     f: u32,
     g: u32,
     h: u32,
-    schedule: &[u32; 80],
+    schedule: &Schedule,
     t: usize,
 ) -> (u32, u32) {
-    let ee = doubled(e);
-    let sum1 = ((ee >> 6) ^ (ee >> 11) ^ (ee >> 25)) as u32;
+    let sum1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
     let choice = g ^ (e & (f ^ g));
-    let t1 = h.wrapping_add(sum1).wrapping_add(choice).wrapping_add(schedule[t]);
-    let aa = doubled(a);
-    let sum0 = ((aa >> 2) ^ (aa >> 13) ^ (aa >> 22)) as u32;
+    let t1 = h.wrapping_add(K[t]).wrapping_add(schedule[t]).wrapping_add(choice).wrapping_add(sum1);
+    let sum0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
     let majority = (a & b) | (c & (a | b));
     (d.wrapping_add(t1), t1.wrapping_add(sum0).wrapping_add(majority))
 }
