@@ -9,6 +9,9 @@ const BLOCK_WORDS: u32 = 4;
 /// Largest index of a block in the input; a mask too.
 const LAST_BLOCK: u32 = INPUT_WORDS as u32 / BLOCK_WORDS - 1;
 
+/// Where in the state the last block's subkey is, behind the chaining value.
+const SUBKEY: usize = 4;
+
 /// AES blocks in one step.
 const BLOCKS_PER_STEP: u32 = 4;
 
@@ -47,14 +50,14 @@ pub(super) fn start(ws: &mut Workspace, len: u32) -> u32 {
             }
             i += 1;
         }
-        // Of the two subkeys, the one that this message takes.
-        let k1 = [ws.key.words[4], ws.key.words[5], ws.key.words[6], ws.key.words[7]];
-        let k2 = double(k1);
-        let mut i = 0;
-        while i < 4 {
-            ws.key.words[4 + i] = k2[i];
-            i += 1;
-        }
+    }
+    // Of the two subkeys, the one that this message takes.
+    let k1 = [ws.key.words[4], ws.key.words[5], ws.key.words[6], ws.key.words[7]];
+    let subkey = if is_whole(len) { k1 } else { double(k1) };
+    let mut i = 0;
+    while i < 4 {
+        ws.state[SUBKEY + i] = subkey[i];
+        i += 1;
     }
     ws.blocks = last_block(len) + 1;
     ws.blocks.div_ceil(BLOCKS_PER_STEP)
@@ -71,7 +74,7 @@ pub(super) fn step(ws: &mut Workspace, index: u32, encrypt: impl Fn(&aes::Schedu
             if block + 1 == ws.blocks {
                 let mut i = 0;
                 while i < 4 {
-                    state[i] ^= ws.key.words[4 + i];
+                    state[i] ^= ws.state[SUBKEY + i];
                     i += 1;
                 }
             }

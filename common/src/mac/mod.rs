@@ -48,7 +48,7 @@ pub struct Workspace {
     pub schedule: [u32; 80],
     /// SHA-1: message schedule.
     pub pairs: sha1::Schedule,
-    /// SHA, MD5: hash state. AES-CMAC: the chaining value (4 words). SipHash: the four variables, lower half first.
+    /// SHA, MD5: hash state. AES-CMAC: the chaining value (4 words) and the last block's subkey. SipHash: the four variables, lower half first.
     pub state: [u32; 8],
     /// The MAC after [`finish`], its first 16 octets as they lie in memory.
     pub mac: [u32; 4],
