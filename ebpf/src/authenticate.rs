@@ -12,7 +12,7 @@ use tcpauth_common::{
 };
 
 #[cfg(target_arch = "bpf")]
-use crate::{aes, sha1, sha256};
+use crate::{aes, sha1, sha256, siphash};
 use crate::{
     barrier::opaque,
     scratch::{Scratch, scratch},
@@ -331,6 +331,8 @@ fn stage(algorithm: Algorithm, index: u32) -> i64 {
             Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
                 mac::step_hmac_sha256(ws, index, sha256::compress)
             }
+            #[cfg(target_arch = "bpf")]
+            Algorithm::SipHash2_4_96 => mac::step_siphash(ws, index, siphash::absorb),
             _ => mac::step(ws, algorithm, index),
         }
     }

@@ -40,6 +40,8 @@ mod segment;
 mod sha1;
 #[cfg(target_arch = "bpf")]
 mod sha256;
+#[cfg(target_arch = "bpf")]
+mod siphash;
 
 /// See [`mod@egress`].
 #[classifier]

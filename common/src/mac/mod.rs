@@ -24,7 +24,7 @@ mod md5;
 pub(crate) mod oneshot;
 pub mod sha1;
 pub mod sha256;
-mod siphash;
+pub mod siphash;
 
 /// Words of [`Workspace::input`].
 pub const INPUT_WORDS: usize = 4096;
@@ -138,7 +138,7 @@ pub fn step(ws: &mut Workspace, algorithm: Algorithm, index: u32) {
             hmac::step_sha256(ws, index, sha256::compress)
         }
         Algorithm::Aes128Cmac96 => cmac::step(ws, index, aes::encrypt),
-        Algorithm::SipHash2_4_96 => siphash::step(ws, index),
+        Algorithm::SipHash2_4_96 => siphash::step(ws, index, siphash::absorb),
         Algorithm::Md5 => md5::step(ws, index),
     }
 }
@@ -167,6 +167,16 @@ pub fn step_hmac_sha256(
 #[inline(always)]
 pub fn step_aes_cmac(ws: &mut Workspace, index: u32, encrypt: impl Fn(&aes::Schedule, [u32; 4]) -> [u32; 4]) {
     cmac::step(ws, index, encrypt);
+}
+
+/// The same of SipHash-2-4, with a mixing of a word of the caller's, which is at an even index of the input.
+#[inline(always)]
+pub fn step_siphash(
+    ws: &mut Workspace,
+    index: u32,
+    absorb: impl Fn(siphash::Variables, &[u32; INPUT_WORDS], usize) -> siphash::Variables,
+) {
+    siphash::step(ws, index, absorb);
 }
 
 /// Ends the MAC: its first 16 octets are then in `ws.mac`.

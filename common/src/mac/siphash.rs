@@ -6,6 +6,9 @@
 use super::{INPUT_WORDS, Workspace};
 use crate::layout::KeyMaterial;
 
+/// The four variables.
+pub type Variables = [u64; 4];
+
 /// SipHash words in one step.
 const WORDS_PER_STEP: u32 = 16;
 
@@ -48,18 +51,18 @@ pub(super) fn start(ws: &mut Workspace, len: u32) -> u32 {
 }
 
 #[inline(always)]
-pub(super) fn step(ws: &mut Workspace, index: u32) {
+pub(super) fn step(
+    ws: &mut Workspace,
+    index: u32,
+    absorb: impl Fn(Variables, &[u32; INPUT_WORDS], usize) -> Variables,
+) {
     let first = (index & (LAST_WORD / WORDS_PER_STEP)) * WORDS_PER_STEP;
     let left = ws.blocks.saturating_sub(first);
     let mut v = variables(ws);
     let mut i = 0;
     while i < WORDS_PER_STEP {
         if i < left {
-            let at = (first + i) as usize * 2;
-            let word = joined(ws.input[at], ws.input[at + 1]);
-            v[3] ^= word;
-            v = round(round(v));
-            v[0] ^= word;
+            v = absorb(v, &ws.input, (first + i) as usize * 2);
         }
         i += 1;
     }
@@ -69,6 +72,18 @@ pub(super) fn step(ws: &mut Workspace, index: u32) {
         ws.state[2 * i + 1] = (v[i] >> 32) as u32;
         i += 1;
     }
+}
+
+/// Mixes the word of 8 octets at index `at` of `input` into the variables.
+///
+/// The eBPF programs have their own, in assembly.
+#[inline(always)]
+pub(super) fn absorb(mut v: Variables, input: &[u32; INPUT_WORDS], at: usize) -> Variables {
+    let word = joined(input[at], input[at + 1]);
+    v[3] ^= word;
+    v = round(round(v));
+    v[0] ^= word;
+    v
 }
 
 #[inline(always)]
@@ -100,7 +115,7 @@ fn end_input(ws: &mut Workspace, len: u32) {
 }
 
 #[inline(always)]
-fn variables(ws: &Workspace) -> [u64; 4] {
+fn variables(ws: &Workspace) -> Variables {
     let s = &ws.state;
     [value(s[0], s[1]), value(s[2], s[3]), value(s[4], s[5]), value(s[6], s[7])]
 }
@@ -118,7 +133,7 @@ fn value(lower: u32, upper: u32) -> u64 {
 
 /// SipRound.
 #[inline(always)]
-fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
+fn round([mut v0, mut v1, mut v2, mut v3]: Variables) -> Variables {
     v0 = v0.wrapping_add(v1);
     v1 = v1.rotate_left(13) ^ v0;
     v0 = v0.rotate_left(32);
