@@ -30,8 +30,8 @@ pub fn compress(state: &mut [u32; 8], schedule: &mut Schedule) {
     state[4] = state[4].wrapping_add(v[4]);
 }
 
-/// The rounds of five pairs of words, the first of which is number `PAIR`, and the expansion of the pairs eight further
-/// on. Five rounds bring each variable back to its place.
+/// The rounds of five pairs of words, the first of which is number `PAIR`, and the expansion of the pairs eight
+/// further on. Five rounds bring each variable back to its place.
 #[inline(always)]
 fn ten_rounds<const PAIR: usize>(
     [mut a, mut b, mut c, mut d, mut e]: Variables,

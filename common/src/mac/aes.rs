@@ -59,7 +59,7 @@ pub(super) fn encrypt(schedule: &Schedule, block: [u32; 4]) -> [u32; 4] {
 
 /// SubBytes, ShiftRows and AddRoundKey.
 #[inline(always)]
-pub fn last_round([s0, s1, s2, s3]: [u32; 4], schedule: &Schedule) -> [u32; 4] {
+fn last_round([s0, s1, s2, s3]: [u32; 4], schedule: &Schedule) -> [u32; 4] {
     [
         last(s0, s1, s2, s3) ^ schedule[40],
         last(s1, s2, s3, s0) ^ schedule[41],
