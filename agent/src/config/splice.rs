@@ -244,14 +244,24 @@ fn remove_entries(text: &str, inline: &Inline<'_>, gone: &[Leaf]) -> Vec<Splice>
     let before = match first_kept {
         0 => None,
         kept => {
-            let comma = entries[kept - 1].value.end;
-            let end = text[comma..].find(',').map_or(comma, |at| comma + at + 1);
+            let value_end = entries[kept - 1].value.end;
+            let end = comma_after(text, value_end).map_or(value_end, |comma| comma + 1);
             Some(inline.span.start + 1..end)
         }
     };
     let after = entries.windows(2).skip(first_kept).filter(|pair| is_gone(&pair[1]));
     let after = after.map(|pair| pair[0].value.end..pair[1].value.end);
     before.into_iter().chain(after).map(Splice::remove).collect()
+}
+
+/// The comma behind the value of an entry that ends at `at`: one in a comment is none.
+fn comma_after(text: &str, at: usize) -> Option<usize> {
+    let mut is_comment = false;
+    let comma = text[at..].bytes().position(|octet| {
+        is_comment = octet == b'#' || (is_comment && octet != b'\n');
+        octet == b',' && !is_comment
+    });
+    comma.map(|comma| at + comma)
 }
 
 /// The leaves of `table` and of the tables below it, however they are written.

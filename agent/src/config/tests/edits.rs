@@ -440,3 +440,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn comments_in_a_table_of_several_lines_are_no_part_of_its_entries() {
+    for text in [
+        "[key-chain.c]\nkey = { 1 = { password = \"c-secret-1\" } # was, 3 = { password = \"c-secret-3\" }\n, 2 = { password = \"c-secret-2\" } }\n",
+        "[key-chain.c]\nkey = { # first, of all\n 1 = { password = \"c-secret-1\" }, # one, two\n 2 = { password = \"c-secret-2\" }, # three\n }\n",
+        "[key-chain.c]\nkey = {\n 1 = { password = \"c-secret-1\" }, # one, }\n 2 = { password = \"c-secret-2\" } # last, {\n }\n",
+    ] {
+        for number in [1, 2] {
+            let after = text_after(text, remove(chain(), number));
+            let left: Vec<u32> = good(&after).key_chains[0].keys.iter().map(|key| key.number).collect();
+            assert_eq!(left, [3 - number], "{after}");
+        }
+        let after = text_after(text, set(chain(), 3, "password = \"c-secret-3\""));
+        assert_eq!(good(&after).key_chains[0].keys.len(), 3, "{after}");
+        text_after(text, set_send(chain(), 1, "2026-12-01T00:00:00Z/"));
+    }
+}
