@@ -128,13 +128,17 @@ pub(super) fn derived_slot(session: &Session, quartet: &Quartet, key: &ChainKey)
     key.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn, Role::of(session))
 }
 
-/// Which of `keys` is in which slot. No two keys of a chain are alike in ids, algorithm and secret.
+/// Which of `keys` is in which slot. Of keys that are alike in ids, algorithm and secret, each is in one.
 fn matched<'a>(
     session: &Session,
     quartet: &Quartet,
     keys: &[&'a ChainKey],
 ) -> [Option<&'a ChainKey>; MAX_KEYS] {
-    session.slots.map(|slot| keys.iter().copied().find(|key| is_key_of(&slot, session, quartet, key)))
+    let mut left = keys.to_vec();
+    session.slots.map(|slot| {
+        let found = left.iter().position(|key| is_key_of(&slot, session, quartet, key));
+        found.map(|position| left.remove(position))
+    })
 }
 
 fn is_key_of(slot: &KeySlot, session: &Session, quartet: &Quartet, key: &ChainKey) -> bool {

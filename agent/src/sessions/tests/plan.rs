@@ -355,3 +355,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn keys_that_are_alike_have_a_slot_each_and_then_nothing_changes() {
+    let (one, mut other) = (key(1, 0, 50), key(2, 10, 90));
+    other.mkt = one.mkt.clone();
+    let us = with_keys(&[one, other]);
+    let mut session = changed(&bare(), &us, 5);
+    for second in [10, 11, 12] {
+        session = changed(&session, &us, second);
+        assert_eq!(shown(&session, &us).0, [2, 1]);
+        assert!(planned(&session, &us, second).is_none(), "at {second}");
+    }
+    assert_eq!(shown(&changed(&session, &us, 60), &us).0, [2]);
+}
