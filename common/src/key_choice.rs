@@ -34,6 +34,10 @@ pub enum KeyChoice {
 /// The key of a segment that arrives, with these TCP flags, sequence and acknowledgment numbers.
 #[inline(always)]
 pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: SeqNumber) -> KeyChoice {
+    if is_first_syn(flags) && flags & (flag::RST | flag::FIN) != 0 {
+        // The key of a SYN outlives what it is for, and must not end a connection.
+        return KeyChoice::Refuse(DropReason::Malformed);
+    }
     let Some(session) = session else {
         return if is_first_syn(flags) { KeyChoice::Hold } else { KeyChoice::Refuse(DropReason::NoSession) };
     };
@@ -164,7 +168,10 @@ mod tests {
     fn only_a_syn_can_be_without_a_session() {
         for flags in 0..=255 {
             let wanted = if flags & SYN_ACK == flag::SYN { KeyChoice::Hold } else { NO_SESSION };
-            assert_eq!(inbound(None, flags, SeqNumber(1), SeqNumber(1)), wanted);
+            let ends = flags & SYN_ACK == flag::SYN && flags & (flag::RST | flag::FIN) != 0;
+            let malformed = KeyChoice::Refuse(DropReason::Malformed);
+            let inbound = inbound(None, flags, SeqNumber(1), SeqNumber(1));
+            assert_eq!(inbound, if ends { malformed } else { wanted });
             assert_eq!(outbound(None, flags, SeqNumber(1), SeqNumber(1)), wanted);
         }
     }

@@ -3,6 +3,7 @@
 use tcpauth::keys::{Mkt, TcpOptions};
 use tcpauth_common::{
     Algorithm, DropReason, KeyId,
+    key_choice::flag,
     layout::{Direction, KeySlot, MAX_KEYS, Session},
     rollover::{NO_CUTOFF, NO_SLOT, Rollover},
 };
@@ -331,4 +332,21 @@ fn retransmissions_from_before_a_wrap_verify_under_the_older_key_after_it() {
     keyed.lab.verified(&segment(1, 0x1_0000_0004));
     keyed.refused(&segment(1, 0x1_0000_0010), DropReason::OldKey);
     assert_eq!(keyed.rollover().cutoff[1], 0x1_0000_0010);
+}
+
+#[test]
+fn the_key_of_a_syn_ends_no_connection() {
+    let connection = Connection::plain();
+    let mut session = connection.session();
+    session.flags |= Session::SYN_RECV;
+    session.syn_recv_isn = session.peer_isn;
+    session.syn_recv = connection.mkt.syn_recv(&connection.quartet(), session.peer_isn);
+    let mut lab = Lab::with(&connection, Some(&session));
+    for more in [flag::RST, flag::FIN, flag::RST | flag::FIN] {
+        let syn = connection.sign(&session.syn_recv.material, connection.inbound(SYN | more, PEER_ISN), 0);
+        let frame = syn.frame();
+        lab.expect_drop(&connection, Direction::Inbound, Context::default(), &frame, DropReason::Malformed);
+        assert_eq!(lab.session(&connection).unwrap().seen, 0);
+    }
+    lab.verified(&connection.sign(&session.syn_recv.material, connection.inbound(SYN, PEER_ISN), 0));
 }
