@@ -5,7 +5,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::{
     KeyId,
-    layout::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Quartet, Session},
+    layout::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Quartet, Session, SynKey},
     rollover::{NO_CUTOFF, NO_ORDER, NO_SLOT, Rollover, age_in},
 };
 
@@ -80,6 +80,10 @@ impl KeyChange {
         }
         rollover.order = order;
         compiler_fence(Ordering::SeqCst);
+        if self.flags & Self::FORGET_SYN != 0 {
+            session.flags &= !Session::SYN_RECV;
+            session.syn_recv = NO_SYN_KEY;
+        }
         if !has(stay, rollover.current) && has(stay, self.current) {
             self.move_current(rollover, now);
         }
@@ -189,6 +193,14 @@ const EMPTY: KeySlot = KeySlot {
     flags: 0,
     send: KeyMaterial { words: [0; 16] },
     recv: KeyMaterial { words: [0; 16] },
+};
+
+const NO_SYN_KEY: SynKey = SynKey {
+    algorithm: 0,
+    key_id: KeyId(0),
+    rnext_id: KeyId(0),
+    flags: 0,
+    material: KeyMaterial { words: [0; 16] },
 };
 
 /// Whether `slot` stands before one in `after` that it stood behind in `before`, both of them orders.

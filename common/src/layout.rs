@@ -382,7 +382,7 @@ pub struct KeyChange {
     pub rnext: u32,
     /// The slot to send with if that of now may not be sent with any more, or if `flags` says so.
     pub current: u32,
-    /// [`KeyChange::MOVE_CURRENT`].
+    /// [`KeyChange::MOVE_CURRENT`], [`KeyChange::FORGET_SYN`].
     pub flags: u32,
     /// [`Session::neighbor`] afterwards.
     pub neighbor: u32,
@@ -397,6 +397,8 @@ pub struct KeyChange {
 impl KeyChange {
     /// Send with `current` at once, not only when the peer follows.
     pub const MOVE_CURRENT: u32 = 1;
+    /// The key of the peer's SYN is not accepted any more: the SYN, sent again, has to verify anew.
+    pub const FORGET_SYN: u32 = 2;
     /// What `rekey` returns: done.
     pub const DONE: u32 = 0;
     /// What `rekey` returns: there is no such session.

@@ -71,23 +71,15 @@ impl<'a> Handshake<'a> {
             let current = held.get(session.rollover.current as usize).copied().flatten();
             return current.and_then(|number| self.neighbor.keys.key(number));
         }
-        self.with_syn_key(&session.syn_send, |mkt| mkt.syn_send(self.quartet, session.local_isn))
+        let derive = |mkt: &Mkt| mkt.syn_send(self.quartet, session.local_isn);
+        with_syn_key(self.neighbor, &session.syn_send, derive)
     }
 
     /// What the peer's SYN, which had verified when it came, told; `None` if its key is gone.
     pub fn heard_syn(&self, session: &Session) -> Option<Heard<'a>> {
-        if session.flags & Session::SYN_RECV == 0 {
-            return None;
-        }
-        let syn = &session.syn_recv;
-        if self.neighbor.wire == Wire::TcpMd5 {
-            let ids = (syn.key_id, syn.rnext_id);
-            let keys = self.neighbor.keys.newest_first();
-            let key = keys.into_iter().find(|key| (key.mkt.recv_id, key.mkt.send_id) == ids)?;
-            return Some(Heard { key, rnext_id: None });
-        }
-        let key = self.with_syn_key(syn, |mkt| mkt.syn_recv(self.quartet, session.syn_recv_isn))?;
-        Some(Heard { key, rnext_id: Some(syn.rnext_id) })
+        let key = syn_signer(session, self.quartet, self.neighbor)?;
+        let rnext_id = (self.neighbor.wire == Wire::TcpAo).then_some(session.syn_recv.rnext_id);
+        Some(Heard { key, rnext_id })
     }
 
     /// Verifies a SYN of the peer.
@@ -112,7 +104,7 @@ impl<'a> Handshake<'a> {
     pub fn give_keys(&self, session: &mut Session, ours: Option<&ChainKey>, heard: Option<Heard>) {
         let in_use: Vec<u32> =
             ours.into_iter().chain(heard.map(|heard| heard.key)).map(|key| key.number).collect();
-        let change = plan_keeping(session, self.quartet, self.neighbor, self.wall(), &in_use, None);
+        let change = plan_keeping(session, self.quartet, self.neighbor, self.wall(), &in_use);
         if let Some(change) = change {
             change.apply(session, self.now.monotonic.0);
         }
@@ -172,16 +164,38 @@ impl<'a> Handshake<'a> {
         self.neighbor.keys.usable(self.wall(), &in_use)
     }
 
-    /// The key of the chain that gives this SYN key.
-    fn with_syn_key(&self, syn_key: &SynKey, derive: impl Fn(&Mkt) -> SynKey) -> Option<&'a ChainKey> {
-        let what = |key: &SynKey| (key.algorithm, key.key_id, key.flags);
-        self.neighbor.keys.newest_first().into_iter().find(|key| {
-            let derived = derive(&key.mkt);
-            what(&derived) == what(syn_key) && derived.material.words == syn_key.material.words
-        })
-    }
-
     fn wall(&self) -> Timestamp {
         self.now.wall
     }
+}
+
+/// The key of the chain that the peer's SYN had verified with; `None` if there was no SYN, or its key is gone.
+pub(super) fn syn_signer<'a>(
+    session: &Session,
+    quartet: &Quartet,
+    neighbor: &'a Neighbor,
+) -> Option<&'a ChainKey> {
+    if session.flags & Session::SYN_RECV == 0 {
+        return None;
+    }
+    let syn = &session.syn_recv;
+    if neighbor.wire == Wire::TcpMd5 {
+        let ids = (syn.key_id, syn.rnext_id);
+        let keys = neighbor.keys.newest_first();
+        return keys.into_iter().find(|key| (key.mkt.recv_id, key.mkt.send_id) == ids);
+    }
+    with_syn_key(neighbor, syn, |mkt| mkt.syn_recv(quartet, session.syn_recv_isn))
+}
+
+/// The key of the chain that gives this SYN key.
+fn with_syn_key<'a>(
+    neighbor: &'a Neighbor,
+    syn_key: &SynKey,
+    derive: impl Fn(&Mkt) -> SynKey,
+) -> Option<&'a ChainKey> {
+    let what = |key: &SynKey| (key.algorithm, key.key_id, key.flags);
+    neighbor.keys.newest_first().into_iter().find(|key| {
+        let derived = derive(&key.mkt);
+        what(&derived) == what(syn_key) && derived.material.words == syn_key.material.words
+    })
 }

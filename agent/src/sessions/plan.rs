@@ -7,6 +7,7 @@ use tcpauth_common::{
     rollover::{NO_ORDER, NO_SLOT},
 };
 
+use super::handshake::syn_signer;
 use crate::{
     config::{Neighbor, Wire},
     keys::{ChainKey, KeyChain, Role},
@@ -58,11 +59,28 @@ pub fn plan(
     let forced = forced.filter(|key| key.may_be_sent(now) && cannot_be_asked_for(key));
     let in_use = [forced.or(current), in_slot(session.rollover.received)];
     let in_use: Vec<u32> = in_use.into_iter().flatten().map(|key| key.number).collect();
-    plan_keeping(session, quartet, neighbor, now, &in_use, forced)
+    let mut change = keeping(session, quartet, neighbor, now, &in_use, forced)?;
+    let accepts_syn = || syn_signer(session, quartet, neighbor).is_some_and(|key| key.is_accepted(now));
+    if session.flags & Session::SYN_RECV != 0 && !accepts_syn() {
+        change.flags |= KeyChange::FORGET_SYN;
+    }
+    is_needed(session, &change).then_some(change)
 }
 
-/// As [`plan`], with room for the keys whose numbers are `in_use`. That `forced` may be sent was looked at.
+/// As [`plan`], with room for the keys whose numbers are `in_use`, and without regard to the SYN that was heard.
 pub(super) fn plan_keeping(
+    session: &Session,
+    quartet: &Quartet,
+    neighbor: &Neighbor,
+    now: Timestamp,
+    in_use: &[u32],
+) -> Option<KeyChange> {
+    let change = keeping(session, quartet, neighbor, now, in_use, None)?;
+    is_needed(session, &change).then_some(change)
+}
+
+/// What [`plan_keeping`] finds, needed or not. That `forced` may be sent was looked at.
+fn keeping(
     session: &Session,
     quartet: &Quartet,
     neighbor: &Neighbor,
@@ -98,7 +116,7 @@ pub(super) fn plan_keeping(
         change.current = slot_of(forced);
         change.flags |= KeyChange::MOVE_CURRENT;
     }
-    is_needed(session, &change).then_some(change)
+    Some(change)
 }
 
 /// Whether all that the traffic keys depend on is known: with TCP-MD5 they do not depend on ISNs.
@@ -193,5 +211,8 @@ fn is_needed(session: &Session, change: &KeyChange) -> bool {
         let rollover = session.rollover;
         (rollover.order, rollover.rnext, rollover.current)
     };
-    change.written != 0 || flags(&changed) != flags(session) || rollover(&changed) != rollover(session)
+    change.written != 0
+        || changed.flags != session.flags
+        || flags(&changed) != flags(session)
+        || rollover(&changed) != rollover(session)
 }

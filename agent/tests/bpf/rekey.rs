@@ -9,12 +9,12 @@ use std::{
 use tcpauth::keys::Mkt;
 use tcpauth_common::{
     Algorithm, DropReason, Isn,
-    layout::{KeyChange, KeySlot, Session},
+    layout::{KeyChange, KeySlot, Session, SynKey},
     rollover::{NO_CUTOFF, NO_SLOT, Rollover},
 };
 
 use super::{
-    connection::{ACK, Connection, LOCAL_ISN, PEER_ISN, USABLE, key, order},
+    connection::{ACK, Connection, LOCAL_ISN, PEER_ISN, SYN, USABLE, key, order},
     context::{Context, Verdict},
     lab::{Lab, octets, program},
 };
@@ -281,4 +281,34 @@ fn segments_pass_while_keys_change() {
     assert_eq!(lab.counters(connection.neighbor).dropped[DropReason::WrongMac as usize], 0);
     assert_eq!((after.rollover.current, after.rollover.received), (0, 0));
     assert_eq!(after.slots[0].algorithm, Algorithm::HmacSha1_96 as u8);
+}
+
+#[test]
+fn the_syn_of_a_connection_has_to_verify_anew_once_a_key_goes() {
+    let connection = Connection::plain();
+    let mut before = session_with(&connection, 2);
+    before.flags |= Session::SYN_RECV;
+    before.syn_recv_isn = Isn(PEER_ISN);
+    before.syn_recv = key(0).syn_recv(&connection.quartet(), Isn(PEER_ISN));
+    let keyed = connection.under(&key(0));
+    let syn = keyed.sign(&before.syn_recv.material, keyed.inbound(SYN, PEER_ISN), 0);
+    let mut lab = Lab::with(&connection, Some(&before));
+    lab.verified(&syn);
+
+    let mut change = no_change(&connection, &before);
+    for (usable, order) in [([0, USABLE, 0], order(&[1, 0])), ([0, USABLE, 0], order(&[1]))] {
+        lab.put(&connection, &before);
+        (change.usable, change.order, change.rnext, change.current) = (usable, order, 1, 1);
+        change.flags = KeyChange::FORGET_SYN;
+        let after = rekeyed(&mut lab, &connection, &change);
+        assert_eq!(after.flags & Session::SYN_RECV, 0);
+        assert_eq!(octets(&after.syn_recv), octets(&SynKey::default()));
+        let (verdict, _) = lab.ingress(&syn.frame());
+        assert_eq!(verdict, Verdict::Drop, "it is the daemon's to verify, or refused");
+    }
+    // While its key stays, it is known.
+    lab.put(&connection, &before);
+    (change.usable, change.order, change.flags) = ([USABLE, USABLE, 0], order(&[1, 0]), 0);
+    rekeyed(&mut lab, &connection, &change);
+    lab.verified(&syn);
 }

@@ -357,6 +357,24 @@ proptest! {
 }
 
 #[test]
+fn the_syn_of_a_session_is_forgotten_once_its_key_is_not_accepted() {
+    let us = with_keys(&[key(1, 0, 30), key(2, 10, 50)]);
+    let mut session = changed(&bare(), &us, 10);
+    session.flags |= Session::SYN_RECV;
+    session.syn_recv_isn = Isn(THEIRS);
+    session.syn_recv = us.keys.keys[0].mkt.syn_recv(&quartet(false), Isn(THEIRS));
+    assert!(planned(&session, &us, 29).is_none());
+    let after = changed(&session, &us, 30);
+    assert_eq!(after.flags & Session::SYN_RECV, 0);
+    assert_eq!((after.syn_recv.algorithm, after.syn_recv.material.words), (0, [0; 16]));
+    // That of a newer key stays, and of one that the session never had a slot for it goes as well.
+    session.syn_recv = us.keys.keys[1].mkt.syn_recv(&quartet(false), Isn(THEIRS));
+    assert_ne!(changed(&session, &us, 30).flags & Session::SYN_RECV, 0);
+    session.syn_recv = key(9, 0, 50).mkt.syn_recv(&quartet(false), Isn(THEIRS));
+    assert_eq!(changed(&session, &us, 29).flags & Session::SYN_RECV, 0);
+}
+
+#[test]
 fn keys_that_are_alike_have_a_slot_each_and_then_nothing_changes() {
     let (one, mut other) = (key(1, 0, 50), key(2, 10, 90));
     other.mkt = one.mkt.clone();
