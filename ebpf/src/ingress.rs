@@ -84,8 +84,9 @@ fn verify(
     };
     let of_session = of_session.ok_or(DropReason::NoSession)?;
     let (received, expected, window) = (of_session.recv_seq, of_session.local_ack, of_session.local_window);
-    let is_first = is_syn_key || (flags & flag::SYN != 0 && seq.0 == of_session.peer_isn.0);
-    if !is_first && !within_window(seq, SeqNumber(expected), window) {
+    // The SYN may be of another connection than the session's. The peer's SYN-ACK is within the window as long as it
+    // means anything; afterwards it would be as if from later, once 2 GiB have passed.
+    if !is_syn_key && !within_window(seq, SeqNumber(expected), window) {
         return Err(DropReason::OutsideWindow);
     }
 

@@ -249,3 +249,18 @@ fn a_new_password_is_sent_once_the_neighbour_sends_it() {
     lab.verified(&theirs(0, PEER_ISN + 1));
     assert_eq!(sends(&mut lab), 2);
 }
+
+#[test]
+fn a_syn_ack_played_again_after_gibibytes_moves_nothing() {
+    let connection = connection(Family::V4);
+    // It is from before by the sequence number, and from after by the 2 GiB that tell before from after.
+    let front = u64::from(PEER_ISN) + (3 << 30);
+    let session =
+        Session { recv_seq: front, local_ack: front as u32, local_window: 1 << 20, ..connection.session() };
+    let mut lab = Lab::with(&connection, Some(&session));
+    let syn_ack = sign(SECRET, connection.inbound(SYN_ACK, PEER_ISN));
+    refused(&mut lab, &connection, &syn_ack, DropReason::OutsideWindow);
+    // Where it has its place, it is taken.
+    lab.put(&connection, &Session { local_window: 1 << 20, ..connection.session() });
+    lab.verified(&syn_ack);
+}
