@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tcpauth_common::{
     Algorithm, DropReason, KeyId, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, ETHERTYPE_IPV4, MAX_KEYS, Policy, Session},
+    layout::{Direction, ETHERTYPE_IPV4, KeyMaterial, MAX_KEYS, Policy, Session},
     option::{BASE_HEADER, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, kind},
     rollover::{NO_ORDER, NO_SLOT, slot_at},
     sequence::{ExtendedSeq, within_window},
@@ -253,7 +253,8 @@ pub extern "C" fn try_keys(
     if candidates == SYN_KEY {
         let syn = &session.syn_recv;
         note_key(syn.algorithm, syn.flags);
-        return match authenticate(skb, &raw const syn.material) && has_its_mac() {
+        let is_taken = authenticate(skb, &raw const syn.material);
+        return match is_taken && is_right(&raw const syn.material) != 0 {
             true => NO_SLOT,
             false => refused(DropReason::WrongMac),
         };
@@ -263,11 +264,11 @@ pub extern "C" fn try_keys(
         let number = (candidates >> (2 * age)) & 3;
         let Some(slot) = slot_at(&session.slots, number) else { break };
         note_key(slot.algorithm, slot.flags);
-        let is_taken = match slot.algorithm == Algorithm::Md5 as u8 {
-            true => authenticate_md5(skb, slot),
-            false => authenticate(skb, &raw const slot.recv),
+        let (is_taken, material) = match slot.algorithm == Algorithm::Md5 as u8 {
+            true => (authenticate_md5(skb, slot), &raw const slot.send),
+            false => (authenticate(skb, &raw const slot.recv), &raw const slot.recv),
         };
-        if is_taken && has_its_mac() {
+        if is_taken && is_right(material) != 0 {
             let covers = session.rollover.covers(number, ExtendedSeq(extended));
             return if covers { number } else { refused(DropReason::OldKey) };
         }
@@ -284,11 +285,28 @@ fn note_key(algorithm: u8, flags: u8) {
     }
 }
 
-/// Whether the segment's MAC is the one that was taken.
-#[inline(always)]
-fn has_its_mac() -> bool {
-    scratch()
-        .is_some_and(|scratch| authenticate::matches(scratch, scratch.option.mac_at, scratch.option.mac_len))
+/// Whether the segment's MAC is the one that was taken, with `key`, and the key is there still. Another CPU may have
+/// put one in its place meanwhile, or taken it away: then the MAC was of a mixture, or of zeros, which anybody knows
+/// and no key is.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_right(key: *const KeyMaterial) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    if key.is_null() || !authenticate::matches(scratch, scratch.option.mac_at, scratch.option.mac_len) {
+        return 0;
+    }
+    let (mut difference, mut any) = (0, 0);
+    let mut i = 0;
+    while i < 16 {
+        let used = scratch.workspace.key.words[i];
+        // SAFETY: not null, and in a session, which lives while the program runs.
+        difference |= used ^ unsafe { (*key).words[i] };
+        any |= used;
+        i += 1;
+    }
+    u32::from(difference == 0 && any != 0)
 }
 
 /// Copies the header to `scratch.rewritten`, MAC and checksum zero.

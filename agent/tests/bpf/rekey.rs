@@ -9,7 +9,7 @@ use std::{
 use tcpauth::keys::Mkt;
 use tcpauth_common::{
     Algorithm, DropReason, Isn,
-    layout::{KeyChange, KeySlot, Session, SynKey},
+    layout::{KeyChange, KeyMaterial, KeySlot, Session, SynKey},
     rollover::{NO_CUTOFF, NO_SLOT, Rollover},
 };
 
@@ -17,6 +17,7 @@ use super::{
     connection::{ACK, Connection, LOCAL_ISN, PEER_ISN, SYN, USABLE, key, order},
     context::{Context, Verdict},
     lab::{Lab, octets, program},
+    segment::Segment,
 };
 
 /// A session under the keys numbered 0, 1 and so on in as many slots, the last the newest, in the middle of its life.
@@ -311,4 +312,40 @@ fn the_syn_of_a_connection_has_to_verify_anew_once_a_key_goes() {
     (change.usable, change.order, change.flags) = ([USABLE, USABLE, 0], order(&[1, 0]), 0);
     rekeyed(&mut lab, &connection, &change);
     lab.verified(&syn);
+}
+
+/// One CPU is flooded with segments under a key of zeros, while on the other a slot is filled and emptied: of a key
+/// that goes, nothing verifies at any moment, and least of all what is left in its place.
+#[test]
+fn nothing_verifies_under_a_slot_that_is_emptied() {
+    const SEGMENTS: u64 = 60_000;
+    let connection = Connection::plain();
+    let mut before = session_with(&connection, 1);
+    before.local_ack = before.recv_seq as u32;
+    let forged = Segment { data: vec![0; 1300], ..connection.inbound(ACK, before.local_ack) };
+    let forged = connection.under(&key(1)).sign(&KeyMaterial::default(), forged, 2).frame();
+    let mut lab = Lab::with(&connection, Some(&before));
+    let context = Context { ifindex: lab.ifindex, ..Context::default() };
+    let ingress = program(lab.ebpf(), "ingress").fd().unwrap().as_fd().try_clone_to_owned().unwrap();
+    let done = AtomicBool::new(false);
+    let (passed, changes) = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let pass = |_: &u64| context.run(ingress.as_fd(), &forged).unwrap().0 == Verdict::Pass;
+            let passed = (0..SEGMENTS).filter(pass).count();
+            done.store(true, Ordering::Release);
+            passed
+        });
+        let mut changes = 0u64;
+        let mut change = no_change(&connection, &before);
+        change.slots[1] = slot_of(&connection, &key(1));
+        while !done.load(Ordering::Acquire) && !flood.is_finished() {
+            (change.written, change.order) =
+                if changes.is_multiple_of(2) { (0b010, order(&[1, 0])) } else { (0, order(&[0])) };
+            assert_eq!(rekey(&mut lab, &change), KeyChange::DONE);
+            changes += 1;
+        }
+        (flood.join().unwrap(), changes)
+    });
+    assert!(changes > 100, "{changes} changes");
+    assert_eq!(passed, 0, "of {SEGMENTS} forged segments during {changes} changes");
 }
