@@ -7,7 +7,7 @@ use crate::{
     account,
     maps::{FORWARDED, LOCALS, PEERS, POLICIES, PORTS, SESSIONS, VLANS},
     scratch::Scratch,
-    segment::{LATER_FRAGMENT, Segment},
+    segment::{self, LATER_FRAGMENT, Segment},
 };
 
 /// A protected segment's neighbour.
@@ -109,14 +109,15 @@ pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
 pub fn may_be_unsigned(
     scratch: &Scratch,
     session: *const Session,
-    rule: impl Fn(Option<&Session>, &Policy, bool) -> bool,
+    rule: impl Fn(Option<&Session>, &Policy, u8, bool) -> bool,
 ) -> bool {
     let Neighbor { number, policy, .. } = &scratch.neighbor;
     if policy.flags & Policy::ACCEPT_UNSIGNED == 0 || scratch.walk.authentications != 0 {
         return false;
     }
+    let flags = segment::flags(&scratch.header);
     // SAFETY: null or a map value, which lives while the program runs.
-    rule(unsafe { session.as_ref() }, policy, account::has_authenticated(*number))
+    rule(unsafe { session.as_ref() }, policy, flags, account::has_authenticated(*number))
 }
 
 /// Whether the frame is tagged for a VLAN interface of this host, which has programs of its own.

@@ -97,11 +97,13 @@ impl Daemon {
         if neighbor.unauthenticated != Unauthenticated::AcceptUntilAuthenticated {
             return None;
         }
-        let up: Vec<_> =
-            sessions.iter().filter(|session| progress(session) == Progress::Established).collect();
-        let is_signed =
-            |session: &&&Session| session.flags & Session::ADOPTED == 0 || session.authenticated != 0;
-        let signed = up.iter().filter(is_signed).count();
+        let is_signed = |session: &Session| session.flags & Session::ADOPTED == 0 || session.authenticated != 0;
+        // A FIN or RST without MAC may be forged: while such a session is there, so may be its connection.
+        let up: Vec<_> = sessions
+            .iter()
+            .filter(|session| progress(session) == Progress::Established || !is_signed(session))
+            .collect();
+        let signed = up.iter().filter(|session| is_signed(session)).count();
         if counters.passed.verified_segments != 0 && signed == up.len() {
             return None;
         }
@@ -188,9 +190,9 @@ impl Daemon {
             Ok(session) => session,
             Err(error) => return Ok(Err(error)),
         };
-        let isns =
-            |session: &Session| (session.flags & Session::ADOPTED, session.local_isn, session.peer_isn);
+        let isns = |session: &Session| (session.local_isn, session.peer_isn);
         match self.dataplane.session(&quartet)? {
+            // Of this connection, whether it was taken over or began signed.
             Some(existing) if isns(&existing) == isns(&session) => return Ok(Ok(None)),
             // Signed from its beginning, or about to be.
             Some(existing)

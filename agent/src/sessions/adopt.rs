@@ -5,6 +5,8 @@ use tcpauth_common::{Isn, layout::Session, tcp_socket::TcpSocket};
 /// Octets of the longest authentication option, TCP-AO with a MAC of 16 octets or TCP-MD5 with its padding: the key,
 /// and the algorithm with it, may change.
 const MOST_ROOM: u32 = 20;
+/// Lengths of the TCP header of a segment with data, without and with timestamps, octets. It has no other options.
+const PLAIN_HEADERS: [u16; 2] = [20, 32];
 
 /// Why a connection that is up is not taken over. It goes on only as its neighbour's `unauthenticated` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +20,13 @@ pub enum AdoptError {
         /// The neighbour's port.
         port: u16,
     },
+    /// The kernel puts an option of its own into every segment.
+    #[error(
+        "our BGP daemon has the kernel sign it (TCP-MD5 or TCP-AO), and segments that are signed twice or otherwise \
+         do not pass: it ends at its hold time unless `tcpauth neighbor remove` comes before. Take the password from \
+         the BGP daemons of both sides, which restarts the session, and then protect it"
+    )]
+    SignedByKernel,
 }
 
 /// The session of an established connection of a neighbour with `port`, without keys: what
@@ -32,6 +41,9 @@ pub fn adopt(socket: &TcpSocket, port: u16) -> Result<Session, AdoptError> {
         (true, true) => return Err(AdoptError::BothPorts { port }),
         (accepted, _) => accepted,
     };
+    if !PLAIN_HEADERS.contains(&socket.header_len) {
+        return Err(AdoptError::SignedByKernel);
+    }
     // Of Linux: the SYN is among the octets acknowledged of a socket that connected; one that accepted was made
     // when its SYN had been acknowledged.
     let acknowledged = socket.bytes_acked + u64::from(accepted);
@@ -82,6 +94,7 @@ mod tests {
             bytes_acked: sent + u64::from(!accepted),
             local_port: if accepted { 179 } else { 40000 },
             peer_port: if accepted { 40000 } else { 179 },
+            header_len: 32,
             rcv_nxt: peer_isn.wrapping_add(1).wrapping_add(received as u32),
             snd_una,
             snd_nxt: snd_una.wrapping_add(in_flight),
@@ -104,6 +117,18 @@ mod tests {
             prop_assert_eq!(session.recv_seq as u32, socket.rcv_nxt);
             prop_assert_eq!(session.flags & Session::SYN_RECV != 0, accepted);
             prop_assert_eq!(session.flags & Session::CLIENT != 0, !accepted);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_signs_is_refused() {
+        let with = |header_len| adopt(&TcpSocket { header_len, ..socket(1, 2, 3, 0, 4, false) }, 179).err();
+        // TCP-MD5 takes 20 octets, TCP-AO 16 or 20.
+        for header_len in [36, 40, 48, 52] {
+            assert_eq!(with(header_len), Some(AdoptError::SignedByKernel), "{header_len}");
+        }
+        for header_len in [20, 32] {
+            assert_eq!(with(header_len), None, "{header_len}");
         }
     }
 
