@@ -14,12 +14,7 @@ use crate::{
 /// Whether a segment of our end leaves without the option. `tcp_flags` are the segment's; `authenticated`: a segment
 /// of the neighbour has verified, in whichever connection.
 #[inline(always)]
-pub const fn leaves(
-    session: Option<&Session>,
-    policy: &Policy,
-    tcp_flags: u8,
-    authenticated: bool,
-) -> bool {
+pub const fn leaves(session: Option<&Session>, policy: &Policy, tcp_flags: u8, authenticated: bool) -> bool {
     let is_told = policy.flags & Policy::SIGN != 0;
     let may = arrives(session, policy, tcp_flags, authenticated);
     may && (session.is_none() || is_syn(tcp_flags) || !is_told)
@@ -27,12 +22,7 @@ pub const fn leaves(
 
 /// Whether a segment of the peer is accepted without the option. `tcp_flags` and `authenticated` as of [`leaves`].
 #[inline(always)]
-pub const fn arrives(
-    session: Option<&Session>,
-    policy: &Policy,
-    tcp_flags: u8,
-    authenticated: bool,
-) -> bool {
+pub const fn arrives(session: Option<&Session>, policy: &Policy, tcp_flags: u8, authenticated: bool) -> bool {
     if policy.flags & Policy::ACCEPT_UNSIGNED == 0 {
         return false;
     }

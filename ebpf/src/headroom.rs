@@ -74,9 +74,10 @@ pub extern "C" fn split(skb: *mut __sk_buff, header_len: u32, largest: u32) -> i
     let (Some(settings), Some(scratch)) = (SETTINGS.get(0), scratch()) else { return TC_ACT_SHOT };
     let header_len = opaque(header_len);
     let data_len = scratch.segment.len().wrapping_sub(header_len);
-    // Whole words, so that both pieces begin at an even octet for their checksums.
+    // What is kept is whole words, so that the other piece begins at an even octet for its checksum.
     let most = largest.wrapping_sub(header_len) & !3;
-    let cut = opaque(core::cmp::min(data_len.wrapping_sub(most), MOST_CUT));
+    let least = data_len.saturating_sub(MOST_CUT).next_multiple_of(4);
+    let cut = opaque(data_len.wrapping_sub(core::cmp::max(most, least)));
     if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) || most >= data_len || cut == 0 || cut > MOST_CUT {
         return TC_ACT_SHOT;
     }

@@ -1,6 +1,7 @@
 //! Enabling without a reset: sessions that are up are taken over, and no segment is lost.
 
 use std::{
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr},
     thread,
     time::Duration,
@@ -12,8 +13,8 @@ use tcpauth_tests::{
     bgp::{self, Bird, Frr, Peering, Speaker},
     frame::{Segment, flags},
     independent, link,
-    network::{INTERFACE, Network},
-    scenario::{PASSWORD, end_at, neighbor, wait_attached},
+    network::{INTERFACE, Network, Router},
+    scenario::{PASSWORD, end, end_at, neighbor, wait_attached},
     transfer::{self, Options},
     wait::eventually,
     wire::{self, Capture},
@@ -71,6 +72,136 @@ fn frr_and_bird() -> Result<()> {
     let a = Frr::start(&network.r1.namespace, &first)?;
     let b = Bird::start(&network.r2.namespace, &second)?;
     stays_up(&network, &first, &a, &b)
+}
+
+#[test]
+fn connections_that_begin_unsigned_are_taken_over_until_the_neighbour_has_authenticated() -> Result<()> {
+    let network = Network::switched()?;
+    let (client, server) = (end(&network.r1, 0), end(&network.r2, 179));
+    let (peer1, peer2) = (network.r2.v4.to_string(), network.r1.v4.to_string());
+    let start = |router: &Router, peer: &str| {
+        let agent = Agent::start(&router.namespace, &neighbor(peer, PASSWORD, MODE))?;
+        wait_attached(&agent, INTERFACE)?;
+        anyhow::Ok(agent)
+    };
+    let (agent1, agent2) = (start(&network.r1, &peer1)?, start(&network.r2, &peer2)?);
+    let mut sides = Sides { agent1, agent2, peer1, peer2 };
+    let listener = transfer::listen(&server, client.address.ip(), &Options::default())?;
+    let connect = || -> Result<_> {
+        let near = transfer::connect(&client, server.address, &Options::default())?;
+        let far = transfer::accept(&listener)?;
+        transfer::ping(&near, &far)?;
+        Ok((near, far))
+    };
+    let connections = [connect()?, connect()?, connect()?];
+    let ping = || connections.iter().try_for_each(|(near, far)| transfer::ping(near, far));
+    for (agent, peer) in sides.both() {
+        says(
+            agent,
+            peer,
+            "unsigned",
+            "0 of 3 sessions signed by the neighbour; when the neighbour's side has",
+        )?;
+    }
+    sides.agent1.tcpauth(&["neighbor", "sign", &sides.peer1])?;
+    // That it was told outlives the daemon.
+    sides.agent1.end(libc::SIGKILL)?;
+    sides.agent1.start_again()?;
+    says(&sides.agent1, &sides.peer1, "unsigned", "0 of 3 sessions signed by the neighbour; we sign")?;
+    let sniffer = network.sniff()?;
+    ping()?;
+    sides.wait_signed()?;
+    // One that is new is signed from its SYN on.
+    connect()?;
+    let unsigned = sniffer.segments().iter().filter(|segment| segment.tcp_ao().is_none()).count();
+    ensure!(unsigned == 0, "{unsigned} segments without option");
+    for (agent, peer) in sides.both() {
+        ensure!(agent.dropped_in_all(peer)? == 0, "{}", agent.neighbor(peer)?);
+    }
+
+    // r1 without tcpauth is whoever sends in its name.
+    let Sides { agent1, mut agent2, peer2, .. } = sides;
+    drop(agent1);
+    let soon = Options { connect_limit: Some(Duration::from_secs(2)), ..Options::default() };
+    let is_refused = |agent2: &Agent| -> Result<()> {
+        let before = agent2.dropped(&peer2, "no-option")?;
+        ensure!(
+            transfer::connect(&client, server.address, &soon).is_err(),
+            "it connected without the option"
+        );
+        let dropped = agent2.dropped(&peer2, "no-option")? - before;
+        ensure!(dropped > 0, "{}", agent2.neighbor(&peer2)?);
+        let before = agent2.dropped(&peer2, "no-option")?;
+        for (mut near, _) in &connections {
+            near.write_all(b"unsigned")?;
+        }
+        eventually(SOON, "the segments to be refused", || {
+            Ok((agent2.dropped(&peer2, "no-option")? >= before + 3).then_some(()))
+        })
+    };
+    is_refused(&agent2)?;
+    agent2.end(libc::SIGKILL)?;
+    agent2.start_again()?;
+    is_refused(&agent2)?;
+    for (_, mut far) in &connections {
+        far.set_nonblocking(true)?;
+        let read = far.read(&mut [0; 8]);
+        ensure!(read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "something came through");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_the_kernel_signs_is_named_in_time_to_keep_it() -> Result<()> {
+    let network = Network::switched()?;
+    let options = Options { md5: Some("secret".to_owned()), ..Options::default() };
+    let (near, far) = transfer::pair(&end(&network.r1, 0), &end(&network.r2, 179), &options)?;
+    transfer::ping(&near, &far)?;
+    let peer = network.r2.v4.to_string();
+    let agent = Agent::start(&network.r1.namespace, &neighbor(&peer, PASSWORD, MODE))?;
+    says(
+        &agent,
+        &peer,
+        "unsigned",
+        "is not taken over: our BGP daemon has the kernel sign it (TCP-MD5 or TCP-AO)",
+    )?;
+    let log = agent.log();
+    ensure!(log.contains("WARN") && log.contains("`tcpauth neighbor remove`"), "{log}");
+    let refused = agent.tcpauth(&["neighbor", "sign", &peer]).err().context("it is signed to")?.to_string();
+    ensure!(refused.contains("not signed to") && refused.contains("has the kernel sign it"), "{refused}");
+    thread::scope(|scope| {
+        let ping = scope.spawn(|| transfer::ping(&near, &far));
+        eventually(SOON, "what the kernel signed to be refused", || {
+            Ok((agent.dropped(&peer, "option-twice")? > 0).then_some(()))
+        })?;
+        agent.tcpauth(&["neighbor", "remove", &peer])?;
+        ping.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What a host behind us sends in our name has no socket here.
+#[test]
+fn a_connection_of_our_address_without_a_socket_here_is_refused_and_named() -> Result<()> {
+    let network = Network::switched()?;
+    network.r1.namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    let (client, server) = [(&network.r1, 0), (&network.r2, 179)]
+        .map(|(router, port)| end_at(&router.namespace, SocketAddr::new(router.v6.into(), port)))
+        .into();
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    let peer = network.r2.v6.to_string();
+    let agent = Agent::start(&network.r1.namespace, &neighbor(&peer, PASSWORD, MODE))?;
+    says(&agent, &peer, "unsigned", "0 of 1 sessions signed")?;
+    let sniffer = network.sniff()?;
+    transfer::ping(&near, &far)?;
+    let last = sniffer.next(SOON, "a segment of ours", |segment| segment.source.ip() == network.r1.v6)?;
+    let mut elsewhere = wire::forge(&last, flags::ACK, b"from behind");
+    elsewhere.source.set_port(33_333);
+    // To r1's MAC address, to be forwarded.
+    wire::inject(network.attacker(), &network.r1, &elsewhere)?;
+    says(&agent, &peer, "unsigned", "if it is a container behind masquerade")?;
+    ensure!(agent.dropped(&peer, "spoofed")? == 1, "{}", agent.neighbor(&peer)?);
+    ensure!(agent.sessions()?.len() == 1, "{:?}", agent.sessions()?);
+    transfer::ping(&near, &far)
 }
 
 /// A BGP session that is up is protected on both sides; every segment from then on verifies, and one that is
@@ -150,7 +281,17 @@ fn full_segments(network: &Network, a: IpAddr, b: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// Both sides' daemons, in the mode, with one session taken over on each.
+/// Waits until the neighbour is in a state, for a reason that has these words.
+fn says(agent: &Agent, peer: &str, state: &str, words: &str) -> Result<()> {
+    eventually(SOON, &format!("{words:?} to be said"), || {
+        let neighbor = agent.neighbor(peer)?;
+        let reason = neighbor["reason"].as_str().unwrap_or_default();
+        ensure!(neighbor["state"] == state && reason.contains(words), "{neighbor}");
+        Ok(Some(()))
+    })
+}
+
+/// Both sides' daemons, in the mode.
 struct Sides {
     agent1: Agent,
     agent2: Agent,
@@ -161,7 +302,7 @@ struct Sides {
 }
 
 impl Sides {
-    /// Starts one after the other, and does `meanwhile` between.
+    /// Starts one after the other, with a connection that is taken over on each, and does `meanwhile` between.
     fn start(network: &Network, a: IpAddr, b: IpAddr, meanwhile: impl Fn() -> Result<()>) -> Result<Self> {
         let (peer1, peer2) = (b.to_string(), a.to_string());
         let start = |namespace, peer: &str| -> Result<Agent> {

@@ -97,7 +97,8 @@ impl Daemon {
         if neighbor.unauthenticated != Unauthenticated::AcceptUntilAuthenticated {
             return None;
         }
-        let is_signed = |session: &Session| session.flags & Session::ADOPTED == 0 || session.authenticated != 0;
+        let is_signed =
+            |session: &Session| session.flags & Session::ADOPTED == 0 || session.authenticated != 0;
         // A FIN or RST without MAC may be forged: while such a session is there, so may be its connection.
         let up: Vec<_> = sessions
             .iter()

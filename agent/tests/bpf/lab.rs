@@ -146,6 +146,10 @@ impl Lab {
         self.refill(neighbor);
     }
 
+    pub fn remove_counters(&mut self, neighbor: u32) {
+        self.counters.remove(&neighbor).unwrap();
+    }
+
     pub fn add_local(&mut self, address: [u8; 16]) {
         self.locals.insert(address, 1, 0).unwrap();
     }

@@ -5,10 +5,12 @@ mod context;
 mod lab;
 mod segment;
 
+mod adopted;
 mod choice;
 mod cost;
 mod drops;
 mod fuzz;
+mod headroom;
 mod hold;
 mod icmp;
 mod load;

@@ -23,21 +23,27 @@ const MOST: usize = 16_000;
 const MOST_ASKED: usize = 15_360;
 
 /// A lab in which `lane0` leads to `seal` at `lane1`, and `near` has `ingress`; all take jumbo frames.
-struct Wire {
-    lab: Lab,
+pub struct Wire {
+    pub lab: Lab,
     lane0: OwnedFd,
     /// The neighbour's end.
-    far: OwnedFd,
+    pub far: OwnedFd,
 }
 
 impl Wire {
-    fn new(connection: &Connection) -> Self {
+    pub fn new(connection: &Connection) -> Self {
+        let mut wire = Self::without_seal(connection);
+        wire.lab.attach("seal", "lane1", TcAttachType::Ingress);
+        wire
+    }
+
+    /// The same, where what is in the lane stays as it is.
+    pub fn without_seal(connection: &Connection) -> Self {
         let mut lab = Lab::with(connection, Some(&connection.session()));
         ip("link add lane0 type veth peer name lane1");
         for name in ["near", "far", "lane0", "lane1"] {
             ip(&format!("link set {name} mtu 65000 up"));
         }
-        lab.attach("seal", "lane1", TcAttachType::Ingress);
         lab.attach("ingress", "near", TcAttachType::Ingress);
         let (lane0, far) = (packet_socket("lane0"), packet_socket("far"));
         mark(&lane0, lab.ifindex);
@@ -224,7 +230,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// A packet socket on `interface` that is told of VLAN tags and waits half a second for a frame.
-fn packet_socket(interface: &str) -> OwnedFd {
+pub fn packet_socket(interface: &str) -> OwnedFd {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: no pointers.
     let socket =
@@ -251,21 +257,21 @@ fn mark(socket: &OwnedFd, mark: u32) {
     set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, &mark);
 }
 
-fn set_option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) {
+pub fn set_option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) {
     let (value, len) = ((&raw const *value).cast(), size_of::<T>() as u32);
     // SAFETY: the value outlives the call and has the length given.
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, len) };
     assert_eq!(set, 0, "option {name}: {}", std::io::Error::last_os_error());
 }
 
-fn send(socket: &OwnedFd, frame: &[u8]) {
+pub fn send(socket: &OwnedFd, frame: &[u8]) {
     // SAFETY: the frame outlives the call.
     let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
     assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
 }
 
 /// The next frame with a TCP segment, and its VLAN tag, which the kernel takes out of the frame.
-fn receive(socket: &OwnedFd) -> Option<(Vec<u8>, Option<u16>)> {
+pub fn receive(socket: &OwnedFd) -> Option<(Vec<u8>, Option<u16>)> {
     let (mut frame, mut control) = (vec![0u8; 70_000], [0u64; 16]);
     loop {
         let mut vector = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
