@@ -35,8 +35,8 @@ pub struct TcpSocket {
     pub header_len: u16,
     /// Window scale of our end's SYN.
     pub rcv_wscale: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1 if the kernel has a key for the socket (TCP-MD5 or TCP-AO): its segments carry an option of their own.
+    pub is_signed: u8,
 }
 
 /// Where the running kernel keeps what is in a [`TcpSocket`]: offsets in octets from the beginning of
@@ -80,4 +80,8 @@ pub struct TcpSocketOffsets {
     pub header_len: u32,
     /// `rx_opt.rcv_wscale`, 4 bits; this offset is in bits.
     pub rcv_wscale: u32,
+    /// `md5sig_info`, a pointer; 0 if this kernel has no TCP-MD5.
+    pub md5sig_info: u32,
+    /// `ao_info`, a pointer; 0 if this kernel has no TCP-AO.
+    pub ao_info: u32,
 }

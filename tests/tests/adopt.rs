@@ -132,7 +132,8 @@ fn connections_that_begin_unsigned_are_taken_over_until_the_neighbour_has_authen
         let dropped = agent2.dropped(&peer2, "no-option")? - before;
         ensure!(dropped > 0, "{}", agent2.neighbor(&peer2)?);
         let before = agent2.dropped(&peer2, "no-option")?;
-        for (mut near, _) in &connections {
+        for (near, _) in &connections {
+            let mut near = near;
             near.write_all(b"unsigned")?;
         }
         eventually(SOON, "the segments to be refused", || {
@@ -143,7 +144,8 @@ fn connections_that_begin_unsigned_are_taken_over_until_the_neighbour_has_authen
     agent2.end(libc::SIGKILL)?;
     agent2.start_again()?;
     is_refused(&agent2)?;
-    for (_, mut far) in &connections {
+    for (_, far) in &connections {
+        let mut far = far;
         far.set_nonblocking(true)?;
         let read = far.read(&mut [0; 8]);
         ensure!(read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "something came through");
@@ -157,24 +159,28 @@ fn a_connection_that_the_kernel_signs_is_named_in_time_to_keep_it() -> Result<()
     let options = Options { md5: Some("secret".to_owned()), ..Options::default() };
     let (near, far) = transfer::pair(&end(&network.r1, 0), &end(&network.r2, 179), &options)?;
     transfer::ping(&near, &far)?;
-    let peer = network.r2.v4.to_string();
-    let agent = Agent::start(&network.r1.namespace, &neighbor(&peer, PASSWORD, MODE))?;
-    says(
-        &agent,
-        &peer,
-        "unsigned",
-        "is not taken over: our BGP daemon has the kernel sign it (TCP-MD5 or TCP-AO)",
-    )?;
-    let log = agent.log();
-    ensure!(log.contains("WARN") && log.contains("`tcpauth neighbor remove`"), "{log}");
-    let refused = agent.tcpauth(&["neighbor", "sign", &peer]).err().context("it is signed to")?.to_string();
-    ensure!(refused.contains("not signed to") && refused.contains("has the kernel sign it"), "{refused}");
+    let mut agents = Vec::new();
+    for (router, peer) in [(&network.r1, network.r2.v4), (&network.r2, network.r1.v4)] {
+        let peer = peer.to_string();
+        let agent = Agent::start(&router.namespace, &neighbor(&peer, PASSWORD, MODE))?;
+        let words = "is not taken over: our BGP daemon has the kernel sign it (TCP-MD5 or TCP-AO)";
+        says(&agent, &peer, "unsigned", words)?;
+        let log = agent.log();
+        ensure!(log.contains("WARN") && log.contains("`tcpauth neighbor remove`"), "{log}");
+        let refused =
+            agent.tcpauth(&["neighbor", "sign", &peer]).err().context("it is signed to")?.to_string();
+        ensure!(refused.contains("not signed to") && refused.contains("has the kernel sign it"), "{refused}");
+        agents.push((agent, peer));
+    }
     thread::scope(|scope| {
         let ping = scope.spawn(|| transfer::ping(&near, &far));
+        let (agent, peer) = &agents[0];
         eventually(SOON, "what the kernel signed to be refused", || {
-            Ok((agent.dropped(&peer, "option-twice")? > 0).then_some(()))
+            Ok((agent.dropped(peer, "option-twice")? > 0).then_some(()))
         })?;
-        agent.tcpauth(&["neighbor", "remove", &peer])?;
+        for (agent, peer) in &agents {
+            agent.tcpauth(&["neighbor", "remove", peer])?;
+        }
         ping.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -109,5 +109,8 @@ fn offsets(data: &[u8]) -> Result<TcpSocketOffsets, KernelError> {
         mss: tcp("mss_cache")?,
         header_len: tcp("tcp_header_len")?,
         rcv_wscale: bits("tcp_sock", "rx_opt.rcv_wscale")?,
+        // A kernel without the one or the other signs no segments with it.
+        md5sig_info: tcp("md5sig_info").unwrap_or(0),
+        ao_info: tcp("ao_info").unwrap_or(0),
     })
 }

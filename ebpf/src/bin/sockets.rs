@@ -36,6 +36,8 @@ static OFFSETS: Global<TcpSocketOffsets> = Global::new(TcpSocketOffsets {
     mss: 0,
     header_len: 0,
     rcv_wscale: 0,
+    md5sig_info: 0,
+    ao_info: 0,
 });
 
 /// Of include/net/tcp_states.h.
@@ -97,7 +99,7 @@ pub extern "C" fn established(context: &Context) -> i32 {
         mss: read(socket, at.mss),
         header_len: read(socket, at.header_len),
         rcv_wscale: wscale,
-        reserved: 0,
+        is_signed: u8::from(is_set(socket, at.md5sig_info) || is_set(socket, at.ao_info)),
     };
     // SAFETY: the record outlives the call. Where the buffer is full, the kernel calls again for this socket.
     unsafe { bpf_seq_write((*meta).seq, (&raw const record).cast(), size_of::<TcpSocket>() as u32) };
@@ -112,6 +114,12 @@ fn read<T: Default>(socket: *const u8, offset: u32) -> T {
     // SAFETY: the helper writes as many octets as the variable has, zeros if it cannot read.
     unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, from.cast()) };
     value
+}
+
+/// Whether the pointer at `offset` is one; not if this kernel has no such member.
+#[inline(always)]
+fn is_set(socket: *const u8, offset: u32) -> bool {
+    offset != 0 && read::<u64>(socket, offset) != 0
 }
 
 /// ::ffff:a.b.c.d
