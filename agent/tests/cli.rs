@@ -68,6 +68,25 @@ fn a_refused_reload_says_first_that_all_stays() {
 }
 
 #[test]
+fn signing_to_a_neighbor_is_asked_for_and_its_answer_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let line = "segments to 192.0.2.1 are signed from now on";
+    let done = json!({ "answer": "done", "value": line });
+    let requests = daemon(&socket, &[&done]);
+    let output = tcpauth(&socket).args(["neighbor", "sign", "192.0.2.1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{line}\n"));
+    assert_eq!(requests.recv().unwrap(), json!({ "request": "neighbor-sign", "peer": "192.0.2.1" }));
+    fs::remove_file(&socket).unwrap();
+    let refusal = json!({ "answer": "error", "value": "192.0.2.1 is not signed to" });
+    let _requests = daemon(&socket, &[&refusal]);
+    let output = tcpauth(&socket).args(["neighbor", "sign", "192.0.2.1"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &[][..]));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "tcpauth: 192.0.2.1 is not signed to\n");
+}
+
+#[test]
 fn sessions_of_a_neighbor_that_is_not_configured_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("daemon.sock");

@@ -78,7 +78,7 @@ pub struct Cli {
 pub enum Command {
     /// Show the daemon, its interfaces and neighbors; exit code 4 if a neighbor is failing or closed
     Status,
-    /// Show, add and remove neighbors
+    /// Show, add and remove neighbors, and begin to sign what is sent to one
     #[command(subcommand)]
     Neighbor(NeighborCommand),
     /// Show sessions
@@ -233,6 +233,13 @@ mod tests {
             panic!("not neighbor remove");
         };
         assert_eq!(peer, "192.0.2.0/24");
+        let Command::Neighbor(NeighborCommand::Sign { peer }) = parsed("neighbor sign fe80::1%eth0").command
+        else {
+            panic!("not neighbor sign");
+        };
+        assert_eq!(peer, "fe80::1%eth0");
+        refused("neighbor sign");
+        refused("neighbor sign 192.0.2.1 192.0.2.2");
         let Command::Neighbor(NeighborCommand::Add(add)) =
             parsed("neighbor add fe80::1%eth0 --password-file - --key-id 7").command
         else {
