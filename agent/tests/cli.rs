@@ -78,7 +78,7 @@ fn signing_to_a_neighbor_is_asked_for_and_its_answer_shown() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{line}\n"));
     assert_eq!(requests.recv().unwrap(), json!({ "request": "neighbor-sign", "peer": "192.0.2.1" }));
-    fs::remove_file(&socket).unwrap();
+    let socket = dir.path().join("another.sock");
     let refusal = json!({ "answer": "error", "value": "192.0.2.1 is not signed to" });
     let _requests = daemon(&socket, &[&refusal]);
     let output = tcpauth(&socket).args(["neighbor", "sign", "192.0.2.1"]).output().unwrap();
@@ -294,6 +294,7 @@ fn session() -> Value {
 
 fn counters() -> Value {
     json!({
-        "signed_segments": 0, "signed_octets": 0, "verified_segments": 0, "verified_octets": 0, "dropped": {}
+        "signed_segments": 0, "signed_octets": 0, "verified_segments": 0, "verified_octets": 0,
+        "unsigned_sent": 0, "unsigned_received": 0, "dropped": {}
     })
 }
