@@ -2,7 +2,7 @@
 //! authenticated.
 
 use tcpauth_common::{
-    Algorithm, DropReason, Isn,
+    Algorithm, DropReason,
     layout::{Direction, KeyChange, KeySlot, Policy, Session},
 };
 
@@ -290,17 +290,14 @@ fn a_change_of_keys_neither_opens_nor_closes_a_session() {
         let mut lab = lab(&connection, ACCEPT, Some(&before));
         let slot = connection.slot(&key(1), LOCAL_ISN, PEER_ISN);
         let change = KeyChange {
-            quartet: connection.quartet(),
-            local_isn: Isn(LOCAL_ISN),
-            peer_isn: Isn(PEER_ISN),
             written: 0b010,
             order: order(&[1, 0]),
             rnext: 1,
             current: 1,
             flags: KeyChange::MOVE_CURRENT,
             usable: [USABLE, USABLE, 0],
-            reserved: 0,
             slots: [KeySlot::default(), slot, KeySlot::default()],
+            ..KeyChange::nothing(&connection.quartet(), &before)
         };
         assert_eq!(lab.answer("rekey", octets(&change)), KeyChange::DONE);
         let after = lab.session(&connection).unwrap();
