@@ -193,11 +193,12 @@ fn an_option_that_is_there_has_to_be_right() {
 fn a_forged_unsigned_segment_moves_neither_sequence_nor_key_state() {
     let connection = Connection::plain();
     let before = adopted(&connection);
+    let mut lab = lab(&connection, ACCEPT, None);
     for (seq, is_in_window) in
         [(PEER_ISN + 1000, true), (PEER_ISN + 30_000, true), (PEER_ISN + 900_000, false), (0, false)]
     {
         for flags in [ACK, PSH_ACK, FIN | ACK, RST, RST | ACK, SYN, SYN_ACK] {
-            let mut lab = lab(&connection, ACCEPT, Some(&before));
+            lab.put(&connection, &before);
             let forged = Segment {
                 seq,
                 ack: 0x7777_7777,
