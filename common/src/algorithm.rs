@@ -86,6 +86,9 @@ impl Algorithm {
         4 + self.mac_len()
     }
 
+    /// The most that any algorithm's option takes. A session may move from each to each, but its MSS is agreed on once.
+    pub const MOST_OPTION_LEN: usize = 20;
+
     /// Length of a traffic key that is derived, in octets; 0 for [`Algorithm::Md5`], whose key is the password.
     #[inline(always)]
     pub const fn traffic_key_len(self) -> usize {
@@ -150,5 +153,9 @@ mod tests {
     #[test]
     fn an_option_fills_whole_words() {
         assert_eq!(Algorithm::ALL.map(Algorithm::option_len), [16, 16, 16, 20, 16, 20]);
+        assert_eq!(
+            Algorithm::ALL.map(Algorithm::option_len).into_iter().max(),
+            Some(Algorithm::MOST_OPTION_LEN)
+        );
     }
 }

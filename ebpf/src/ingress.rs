@@ -332,7 +332,7 @@ pub extern "C" fn blank_mac() -> u32 {
 }
 
 /// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
-/// the MSS by the option's length, so that what our stack sends has room for it, and refuses timestamps beside
+/// the MSS by the longest option's length, so that what our stack sends has room for any, and refuses timestamps beside
 /// TCP-MD5. 0 if it cannot.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
@@ -340,7 +340,7 @@ pub extern "C" fn blank_mac() -> u32 {
 #[inline(never)]
 pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let AuthOption { at, len, room, .. } = scratch.option;
+    let AuthOption { at, len, .. } = scratch.option;
     let has_timestamps = is_md5(scratch) && scratch.walk.timestamps_at != 0;
     let new = &mut scratch.rewritten;
     new.words[4] = scratch.header.words[4];
@@ -366,7 +366,7 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 
         unsafe { bpf_check_mtu(skb.cast(), 0, &raw mut mtu, 0, 0) };
         let most = mtu.saturating_sub(ip_len + BASE_HEADER).min(MAX_MSS);
         let mss = u32::from(new.number16(mss_at)).min(most);
-        new.set_number16(mss_at, mss.saturating_sub(room) as u16);
+        new.set_number16(mss_at, mss.saturating_sub(Algorithm::MOST_OPTION_LEN as u32) as u16);
     }
     let header_len = opaque(header_len);
     if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) {

@@ -1,10 +1,9 @@
 //! A connection that was up before it was protected: its session, from what the kernel counts of it.
 
-use tcpauth_common::{Isn, layout::Session, tcp_socket::TcpSocket};
+use tcpauth_common::{Algorithm, Isn, layout::Session, tcp_socket::TcpSocket};
 
-/// Octets of the longest authentication option, TCP-AO with a MAC of 16 octets or TCP-MD5 with its padding: the key,
-/// and the algorithm with it, may change.
-const MOST_ROOM: u32 = 20;
+/// Octets of the longest authentication option: the key, and the algorithm with it, may change.
+const MOST_ROOM: u32 = Algorithm::MOST_OPTION_LEN as u32;
 
 /// Why a connection that is up is not taken over. It goes on only as its neighbour's `unauthenticated` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

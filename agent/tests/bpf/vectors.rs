@@ -119,7 +119,7 @@ impl Packet {
         octets.drain(at..at + OPTION);
         octets[self.l4 + 12] -= (OPTION as u8 / 4) << 4;
         let length_at = if self.l4 == 20 { 2 } else { 4 };
-        let len = number16(&octets, length_at) - OPTION as u16;
+        let len = number16(&octets, length_at) - Algorithm::MOST_OPTION_LEN as u16;
         octets[length_at..length_at + 2].copy_from_slice(&len.to_be_bytes());
         mend_checksums(&mut octets, self.l4, self.source.ip(), self.destination.ip());
         octets
@@ -196,7 +196,7 @@ fn ingress_verifies_every_packet_of_rfc_9235() {
         if packet.flags() & 2 != 0 {
             assert_eq!(wanted[options..options + 2], [2, 4], "{id}: MSS");
             let most = 1500 - packet.l4 as u16 - 20;
-            let mss = number16(&wanted, options + 2).min(most) - OPTION as u16;
+            let mss = number16(&wanted, options + 2).min(most) - Algorithm::MOST_OPTION_LEN as u16;
             wanted[options + 2..options + 4].copy_from_slice(&mss.to_be_bytes());
         }
         mend_checksums(&mut wanted, packet.l4, packet.source.ip(), packet.destination.ip());
