@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -32,6 +33,7 @@ pub struct Agent {
     namespace: Namespace,
     folder: TempDir,
     process: Option<Process>,
+    environment: Vec<(String, String)>,
 }
 
 impl Agent {
@@ -41,7 +43,16 @@ impl Agent {
     /// # Errors
     /// If it does not start.
     pub fn start(namespace: &Namespace, config: &str) -> Result<Self> {
-        let mut agent = Self { namespace: namespace.clone(), folder: TempDir::new()?, process: None };
+        Self::start_in(namespace, config, Vec::new())
+    }
+
+    /// As [`Agent::start`], with more environment variables for the daemon.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_in(namespace: &Namespace, config: &str, environment: Vec<(String, String)>) -> Result<Self> {
+        let (namespace, folder) = (namespace.clone(), TempDir::new()?);
+        let mut agent = Self { namespace, folder, process: None, environment };
         agent.configure(config)?;
         agent.start_again()?;
         Ok(agent)
@@ -55,7 +66,7 @@ impl Agent {
         let start = Instant::now();
         let mut command = self.namespace.command(binary("tcpauthd")?);
         command.args(["--foreground", "--instance", self.namespace.name(), "--config"]);
-        command.arg(self.config_file());
+        command.arg(self.config_file()).envs(self.environment.iter().cloned());
         let mut process = Process::start(command, &self.folder.path().join("tcpauthd.log"))?;
         eventually(START_LIMIT, "tcpauthd to answer", || {
             process.check_running()?;
@@ -126,13 +137,44 @@ impl Agent {
     /// # Errors
     /// With what it printed as an error.
     pub fn tcpauth(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.namespace.command(binary("tcpauth")?);
-        command.args(["--instance", self.namespace.name()]).args(arguments).stdin(Stdio::null());
-        let output = command.output()?;
+        self.tcpauth_with(arguments, "")
+    }
+
+    /// As [`Agent::tcpauth`], with `input` as its standard input.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn tcpauth_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let output = self.run_tcpauth(arguments, input)?;
         if !output.status.success() && output.status.code() != Some(4) {
             bail!("tcpauth {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What `tcpauth config diff` prints, empty if there is no difference, which its exit code has to agree with.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn config_diff(&self) -> Result<String> {
+        let output = self.run_tcpauth(&["config", "diff"], "")?;
+        match output.status.code() {
+            Some(0) => Ok(String::new()),
+            Some(1) => Ok(String::from_utf8(output.stdout)?),
+            _ => bail!("tcpauth config diff: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        }
+    }
+
+    fn run_tcpauth(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let mut command = self.namespace.command(binary("tcpauth")?);
+        command.args(["--instance", self.namespace.name()]).args(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that does not read is not in want of it.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        Ok(child.wait_with_output()?)
     }
 
     /// `tcpauth status --json`.
@@ -199,7 +241,7 @@ impl Agent {
         Ok(events)
     }
 
-    fn json(&self, arguments: &[&str]) -> Result<Value> {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.tcpauth(&[&["--json"], arguments].concat())?;
         serde_json::from_str(&text).with_context(|| format!("tcpauth {}: {text}", arguments.join(" ")))
     }

@@ -3,26 +3,29 @@
 //! - [`namespace`], [`process`]: a host of its own, and programs in it; both end when dropped.
 //! - [`network`]: two routers, and what is between them: a switch with an attacker on it, nothing, or
 //!   an [`impair`]ed path.
-//! - [`agent`]: `tcpauthd` and `tcpauth` on a router.
+//! - [`agent`], [`keys`]: `tcpauthd` and `tcpauth` on a router, and the keys that they change; [`clock`]: its clock.
 //! - [`scenario`]: routers that protect their sessions: where most tests begin.
 //! - [`bgp`]: BIRD, FRR and GoBGP.
 //! - [`frame`], [`wire`]: segments forged, sniffed and captured; [`blaster`]: sent at the highest rate.
 //! - [`tunnel`]: links without Ethernet headers.
-//! - [`transfer`]: TCP connections of the tests' own, bulk data among them.
-//! - [`independent`]: the verifier that shares no code with the project's.
+//! - [`transfer`], [`streams`]: TCP connections of the tests' own, bulk data among them.
+//! - [`independent`]: the verifier, and signer, that shares no code with the project's.
 
 pub mod agent;
 pub mod bgp;
 pub mod binaries;
 pub mod blaster;
+pub mod clock;
 pub mod frame;
 pub mod impair;
 pub mod independent;
+pub mod keys;
 pub mod link;
 pub mod namespace;
 pub mod network;
 pub mod process;
 pub mod scenario;
+pub mod streams;
 pub mod transfer;
 pub mod tunnel;
 pub mod wait;

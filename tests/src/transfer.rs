@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     mem,
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -170,6 +171,32 @@ pub fn vanish(stream: TcpStream) -> Result<()> {
     set_option(&stream, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1_i32).context("TCP_REPAIR")
 }
 
+/// Gives a socket, connected or not, another password for the kernel's TCP-MD5 with `peer`, at once.
+///
+/// # Errors
+/// If the kernel has no TCP-MD5, or the password is too long.
+pub fn set_md5(socket: &impl AsRawFd, peer: IpAddr, password: &str) -> Result<()> {
+    /// `struct tcp_md5sig` of linux/tcp.h.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Md5Signature {
+        address: libc::sockaddr_storage,
+        flags: u8,
+        prefix_len: u8,
+        key_len: u16,
+        ifindex: i32,
+        key: [u8; 80],
+    }
+    let address = SockAddr::from(SocketAddr::new(peer, 0)).as_storage();
+    let mut key = [0; 80];
+    key.get_mut(..password.len()).context("TCP-MD5 takes 80 octets")?.copy_from_slice(password.as_bytes());
+    let key_len = password.len() as u16;
+    // SAFETY: the storage of a SockAddr is a sockaddr_storage.
+    let address = unsafe { mem::transmute::<socket2::SockAddrStorage, libc::sockaddr_storage>(address) };
+    let signature = Md5Signature { address, flags: 0, prefix_len: 0, key_len, ifindex: 0, key };
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature).context("TCP-MD5")
+}
+
 /// Sends `octets` that `seed` gives, and closes this direction.
 ///
 /// # Errors
@@ -255,28 +282,6 @@ fn set_isn(socket: &Socket, isn: u32) -> Result<()> {
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, &isn)?;
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, &TCP_REPAIR_OFF_NO_WP)?;
     Ok(())
-}
-
-fn set_md5(socket: &Socket, peer: IpAddr, password: &str) -> Result<()> {
-    /// `struct tcp_md5sig` of linux/tcp.h.
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Md5Signature {
-        address: libc::sockaddr_storage,
-        flags: u8,
-        prefix_len: u8,
-        key_len: u16,
-        ifindex: i32,
-        key: [u8; 80],
-    }
-    let address = SockAddr::from(SocketAddr::new(peer, 0)).as_storage();
-    let mut key = [0; 80];
-    key.get_mut(..password.len()).context("TCP-MD5 takes 80 octets")?.copy_from_slice(password.as_bytes());
-    let key_len = password.len() as u16;
-    // SAFETY: the storage of a SockAddr is a sockaddr_storage.
-    let address = unsafe { mem::transmute::<socket2::SockAddrStorage, libc::sockaddr_storage>(address) };
-    let signature = Md5Signature { address, flags: 0, prefix_len: 0, key_len, ifindex: 0, key };
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature).context("TCP-MD5")
 }
 
 fn join(result: std::thread::Result<Result<()>>) -> Result<()> {

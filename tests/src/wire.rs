@@ -153,9 +153,17 @@ impl Capture {
     /// # Errors
     /// If tcpdump does not listen within ten seconds.
     pub fn start(namespace: &Namespace, interface: &str, port: u16, file: &Path) -> Result<Self> {
+        Self::matching(namespace, interface, &format!("tcp port {port}"), file)
+    }
+
+    /// Starts; what matches `filter`, an expression of tcpdump, goes to `file`.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn matching(namespace: &Namespace, interface: &str, filter: &str, file: &Path) -> Result<Self> {
         let mut command = namespace.command("tcpdump");
         command.args(["-i", interface, "-s", "0", "-B", "65536", "-Z", "root", "-w"]).arg(file);
-        command.arg(format!("tcp port {port}"));
+        command.arg(filter);
         let mut process = Process::start(command, &file.with_extension("tcpdump.log"))?;
         eventually(Duration::from_secs(10), "tcpdump to listen", || {
             process.check_running()?;

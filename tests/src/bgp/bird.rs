@@ -71,6 +71,18 @@ impl Bird {
         Ok(answer.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()))
     }
 
+    /// Time since the neighbour was last heard of, or up to a quarter of the hold time more: BIRD shortens its timers at
+    /// random (RFC 4271, 10).
+    ///
+    /// # Errors
+    /// If the session is not up.
+    pub fn silence(&self) -> Result<Duration> {
+        let details = self.birdc(&["show", "protocols", "all", "bgp_neighbor"])?;
+        let timer = details.lines().find_map(|line| line.trim().strip_prefix("Hold timer:"));
+        let (left, whole) = timer.and_then(|timer| timer.trim().split_once('/')).context("no hold timer")?;
+        Ok(Duration::from_secs_f64((whole.parse::<f64>()? - left.parse::<f64>()?).max(0.0)))
+    }
+
     /// Where it takes commands.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("bird.ctl")
@@ -110,6 +122,7 @@ fn config(peering: &Peering) -> Result<String> {
         1 => "direct".to_owned(),
         _ => format!("multihop {hops}"),
     };
+    let passive = if peering.passive { "passive;" } else { "" };
     let password = peering.md5.as_ref().map(|text| format!("password \"{text}\";")).unwrap_or_default();
     let mut config = format!(
         "log stderr all;
@@ -131,6 +144,7 @@ protocol bgp bgp_neighbor {{
     neighbor {peer} as {peer_as};
     {hop};
     {password}
+    {passive}
     keepalive time {keepalive};
     hold time {hold};
     connect delay time 1;

@@ -43,6 +43,16 @@ impl Frr {
         Ok(frr)
     }
 
+    /// Time since the neighbour was last heard of.
+    ///
+    /// # Errors
+    /// If bgpd does not answer.
+    pub fn silence(&self) -> Result<Duration> {
+        let neighbor = self.neighbor()?;
+        let milliseconds = neighbor["bgpTimerLastRead"].as_u64().context("no time of the last message")?;
+        Ok(Duration::from_millis(milliseconds))
+    }
+
     fn neighbor(&self) -> Result<Value> {
         let mut command = Command::new("/usr/bin/vtysh");
         command.arg("--vty_socket").arg(self.folder.path()).args(["-c", "show bgp neighbors json"]);
@@ -71,6 +81,13 @@ impl Speaker for Frr {
 fn config(peering: &Peering) -> Result<String> {
     let Peering { local_as, peer_as, local, peer, keepalive, .. } = peering;
     let (family, id) = (peering.family(), peering.router_id());
+    let mut more = String::new();
+    if peering.passive {
+        writeln!(more, " neighbor {peer} passive")?;
+    }
+    if let Some(password) = &peering.md5 {
+        writeln!(more, " neighbor {peer} password {password}")?;
+    }
     let mut config = format!(
         "router bgp {local_as}
  bgp router-id {id}
@@ -81,7 +98,7 @@ fn config(peering: &Peering) -> Result<String> {
  neighbor {peer} remote-as {peer_as}
  neighbor {peer} update-source {local}
  neighbor {peer} timers connect 2
- address-family {family} unicast
+{more} address-family {family} unicast
   neighbor {peer} activate
 ",
         hold = (keepalive * 3).max(3),

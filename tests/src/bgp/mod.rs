@@ -36,6 +36,8 @@ pub struct Peering {
     pub hops: u8,
     /// A password for the daemon's own TCP-MD5.
     pub md5: Option<String>,
+    /// Waits for the neighbour to connect.
+    pub passive: bool,
 }
 
 impl Peering {
@@ -55,6 +57,7 @@ impl Peering {
             keepalive: 1,
             hops: 1,
             md5: None,
+            passive: false,
         };
         let second = Self { local_as: 65002, peer_as: 65001, local: b, peer: a, ..first.clone() };
         (first, second)

@@ -1,0 +1,72 @@
+//! Keys of a neighbour, changed by command.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{agent::Agent, wait::eventually};
+
+impl Agent {
+    /// `tcpauth key add` with more options, as in `--key-id=2`.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn add_key(&self, peer: &str, password: &str, options: &[&str]) -> Result<()> {
+        let arguments = [&["key", "add", peer, "--password-file=-"], options].concat();
+        self.tcpauth_with(&arguments, password)?;
+        Ok(())
+    }
+
+    /// `tcpauth key roll` to the newest key, without waiting for the sessions.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn roll_key(&self, peer: &str) -> Result<()> {
+        self.tcpauth(&["key", "roll", peer, "--wait=0"])?;
+        Ok(())
+    }
+
+    /// `tcpauth key retire`, without force.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn retire_key(&self, peer: &str, number: u32) -> Result<()> {
+        self.tcpauth(&["key", "retire", peer, &number.to_string()])?;
+        Ok(())
+    }
+
+    /// What `tcpauth key show --json` says of the neighbour.
+    ///
+    /// # Errors
+    /// If there is no such neighbour.
+    pub fn keys(&self, peer: &str) -> Result<Value> {
+        self.json(&["key", "show", peer])?.get(0).cloned().with_context(|| format!("no keys of {peer}"))
+    }
+
+    /// What it says of key `number`.
+    ///
+    /// # Errors
+    /// If there is no such key.
+    pub fn key(&self, peer: &str, number: u32) -> Result<Value> {
+        let keys = self.keys(peer)?;
+        let mut listed = keys["keys"].as_array().into_iter().flatten();
+        listed
+            .find(|key| key["number"] == number)
+            .cloned()
+            .with_context(|| format!("no key {number}: {keys}"))
+    }
+
+    /// Waits until `sessions` are open and all of them use the preferred key both ways.
+    ///
+    /// # Errors
+    /// If they do not in time.
+    pub fn wait_until_rolled(&self, peer: &str, sessions: u64, limit: Duration) -> Result<()> {
+        eventually(limit, &format!("{sessions} sessions with {peer} to be rolled"), || {
+            let keys = self.keys(peer)?;
+            let (open, rolled) = (keys["open_sessions"].as_u64(), keys["rolled_sessions"].as_u64());
+            ensure!(open == Some(sessions) && rolled == open, "{keys}");
+            Ok(Some(()))
+        })
+    }
+}
