@@ -2,7 +2,7 @@
 //! authenticated.
 
 use tcpauth_common::{
-    Algorithm, DropReason, Isn,
+    Algorithm, DropReason,
     layout::{Direction, KeyChange, KeySlot, Policy, Session},
 };
 
@@ -193,11 +193,12 @@ fn an_option_that_is_there_has_to_be_right() {
 fn a_forged_unsigned_segment_moves_neither_sequence_nor_key_state() {
     let connection = Connection::plain();
     let before = adopted(&connection);
+    let mut lab = lab(&connection, ACCEPT, None);
     for (seq, is_in_window) in
         [(PEER_ISN + 1000, true), (PEER_ISN + 30_000, true), (PEER_ISN + 900_000, false), (0, false)]
     {
         for flags in [ACK, PSH_ACK, FIN | ACK, RST, RST | ACK, SYN, SYN_ACK] {
-            let mut lab = lab(&connection, ACCEPT, Some(&before));
+            lab.put(&connection, &before);
             let forged = Segment {
                 seq,
                 ack: 0x7777_7777,
@@ -290,17 +291,14 @@ fn a_change_of_keys_neither_opens_nor_closes_a_session() {
         let mut lab = lab(&connection, ACCEPT, Some(&before));
         let slot = connection.slot(&key(1), LOCAL_ISN, PEER_ISN);
         let change = KeyChange {
-            quartet: connection.quartet(),
-            local_isn: Isn(LOCAL_ISN),
-            peer_isn: Isn(PEER_ISN),
             written: 0b010,
             order: order(&[1, 0]),
             rnext: 1,
             current: 1,
             flags: KeyChange::MOVE_CURRENT,
             usable: [USABLE, USABLE, 0],
-            reserved: 0,
             slots: [KeySlot::default(), slot, KeySlot::default()],
+            ..KeyChange::nothing(&connection.quartet(), &before)
         };
         assert_eq!(lab.answer("rekey", octets(&change)), KeyChange::DONE);
         let after = lab.session(&connection).unwrap();

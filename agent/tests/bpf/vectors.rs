@@ -119,7 +119,7 @@ impl Packet {
         octets.drain(at..at + OPTION);
         octets[self.l4 + 12] -= (OPTION as u8 / 4) << 4;
         let length_at = if self.l4 == 20 { 2 } else { 4 };
-        let len = number16(&octets, length_at) - Algorithm::MOST_OPTION_LEN as u16;
+        let len = number16(&octets, length_at) - OPTION as u16;
         octets[length_at..length_at + 2].copy_from_slice(&len.to_be_bytes());
         mend_checksums(&mut octets, self.l4, self.source.ip(), self.destination.ip());
         octets
