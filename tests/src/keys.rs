@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{agent::Agent, wait::eventually};
+use crate::{agent::Agent, scenario::Protected, wait::eventually};
+
+/// Why a segment of the peer may not be dropped while keys change.
+pub const NEVER: [&str; 5] = ["wrong-mac", "unknown-key-id", "wrong-length", "old-key", "no-key"];
 
 impl Agent {
     /// `tcpauth key add` with more options, as in `--key-id=2`.
@@ -68,5 +71,50 @@ impl Agent {
             ensure!(open == Some(sessions) && rolled == open, "{keys}");
             Ok(Some(()))
         })
+    }
+}
+
+/// Both routers.
+pub struct Ends<'a>(pub [Endpoint<'a>; 2]);
+
+/// A router, as its operator sees it.
+#[derive(Clone)]
+pub struct Endpoint<'a> {
+    /// Its agent.
+    pub agent: &'a Agent,
+    /// The other router, as this one has it configured.
+    pub peer: String,
+    /// Whether it is `r1`.
+    pub is_first: bool,
+}
+
+impl<'a> Ends<'a> {
+    /// Those of `protected`.
+    pub fn of(protected: &'a Protected) -> Self {
+        Self([
+            Endpoint { agent: &protected.agent1, peer: protected.peer2(), is_first: true },
+            Endpoint { agent: &protected.agent2, peer: protected.peer1(), is_first: false },
+        ])
+    }
+
+    /// Both, `r1` or `r2` first.
+    pub fn first_is(&self, number: u8) -> [&Endpoint<'a>; 2] {
+        let Self([a, b]) = self;
+        if number == 1 { [a, b] } else { [b, a] }
+    }
+
+    /// Checks that nothing that a peer sent was dropped for one of `reasons`.
+    ///
+    /// # Errors
+    /// If something was.
+    pub fn nothing_dropped_for(&self, reasons: &[&str]) -> Result<()> {
+        for Endpoint { agent, peer, .. } in &self.0 {
+            let neighbor = agent.neighbor(peer)?;
+            let dropped = &neighbor["counters"]["dropped"];
+            for reason in reasons {
+                ensure!(dropped.get(reason).is_none(), "segments of {peer} dropped: {dropped}");
+            }
+        }
+        Ok(())
     }
 }
