@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
 use tcpauth_tests::{
     agent::Agent,
     bgp::{self, Bird, Frr, Peering, Speaker},
@@ -93,9 +92,7 @@ fn the_neighbor_changes_its_password_and_ours_follows() -> Result<()> {
         let streams = Streams::start(vec![(near, far)])?;
         for (old, password) in [(0, "the next one"), (1, "the one after that")] {
             let new = old + 1;
-            // It may be sent with from now on; the neighbour decides when it is.
-            let from_now_on = format!("--send-lifetime={}/", Timestamp::now());
-            agent.add_key(peer, password, &[&format!("--number={new}"), &from_now_on])?;
+            agent.add_key(peer, password, &[&format!("--number={new}")])?;
             streams.wait_until_all_move(SOON)?;
             let key = agent.key(peer, old)?;
             ensure!(

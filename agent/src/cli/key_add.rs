@@ -12,7 +12,7 @@ use super::{
 };
 use crate::control::{
     client::Client,
-    protocol::{Answer, Request},
+    protocol::{Answer, NeighborKeys, Request},
 };
 
 /// A key to add; without a secret from a file, the password is asked for.
@@ -38,29 +38,27 @@ pub struct AddArgs {
     /// KeyID of what is received: the other router's --send-id
     #[arg(long, value_name = "ID", requires = "send_id")]
     pub recv_id: Option<u8>,
-    /// When it may be sent with: `never` (until it is rolled), `always`, or START/END, either of them empty for open,
-    /// in RFC 3339 as 2026-12-01T00:00:00Z
-    #[arg(long, value_name = "LIFETIME", default_value = UNTIL_ROLLED)]
-    pub send_lifetime: String,
+    /// When it may be sent with: `never`, `always`, or START/END, either of them empty for open, in RFC 3339 as
+    /// 2026-12-01T00:00:00Z [default: never, until it is rolled; from now on with TCP-MD5 or a recv-id that another key
+    /// has, where the neighbor is followed]
+    #[arg(long, value_name = "LIFETIME")]
+    pub send_lifetime: Option<String>,
     /// When it is accepted, in the same form [default: always]
     #[arg(long, value_name = "LIFETIME")]
     pub accept_lifetime: Option<String>,
 }
 
-/// The send-lifetime of a key that waits for `key roll`.
-const UNTIL_ROLLED: &str = "never";
-
 impl AddArgs {
     /// Add the key, once its secret has been read or asked for.
     pub async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
         // Refused if there is no such neighbour: better before a secret is typed than after.
-        client.keys(Some(self.neighbor.clone())).await?;
+        let before = client.keys(Some(self.neighbor.clone())).await?;
         let secret = self.secret.read(&format!("a new key of {}", self.neighbor))?;
         // The request needs a plain string; the client wipes it once it is on its way.
         let toml = self.toml(&secret)?.to_string();
         let request = Request::KeyAdd { peer: self.neighbor.clone(), number: self.number, toml };
         let done = client.order(request).await?;
-        output.line(&Answer::Done(done.clone()), |_| format!("{done}\n{}", self.next()))
+        output.line(&Answer::Done(done.clone()), |_| format!("{done}\n{}", self.next(&before)))
     }
 
     /// The key's table, as the configuration has it.
@@ -70,7 +68,7 @@ impl AddArgs {
             algorithm: self.algorithm.as_deref(),
             send_id: self.send_id.or(self.key_id),
             recv_id: self.recv_id.or(self.key_id),
-            send_lifetime: &self.send_lifetime,
+            send_lifetime: self.send_lifetime.as_deref(),
             accept_lifetime: self.accept_lifetime.as_deref(),
         };
         toml::to_string(&fields)
@@ -78,14 +76,23 @@ impl AddArgs {
             .map_err(|_| Failure::Failed("the key cannot be written as TOML".to_owned()))
     }
 
-    /// What the operator does next.
-    fn next(&self) -> String {
+    /// What the operator does next; `before` is what keys the neighbour had.
+    fn next(&self, before: &[NeighborKeys]) -> String {
         let neighbor = &self.neighbor;
+        let mut keys = before.iter().flat_map(|neighbor| &neighbor.keys);
+        if keys.any(|key| key.algorithm == Algorithm::Md5.name()) {
+            return format!(
+                "next:\n  1. change the password on the other router: this one follows with the first segment under the new \
+                 one\n     (if that is a tcpauthd, add the key there, then `tcpauth key roll` on one of the two)\n  2. when \
+                 `tcpauth key show {neighbor}` tells that nobody sends with the old key: `tcpauth key retire {neighbor} KEY`\n\
+                 kept across a reload or restart only after `tcpauth config write`"
+            );
+        }
         let crossed = match (self.send_id, self.recv_id) {
             (Some(send), Some(recv)) if send != recv => format!(", with --send-id {recv} --recv-id {send}"),
             _ => String::new(),
         };
-        let (roll, by) = if self.send_lifetime == UNTIL_ROLLED {
+        let (roll, by) = if self.send_lifetime.as_deref().is_none_or(|lifetime| lifetime == "never") {
             (format!("  2. on both, one after the other: `tcpauth key roll {neighbor}`\n"), "")
         } else {
             (String::new(), ", before its send-lifetime begins")
@@ -110,7 +117,8 @@ struct Fields<'a> {
     send_id: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recv_id: Option<u8>,
-    send_lifetime: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_lifetime: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accept_lifetime: Option<&'a str>,
 }
@@ -137,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_is_accepted_and_not_sent_with() {
-        assert_eq!(toml(&["192.0.2.1"]), "password = \"v61ne0qkel33&\"\nsend-lifetime = \"never\"\n");
+    fn when_a_new_key_is_sent_with_is_left_to_the_daemon() {
+        assert_eq!(toml(&["192.0.2.1"]), "password = \"v61ne0qkel33&\"\n");
     }
 
     #[test]
@@ -166,7 +174,7 @@ accept-lifetime = \"2026-11-01/2027-03-01\"
 
     #[test]
     fn one_key_id_is_that_of_both_directions() {
-        let expected = "password = \"v61ne0qkel33&\"\nsend-id = 7\nrecv-id = 7\nsend-lifetime = \"never\"\n";
+        let expected = "password = \"v61ne0qkel33&\"\nsend-id = 7\nrecv-id = 7\n";
         assert_eq!(toml(&["192.0.2.1", "--key-id=7"]), expected);
     }
 
@@ -194,8 +202,8 @@ next:
   2. on both, one after the other: `tcpauth key roll 192.0.2.1`
   3. when `tcpauth key show 192.0.2.1` tells that nobody sends with the old key: `tcpauth key retire 192.0.2.1 KEY`
 kept across a reload or restart only after `tcpauth config write`";
-        assert_eq!(parsed(&["192.0.2.1", "--send-id=3", "--recv-id=4"]).next(), expected);
-        let scheduled = parsed(&["192.0.2.1", "--send-lifetime=2026-12-01T00:00:00Z/"]).next();
+        assert_eq!(parsed(&["192.0.2.1", "--send-id=3", "--recv-id=4"]).next(&[]), expected);
+        let scheduled = parsed(&["192.0.2.1", "--send-lifetime=2026-12-01T00:00:00Z/"]).next(&[]);
         assert!(!scheduled.contains("key roll"), "{scheduled}");
         assert!(
             scheduled.contains("not there yet, before its send-lifetime begins\n  2. when"),

@@ -258,7 +258,7 @@ mod tests {
             panic!("not key add");
         };
         assert_eq!((add.neighbor.as_str(), add.number, add.key_id), ("192.0.2.1", Some(2), Some(7)));
-        assert_eq!(add.send_lifetime, "never");
+        assert_eq!(add.send_lifetime, None);
         let Command::Key(KeyCommand::Roll(roll)) = parsed("key roll 192.0.2.1 2").command else {
             panic!("not key roll");
         };

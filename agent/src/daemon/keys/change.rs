@@ -14,13 +14,14 @@ use super::super::{
     configuration::{no_neighbor, same_peer},
 };
 use crate::{
-    config::{Config, Edit, KeyOwner, Neighbor},
+    config::{Config, Edit, KeyOwner, Neighbor, Wire},
     keys::{ChainKey, KeyChain, Lifetime},
 };
 
 impl Daemon {
     /// Adds a key to the chain of a neighbour: accepted at once, and sent with when it is rolled, unless `toml` says
-    /// otherwise.
+    /// otherwise. A key that only trial tells from others may be sent with from now on: it is when the neighbour does
+    /// (RFC 4808).
     ///
     /// # Errors
     /// What is wrong, for the operator; then everything is as it was.
@@ -38,11 +39,21 @@ impl Daemon {
                 "{owner} has a key {number}; choose another number, or retire that key first (`tcpauth key show {peer}`)"
             ));
         }
-        let edit = Edit::SetKey { owner: owner.clone(), number, toml: until_rolled(toml) };
-        let config = self.edited(&[edit])?;
+        let with = |lifetime| {
+            let toml = with_send_lifetime(&toml, lifetime);
+            self.edited(&[Edit::SetKey { owner: owner.clone(), number, toml }])
+        };
+        let mut config = with(Lifetime::NEVER)?;
+        let added = config.neighbors.iter().find(|neighbor| same_peer(neighbor, peer));
+        let follows = added.is_some_and(|neighbor| only_trial_tells(neighbor, number));
+        if follows {
+            config = with(from_now_on(&before, number, Timestamp::now()))?;
+        }
         self.apply(config, HashMap::new())?;
         tracing::info!(number, "{owner}: key added to the running configuration");
-        Ok(format!("key {number} is added to {}", self.with_users(&owner)))
+        let how =
+            if follows { "; we go on with the old one until the neighbour signs with this one" } else { "" };
+        Ok(format!("key {number} is added to {}{how}", self.with_users(&owner)))
     }
 
     /// Prefers the newest key, or the one numbered `number`, of one neighbour or of all.
@@ -177,17 +188,26 @@ fn next_number(chain: &KeyChain) -> u32 {
     (highest.saturating_add(1)..u32::MAX).find(|number| !is_id(*number)).unwrap_or(u32::MAX)
 }
 
-/// The fields of a key with a send-lifetime, `never` if they have none.
-fn until_rolled(toml: Zeroizing<String>) -> Zeroizing<String> {
-    const NEVER: &str = "send-lifetime = \"never\"\n";
+/// Whether the wire does not tell a neighbour's key from another of its keys.
+fn only_trial_tells(neighbor: &Neighbor, number: u32) -> bool {
+    let id = |key: &ChainKey| key.mkt.recv_id;
+    let mut others = neighbor.keys.keys.iter().filter(|other| other.number != number);
+    let shares =
+        |added: &ChainKey| neighbor.wire == Wire::TcpMd5 || others.any(|other| id(other) == id(added));
+    neighbor.keys.key(number).is_some_and(shares)
+}
+
+/// The fields of a key with a send-lifetime: this one, if they have none.
+fn with_send_lifetime(toml: &str, lifetime: Lifetime) -> Zeroizing<String> {
+    let line = format!("send-lifetime = \"{lifetime}\"\n");
     // What is no TOML is refused by whoever reads it next.
-    if DeTable::parse(&toml).map_or(true, |table| table.get_ref().contains_key("send-lifetime")) {
-        return toml;
-    }
+    let is_given = DeTable::parse(toml).map_or(true, |table| table.get_ref().contains_key("send-lifetime"));
     // In one allocation: nothing of a secret is left behind.
-    let mut with = Zeroizing::new(String::with_capacity(NEVER.len() + toml.len()));
-    with.push_str(NEVER);
-    with.push_str(&toml);
+    let mut with = Zeroizing::new(String::with_capacity(line.len() + toml.len()));
+    if !is_given {
+        with.push_str(&line);
+    }
+    with.push_str(toml);
     with
 }
 
@@ -214,13 +234,18 @@ fn to_roll(chain: &KeyChain, number: Option<u32>, now: Timestamp) -> Result<&Cha
 
 /// The send-lifetime with which `key` is the newest that may be sent now. An end to come is kept.
 fn rolled(chain: &KeyChain, key: &ChainKey, now: Timestamp) -> Lifetime {
-    let others = chain.keys.iter().filter(|other| other.number != key.number);
+    let end = if now < key.send.end { key.send.end } else { Timestamp::MAX };
+    Lifetime { end, ..from_now_on(chain, key.number, now) }
+}
+
+/// The open send-lifetime with which the key numbered `number` is the newest that may be sent now.
+fn from_now_on(chain: &KeyChain, number: u32, now: Timestamp) -> Lifetime {
+    let others = chain.keys.iter().filter(|other| other.number != number);
     let newest = others.map(|other| other.send.start).filter(|start| *start <= now).max();
     let whole = now.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Floor));
     // A whole second reads better, unless another key began in it.
     let start = whole.ok().filter(|whole| newest.is_none_or(|newest| newest < *whole)).unwrap_or(now);
-    let end = if now < key.send.end { key.send.end } else { Timestamp::MAX };
-    Lifetime { start, end }
+    Lifetime { start, end: Timestamp::MAX }
 }
 
 /// Whether the neighbour that an operator calls `peer` has keys now, and would have none with `config`.
@@ -262,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_new_key_waits_for_the_roll_unless_it_says_otherwise() {
-        let with = |toml: &str| until_rolled(Zeroizing::new(toml.to_owned())).to_string();
+        let with = |toml: &str| with_send_lifetime(toml, Lifetime::NEVER).to_string();
         assert_eq!(with("password = \"a\"\n"), "send-lifetime = \"never\"\npassword = \"a\"\n");
         for toml in ["send-lifetime = \"always\"\npassword = \"a\"\n", "no toml"] {
             assert_eq!(with(toml), toml);
