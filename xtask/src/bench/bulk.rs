@@ -34,6 +34,7 @@ pub fn measure(effort: &Effort) -> Result<Report> {
     report.note(
         "One TCP stream between two namespaces joined by a veth; r1 has connected. Every octet is checked.",
     );
+    report.note("`tcp-md5` is the kernel's, `md5` tcpauth's (`wire = \"md5\"`).");
     report.note(
         "CPU time is that of the whole machine during the transfer (/proc/stat: user, nice, system, irq and softirq of \
          all CPUs): both ends, programs and kernel.",
@@ -78,7 +79,7 @@ fn subjects(mtu: u32) -> Result<Vec<Subject>> {
     let network = || Network::with(Wire::Direct, mtu);
     let mut subjects =
         vec![Subject::none(network()?), Subject::none_no_offload(network()?)?, Subject::tcp_md5(network()?)];
-    for algorithm in Algorithm::TCP_AO {
+    for algorithm in Algorithm::ALL {
         subjects.push(Subject::tcpauth(network()?, algorithm)?);
     }
     Ok(subjects)

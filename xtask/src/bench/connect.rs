@@ -22,6 +22,7 @@ const MODES: &[Mode] = &[
     Mode { name: "implicit", fields: "key-management = \"implicit\"" },
     Mode { name: "implicit, kdf isn", fields: "key-management = \"implicit\", kdf = \"isn\"" },
     Mode { name: "static", fields: "key-management = \"static\"" },
+    Mode { name: "wire md5", fields: "wire = \"md5\"" },
 ];
 
 /// Connections in a round.

@@ -59,7 +59,12 @@ impl Subject {
     /// # Errors
     /// If a daemon does not start.
     pub fn tcpauth(network: Network, algorithm: Algorithm) -> Result<Self> {
-        Self::configured(algorithm.name(), network, &format!("algorithm = \"{}\"", algorithm.name()))
+        let name = algorithm.name();
+        let fields = match algorithm {
+            Algorithm::Md5 => "wire = \"md5\"".to_owned(),
+            _ => format!("algorithm = \"{name}\""),
+        };
+        Self::configured(name, network, &fields)
     }
 
     /// tcpauth with these fields of the neighbour's configuration.
