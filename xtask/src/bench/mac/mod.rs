@@ -75,8 +75,8 @@ pub fn measure(effort: &Effort) -> Result<Report> {
          frames of a page at most: longer segments are sent, and the kernel's statistics of the program taken."
     ));
     report.note(format!(
-        "Host: the same source for the host, without vector instructions; OpenSSL through EVP. Both over {HEADERS} octets \
-         more than the data, as in a segment with timestamps."
+        "Host: the portable source, compiled without vector instructions (BPF has its innermost functions in \
+         assembly); OpenSSL through EVP. Both over {HEADERS} octets more than the data, as in a segment with timestamps."
     ));
     report.measured = goals(&bpf[2], &scalar[2]);
     for ((bpf, scalar), openssl) in bpf.into_iter().zip(scalar).zip(openssl) {
