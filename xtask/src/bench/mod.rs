@@ -86,6 +86,8 @@ enum Case {
     Connect,
     /// Many neighbors and sessions: memory, start, reload, cost per segment
     Scale,
+    /// New keys for many sessions by one command; part of `scale`
+    Rollover,
     /// Time per segment of each algorithm: in BPF, on the host, by OpenSSL
     Mac,
     /// Instructions that the kernel verified in each program
@@ -103,9 +105,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     hide_logs();
     let machine = Machine::here();
     let mut reports = Vec::new();
-    for case in
-        Case::value_variants().iter().filter(|case| arguments.case.is_none_or(|wanted| wanted == **case))
-    {
+    let is_wanted = |case: &&Case| arguments.case.map_or_else(|| !case.is_part(), |wanted| wanted == **case);
+    for case in Case::value_variants().iter().filter(is_wanted) {
         eprintln!("{case:?} …");
         let start = Instant::now();
         let report = case.measure(&arguments.effort)?;
@@ -143,12 +144,18 @@ impl Case {
             Self::Flood => flood::measure(effort)?,
             Self::Connect => connect::measure(effort)?,
             Self::Scale => scale::measure(effort)?,
+            Self::Rollover => scale::rollover::measure(effort)?,
             Self::Mac => mac::measure(effort)?,
             Self::Programs => Report { measured: programs::measure()?, ..Report::default() },
             Self::Trial => Report { measured: trial::measure()?, ..Report::default() },
         };
         report.case = name;
         Ok(report)
+    }
+
+    /// Whether it is measured within another case when all are.
+    fn is_part(self) -> bool {
+        self == Self::Rollover
     }
 }
 

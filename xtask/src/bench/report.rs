@@ -25,6 +25,13 @@ impl Report {
         self.notes.push(note.into());
     }
 
+    /// Says what `part` says, too.
+    pub fn append(&mut self, part: Self) {
+        self.notes.extend(part.notes);
+        self.tables.extend(part.tables);
+        self.measured.extend(part.measured);
+    }
+
     /// As text for a terminal.
     pub fn text(&self) -> String {
         let mut text = String::new();

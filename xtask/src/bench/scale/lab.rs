@@ -1,13 +1,14 @@
 //! Two routers, of which one has many neighbours.
 
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,18 +25,25 @@ use crate::bench::{mac::open_pinned, programs::RunTimes};
 /// Octets of the session whose segments are measured.
 const OCTETS: usize = 16 << 20;
 
+/// How long a read may stand still before it is an error.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
 /// Connections that wait to be accepted.
 const MOST_WAITING: libc::c_int = 16_384;
 
 /// `r1` has the neighbours, `r2` their addresses.
 pub struct Lab {
-    /// Our ends; the others wait to be accepted, for which they need no descriptors.
-    sessions: Vec<TcpStream>,
-    /// The other end of the first one.
-    first_far: Option<TcpStream>,
+    /// Our ends.
+    near: Vec<TcpStream>,
+    /// The other ends of the first ones; the rest wait to be accepted, for which they need no descriptors.
+    far: Vec<TcpStream>,
     listener: Option<TcpListener>,
-    agent: Agent,
-    agent2: Agent,
+    /// Of `r1`.
+    pub agent: Agent,
+    /// Of `r2`.
+    pub agent2: Agent,
+    /// Fields of each neighbour.
+    secret: String,
     neighbors: u32,
     network: Network,
 }
@@ -47,11 +55,19 @@ pub struct Cost {
 }
 
 impl Lab {
-    /// Starts both daemons.
+    /// Starts both daemons, with one password.
     ///
     /// # Errors
     /// If one does not start.
     pub fn new(neighbors: u32) -> Result<Self> {
+        Self::with(neighbors, format!("password = \"{PASSWORD}\""))
+    }
+
+    /// Starts both daemons. `secret` are fields of each neighbour, separated by commas.
+    ///
+    /// # Errors
+    /// If one does not start.
+    pub fn with(neighbors: u32, secret: String) -> Result<Self> {
         let network = Network::with(Wire::Direct, 1500)?;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("addresses");
@@ -64,13 +80,13 @@ impl Lab {
         ip.arg("-batch").arg(&file);
         run(ip)?;
         network.r1.namespace.ip(&["route", "add", "198.18.0.0/15", "via", &network.r2.v4.to_string()])?;
-        let agent = Agent::start(&network.r1.namespace, &config(neighbors)?)?;
-        let config2 = format!("neighbor.\"{}\".password = \"{PASSWORD}\"\n", network.r1.v4);
-        let agent2 = Agent::start(&network.r2.namespace, &config2)?;
+        let agent = Agent::start(&network.r1.namespace, &config(neighbors, &secret))?;
+        let agent2 = Agent::start(&network.r2.namespace, &config_of(network.r1.v4, &secret))?;
         for agent in [&agent, &agent2] {
             wait_attached(agent, INTERFACE)?;
         }
-        Ok(Self { sessions: Vec::new(), first_far: None, listener: None, agent, agent2, neighbors, network })
+        let (near, far) = (Vec::new(), Vec::new());
+        Ok(Self { near, far, listener: None, agent, agent2, secret, neighbors, network })
     }
 
     /// Seconds to start with everything pinned, as after an upgrade.
@@ -97,13 +113,27 @@ impl Lab {
     /// # Errors
     /// If the daemon refuses it.
     pub fn reload(&self) -> Result<f64> {
-        self.agent.configure(&config(self.neighbors + 1)?)?;
+        self.agent.configure(&config(self.neighbors + 1, &self.secret))?;
         let start = Instant::now();
         self.agent.tcpauth(&["reload"])?;
         let seconds = start.elapsed().as_secs_f64();
-        self.agent.configure(&config(self.neighbors)?)?;
+        self.agent.configure(&config(self.neighbors, &self.secret))?;
         self.agent.tcpauth(&["reload"])?;
         Ok(seconds)
+    }
+
+    /// Reloads the configuration of both daemons with other fields of each neighbour.
+    ///
+    /// # Errors
+    /// If one refuses it.
+    pub fn reload_with(&mut self, secret: String) -> Result<()> {
+        self.secret = secret;
+        self.agent.configure(&config(self.neighbors, &self.secret))?;
+        self.agent2.configure(&config_of(self.network.r1.v4, &self.secret))?;
+        for agent in [&self.agent, &self.agent2] {
+            agent.tcpauth(&["reload"])?;
+        }
+        Ok(())
     }
 
     /// Of the daemon with the neighbours.
@@ -129,11 +159,41 @@ impl Lab {
         for number in 0..self.neighbors {
             let server = SocketAddr::new(address(number).into(), 179);
             let near = transfer::connect(&end(&self.network.r1, 0), server, &Options::default());
-            self.sessions.push(near.with_context(|| format!("session {number} of {}", self.neighbors))?);
+            self.near.push(near.with_context(|| format!("session {number} of {}", self.neighbors))?);
         }
-        self.first_far = Some(listener.accept()?.0);
+        self.far.push(listener.accept()?.0);
         self.listener = Some(listener);
         Ok((self.session_memory()? - before) / f64::from(self.neighbors))
+    }
+
+    /// Accepts the sessions that wait for it.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn accept_all(&mut self) -> Result<()> {
+        let listener = self.listener.as_ref().context("no session")?;
+        while self.far.len() < self.near.len() {
+            let (far, _) = listener.accept()?;
+            far.set_read_timeout(Some(STANDSTILL))?;
+            self.far.push(far);
+        }
+        Ok(())
+    }
+
+    /// Our end and the other of every session, once all are accepted.
+    ///
+    /// # Errors
+    /// If one is not up.
+    pub fn pairs(&self) -> Result<Vec<(&TcpStream, &TcpStream)>> {
+        let mut far_ends = HashMap::new();
+        for far in &self.far {
+            far_ends.insert((far.peer_addr()?, far.local_addr()?), far);
+        }
+        let pair = |near: &TcpStream| -> Result<_> {
+            let ends = (near.local_addr()?, near.peer_addr()?);
+            far_ends.get(&ends).copied().with_context(|| format!("{ends:?} is not accepted"))
+        };
+        self.near.iter().map(|near| Ok((near, pair(near)?))).collect()
     }
 
     /// Of one session while it carries data.
@@ -141,7 +201,7 @@ impl Lab {
     /// # Errors
     /// If it ends.
     pub fn cost_per_segment(&self) -> Result<Cost> {
-        let (near, far) = self.sessions.first().zip(self.first_far.as_ref()).context("no session")?;
+        let (near, far) = self.near.first().zip(self.far.first()).context("no session")?;
         let agents = [&self.agent, &self.agent2];
         let statistics = RunTimes::begin(&agents)?;
         carry(near, far)?;
@@ -182,12 +242,13 @@ fn address(number: u32) -> Ipv4Addr {
 }
 
 /// Of `r1`.
-fn config(neighbors: u32) -> Result<String> {
-    let mut config = String::new();
-    for number in 0..neighbors {
-        writeln!(config, "neighbor.\"{}\".password = \"{PASSWORD}\"", address(number))?;
-    }
-    Ok(config)
+fn config(neighbors: u32, secret: &str) -> String {
+    (0..neighbors).map(|number| config_of(address(number), secret)).collect()
+}
+
+/// One neighbour of a configuration.
+fn config_of(peer: Ipv4Addr, secret: &str) -> String {
+    format!("neighbor.\"{peer}\" = {{ {secret} }}\n")
 }
 
 fn carry(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {

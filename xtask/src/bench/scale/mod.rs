@@ -1,6 +1,7 @@
 //! Daemons with many neighbours and sessions.
 
 mod lab;
+pub mod rollover;
 
 use anyhow::Result;
 
@@ -84,5 +85,7 @@ pub fn measure(effort: &Effort) -> Result<Report> {
         }
     }
     report.tables = vec![fresh, pinned, reload, resident, busy, map, sealed, verified];
+    drop(labs);
+    report.append(rollover::measure(effort)?);
     Ok(report)
 }
