@@ -17,7 +17,9 @@ use tcpauth::kernel::{
 };
 use tcpauth_common::{
     Isn,
-    layout::{KeyChange, KeySlot, LAYOUT_VERSION, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session},
+    layout::{
+        KeyChange, KeySlot, LAYOUT_VERSION, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session, SynKey,
+    },
     rollover::NO_ORDER,
 };
 
@@ -388,6 +390,8 @@ fn the_keys_of_a_session_are_changed_in_its_place() {
         neighbor: 9,
         usable: [KeySlot::SEND, 0, 0],
         reserved: 0,
+        syn_recv_isn: Isn(0),
+        syn_recv: SynKey::default(),
         slots: [KeySlot { algorithm: 1, ..KeySlot::default() }; 3],
     };
     assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::NoSession);

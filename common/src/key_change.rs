@@ -4,7 +4,7 @@
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::{
-    KeyId,
+    Isn, KeyId,
     layout::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Quartet, Session, SynKey},
     rollover::{NO_CUTOFF, NO_ORDER, NO_SLOT, Rollover, age_in},
 };
@@ -28,6 +28,8 @@ impl KeyChange {
             neighbor: session.neighbor,
             usable: session.slots.map(|slot| slot.flags & USABLE),
             reserved: 0,
+            syn_recv_isn: Isn(0),
+            syn_recv: NO_SYN_KEY,
             slots: [EMPTY; MAX_KEYS],
         }
     }
@@ -48,6 +50,7 @@ impl KeyChange {
     /// verifier can follow each by itself.
     pub fn apply(&self, session: &mut Session, now: u64) {
         self.withdraw(session, now);
+        self.hear_syn(session);
         for slot in 0..MAX_KEYS as u32 {
             self.write(session, slot);
         }
@@ -90,7 +93,22 @@ impl KeyChange {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Second step, for each slot: what is written is, and what may be used from now on may.
+    /// Second step: the peer's SYN that verifies is another. One that is verified meanwhile does not pass: its key is
+    /// not the one that is there afterwards.
+    #[inline(always)]
+    pub fn hear_syn(&self, session: &mut Session) {
+        if self.flags & Self::SET_SYN == 0 {
+            return;
+        }
+        session.flags &= !Session::SYN_RECV;
+        compiler_fence(Ordering::SeqCst);
+        session.syn_recv_isn = self.syn_recv_isn;
+        session.syn_recv = self.syn_recv;
+        compiler_fence(Ordering::SeqCst);
+        session.flags |= Session::SYN_RECV;
+    }
+
+    /// Third step, for each slot: what is written is, and what may be used from now on may.
     #[inline(always)]
     pub fn write(&self, session: &mut Session, slot: u32) {
         let index = slot as usize;
@@ -104,7 +122,7 @@ impl KeyChange {
         session.slots[index].flags |= self.usable[index] & USABLE;
     }
 
-    /// Third step: the session has its new owner and its new order, and seals with what it may.
+    /// Fourth step: the session has its new owner and its new order, and seals with what it may.
     #[inline(always)]
     pub fn switch(&self, session: &mut Session, now: u64) {
         session.neighbor = self.neighbor;

@@ -339,6 +339,8 @@ pub struct Session {
     pub rollover: Rollover,
     /// Keys of all other segments; empty until both ISNs are known.
     pub slots: [KeySlot; MAX_KEYS],
+    /// Zero.
+    pub padding: u32,
 }
 
 impl Session {
@@ -382,7 +384,7 @@ pub struct KeyChange {
     pub rnext: u32,
     /// The slot to send with if that of now may not be sent with any more, or if `flags` says so.
     pub current: u32,
-    /// [`KeyChange::MOVE_CURRENT`], [`KeyChange::FORGET_SYN`].
+    /// [`KeyChange::MOVE_CURRENT`] and the other bits.
     pub flags: u32,
     /// [`Session::neighbor`] afterwards.
     pub neighbor: u32,
@@ -390,6 +392,10 @@ pub struct KeyChange {
     pub usable: [u8; MAX_KEYS],
     /// Zero.
     pub reserved: u8,
+    /// With [`KeyChange::SET_SYN`]: [`Session::syn_recv_isn`] afterwards.
+    pub syn_recv_isn: Isn,
+    /// With [`KeyChange::SET_SYN`]: [`Session::syn_recv`] afterwards.
+    pub syn_recv: SynKey,
     /// What is written.
     pub slots: [KeySlot; MAX_KEYS],
 }
@@ -399,6 +405,8 @@ impl KeyChange {
     pub const MOVE_CURRENT: u32 = 1;
     /// The key of the peer's SYN is not accepted any more: the SYN, sent again, has to verify anew.
     pub const FORGET_SYN: u32 = 2;
+    /// The peer's SYN that verified last is another: that of a new connection, or an old one played again.
+    pub const SET_SYN: u32 = 4;
     /// What `rekey` returns: done.
     pub const DONE: u32 = 0;
     /// What `rekey` returns: there is no such session.

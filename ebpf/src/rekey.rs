@@ -25,6 +25,7 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
             words.fill(0);
         }
     }
+    change.syn_recv.material.words.fill(0);
     answer as i32
 }
 
@@ -36,6 +37,7 @@ fn apply(change: &KeyChange) -> u32 {
         return KeyChange::OTHER_CONNECTION;
     }
     withdraw(change, session);
+    hear_syn(change, session);
     let mut slot = 0;
     while slot < MAX_KEYS as u32 {
         write_slot(change, session, slot);
@@ -66,6 +68,7 @@ macro_rules! step {
     };
 }
 step!(withdraw, withdraw; now());
+step!(hear_syn, hear_syn;);
 step!(write_slot, write, slot;);
 step!(switch, switch; now());
 step!(clear_slot, clear, slot;);

@@ -154,13 +154,22 @@ fn rekey(
     let change = change.or_else(|| is_handed_over.then(|| KeyChange::nothing(quartet, session)));
     let Some(mut change) = change else { return Ok(false) };
     change.neighbor = owner.number;
-    let result = dataplane.rekey(&change);
+    // It may be gone by now, with its keys.
+    Ok(change_keys(dataplane, &mut change)? == Rekeyed::Done)
+}
+
+/// Changes the keys of a session in its place, and wipes `change`.
+///
+/// # Errors
+/// As [`Dataplane::rekey`].
+pub(super) fn change_keys(dataplane: &mut Dataplane, change: &mut KeyChange) -> Result<Rekeyed, KernelError> {
+    let result = dataplane.rekey(change);
+    change.syn_recv.material.words.zeroize();
     for slot in &mut change.slots {
         slot.send.words.zeroize();
         slot.recv.words.zeroize();
     }
-    // It may be gone by now, with its keys.
-    Ok(result? == Rekeyed::Done)
+    result
 }
 
 /// A session whose handshake is not over.

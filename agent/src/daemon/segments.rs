@@ -9,9 +9,11 @@ use tcpauth_common::{
 use super::{
     Daemon,
     drops::{Context, Drop, end, wall_clock},
+    rules::change_keys,
 };
 use crate::{
     control::protocol::Event,
+    kernel::Rekeyed,
     sessions::{Now, Outcome, on_held, progress},
 };
 
@@ -52,6 +54,14 @@ impl Daemon {
                     self.tell_session(&held.quartet, &session, state.name());
                 }
             }
+            Outcome::Change(mut change) => match change_keys(&mut self.dataplane, &mut change) {
+                Ok(Rekeyed::Done) => self.release(held, frame),
+                // TCP sends it again, and then it begins a session.
+                Ok(Rekeyed::NoSession | Rekeyed::OtherConnection) => {
+                    tracing::debug!(neighbor = %neighbor.peer, "a SYN was held for a session that is gone");
+                }
+                Err(error) => tracing::error!(neighbor = %neighbor.peer, "a SYN has no key: {error}"),
+            },
             Outcome::Release => self.release(held, frame),
             Outcome::Refuse(reason) => {
                 let drop = Drop::of_held(held, frame, reason);

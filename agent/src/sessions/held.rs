@@ -5,7 +5,7 @@ use std::time::Duration;
 use tcpauth_common::{
     DropReason, Isn,
     key_choice::flag::{ACK, FIN, RST, SYN},
-    layout::{Direction, Held, Quartet, Session},
+    layout::{Direction, Held, KeyChange, Quartet, Session},
 };
 
 use super::{
@@ -93,6 +93,10 @@ impl Decision<'_> {
             Some(session) if session.flags & Session::SYN_RECV != 0 && session.syn_recv_isn == isn => {
                 return Ok(Outcome::Release);
             }
+            // Whoever plays old SYNs again must not put back what a session at work counts.
+            Some(session) if knows_peer(session) && knows_local(session) => {
+                return Ok(self.hear_syn(session, &heard));
+            }
             Some(session) => *session,
             None => self.new_session(),
         };
@@ -108,6 +112,18 @@ impl Decision<'_> {
         }
         learn_peer(&mut session, isn);
         Ok(self.install(session, ours, Some(heard)))
+    }
+
+    /// The SYN that was heard is verified beside what `session` has, until our end answers it or does not.
+    fn hear_syn(&self, session: &Session, heard: &Heard) -> Outcome {
+        let isn = self.segment.isn();
+        Outcome::Change(Box::new(KeyChange {
+            flags: KeyChange::SET_SYN,
+            neighbor: self.held.neighbor,
+            syn_recv_isn: isn,
+            syn_recv: self.keys.syn_recv(heard, isn),
+            ..KeyChange::nothing(&self.held.quartet, session)
+        }))
     }
 
     /// Our end answers a SYN that had verified; the acknowledgment says which.

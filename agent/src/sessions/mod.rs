@@ -1,7 +1,7 @@
 //! What becomes of a connection's keys, without any I/O: the data plane holds a segment for which it
 //! lacks keys, and this decides which session serves it, or why it is refused.
 //!
-//! - [`on_held`]: a held segment comes, a session to install or a reason to refuse goes.
+//! - [`on_held`]: a held segment comes, a session to install, a change of one or a reason to refuse goes.
 //! - [`adopt()`]: the session of a connection that was up before it was protected.
 //! - [`plan()`]: how the keys of a session that is up change, with its neighbour's chain or with time; [`half_open()`]:
 //!   those of one that is not.
@@ -13,7 +13,10 @@
 //! An ISN is believed only from a segment whose MAC verified, or from our own end: a forged segment
 //! leaves nothing behind (RFC 5925, 7.5 leaves this to implementers; several got it wrong).
 
-use tcpauth_common::{DropReason, layout::Session};
+use tcpauth_common::{
+    DropReason,
+    layout::{KeyChange, Session},
+};
 
 pub use adopt::{AdoptError, adopt};
 pub use clock::{Monotonic, Now};
@@ -40,6 +43,8 @@ mod tests;
 pub enum Outcome {
     /// The session goes into the map, then the segment goes on.
     Install(Box<Session>),
+    /// The session in the map, at which programs are at work, changes in its place; then the segment goes on.
+    Change(Box<KeyChange>),
     /// The session in the map serves already (the segment was held twice): the segment goes on.
     Release,
     /// The segment is dropped, and nothing is installed.

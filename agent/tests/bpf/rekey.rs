@@ -314,6 +314,34 @@ fn the_syn_of_a_connection_has_to_verify_anew_once_a_key_goes() {
     lab.verified(&syn);
 }
 
+#[test]
+fn another_syn_verifies_and_nothing_else_moves() {
+    let connection = Connection::plain();
+    let mut before = session_with(&connection, 2);
+    before.flags |= Session::ADOPTED;
+    (before.authenticated, before.rollover.cutoff) = (1, [5, NO_CUTOFF, NO_CUTOFF]);
+    let mut lab = Lab::with(&connection, Some(&before));
+    let mut seen = before;
+    for isn in [PEER_ISN, 4000] {
+        let change = KeyChange {
+            flags: KeyChange::SET_SYN,
+            syn_recv_isn: Isn(isn),
+            syn_recv: key(1).syn_recv(&connection.quartet(), Isn(isn)),
+            ..KeyChange::nothing(&connection.quartet(), &seen)
+        };
+        let after = rekeyed(&mut lab, &connection, &change);
+        let flags = before.flags | Session::SYN_RECV;
+        let wanted = Session { flags, syn_recv_isn: Isn(isn), syn_recv: change.syn_recv, ..before };
+        assert_same(&after, &wanted);
+        let keyed = connection.under(&key(1));
+        let syn = keyed.sign(&change.syn_recv.material, keyed.inbound(SYN, isn), 0);
+        lab.verified(&syn);
+        // What the programs count meanwhile stays.
+        lab.put(&connection, &before);
+        (seen.recv_seq, seen.authenticated, seen.counters.passed.signed_segments) = (1, 0, 0);
+    }
+}
+
 /// One CPU is flooded with segments under a key of zeros, while on the other a slot is filled and emptied: of a key
 /// that goes, nothing verifies at any moment, and least of all what is left in its place.
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Algorithm, DropReason, Isn, SeqNumber,
     key_choice::candidates,
-    layout::{KeyChange, Quartet, Session},
+    layout::{KeyChange, Quartet, Session, SynKey},
 };
 
 /// Keys come one after the other; the number is the secret too.
@@ -156,6 +156,8 @@ impl End {
             neighbor: self.session.neighbor,
             usable: [0; MAX_KEYS],
             reserved: 0,
+            syn_recv_isn: Isn(0),
+            syn_recv: SynKey::default(),
             slots: [KeySlot::default(); MAX_KEYS],
         };
         change.order = NO_ORDER;

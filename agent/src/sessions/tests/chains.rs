@@ -190,7 +190,7 @@ fn the_client_is_who_sent_the_first_syn() {
     assert!(is_client(&installed(on_held(&held, &frame, &us, Some(&syn_received()), None, now()))));
     let mut new = installed(decide(&peer_syn(4000), Some(&syn_sent())));
     new.flags |= Session::CLIENT;
-    let both = installed(decide(&peer_syn(5000), Some(&new)));
+    let both = changed(decide(&peer_syn(5000), Some(&new)), &new);
     assert!(!is_client(&installed(decide(&Draft::new(OUT, SYN_ACK, 900, 5001), Some(&both)))));
 }
 
@@ -239,7 +239,8 @@ fn a_new_connection_of_tcp_md5_is_answered_with_the_password_of_its_syn() {
     let us = md5();
     let first = installed(decide_at(20, &with_password(&us, 1, SYN, THEIRS, 0), &us, None, None));
     let up = installed(decide_at(20, &our_syn_ack(), &us, Some(&first), None));
-    let again = installed(decide_at(20, &with_password(&us, 2, SYN, 4000, 0), &us, Some(&up), Some(1)));
+    let again = decide_at(20, &with_password(&us, 2, SYN, 4000, 0), &us, Some(&up), Some(1));
+    let again = changed(again, &up);
     assert_eq!(shown(&again, &us).1, Some(1), "the connection that is up goes on");
     let answer = Draft::new(OUT, SYN_ACK, 900, 4001);
     let new = installed(decide_at(20, &answer, &us, Some(&again), Some(1)));

@@ -43,6 +43,7 @@ fn decide(draft: &Draft, existing: Option<&Session>) -> Outcome {
 fn installed(outcome: Outcome) -> Session {
     match outcome {
         Outcome::Install(session) => *session,
+        Outcome::Change(_) => panic!("changed in its place"),
         Outcome::Release => panic!("released without a session"),
         Outcome::Refuse(reason) => panic!("refused: {reason:?}"),
     }
@@ -52,7 +53,23 @@ fn refused(outcome: Outcome) -> DropReason {
     match outcome {
         Outcome::Refuse(reason) => reason,
         Outcome::Install(_) => panic!("installed"),
+        Outcome::Change(_) => panic!("changed"),
         Outcome::Release => panic!("released"),
+    }
+}
+
+/// `session` with the change that is made in its place.
+fn changed(outcome: Outcome, session: &Session) -> Session {
+    match outcome {
+        Outcome::Change(change) => {
+            assert!(change.is_of(session));
+            let mut changed = *session;
+            change.apply(&mut changed, HELD_AT.0);
+            changed
+        }
+        Outcome::Install(_) => panic!("put whole"),
+        Outcome::Release => panic!("released"),
+        Outcome::Refuse(reason) => panic!("refused: {reason:?}"),
     }
 }
 
@@ -233,7 +250,7 @@ fn step_5_a_closed_port_answers_by_rst() {
 #[test]
 fn step_6_a_new_syn_leaves_the_old_session_until_it_is_answered() {
     let old = established();
-    let both = installed(decide(&peer_syn(4000), Some(&old)));
+    let both = changed(decide(&peer_syn(4000), Some(&old)), &old);
     assert!(same_keys(&both.slots[0], &old.slots[0]));
     assert_eq!((both.local_isn, both.peer_isn, both.syn_recv_isn), (old.local_isn, old.peer_isn, Isn(4000)));
     assert_eq!((both.send_seq, both.counters), (old.send_seq, old.counters));
@@ -250,6 +267,25 @@ fn step_6_a_new_syn_leaves_the_old_session_until_it_is_answered() {
         assert_eq!((new.recv_seq, new.send_seq), (4000, u64::from(isn)));
         assert_eq!(new.counters, SessionCounters::default(), "another connection");
     }
+}
+
+#[test]
+fn step_6_an_old_syn_played_again_puts_nothing_back_that_moved_meanwhile() {
+    let seen = Session { flags: established().flags | Session::ADOPTED, ..established() };
+    let replayed = decide(&peer_syn(4000), Some(&seen));
+    let mut moved = seen;
+    moved.recv_seq += 1000;
+    moved.authenticated = 1;
+    moved.rollover.received_since += 7;
+    moved.counters.passed.verified_segments += 1;
+    let after = changed(replayed, &moved);
+    assert_eq!(
+        (after.recv_seq, after.authenticated, after.counters),
+        (moved.recv_seq, moved.authenticated, moved.counters)
+    );
+    assert_eq!((after.flags, after.rollover), (moved.flags, moved.rollover));
+    assert_eq!((after.syn_recv_isn, after.peer_isn), (Isn(4000), Isn(THEIRS)));
+    assert_eq!(after.last_segment, moved.last_segment);
 }
 
 #[test]
@@ -293,7 +329,7 @@ fn gtsm_is_checked_before_the_mac() {
         match on_held(&held, &frame, &near, None, None, now()) {
             Outcome::Install(_) => assert!(passes),
             Outcome::Refuse(reason) => assert_eq!((passes, reason), (false, DropReason::WrongHopLimit)),
-            Outcome::Release => panic!("released"),
+            Outcome::Change(_) | Outcome::Release => panic!("there is no session"),
         }
     }
 }
@@ -369,7 +405,7 @@ proptest! {
         let existing = existing.map(Entry::session);
         let outcome = on_held(&held, &frame, &us(), existing.as_ref(), None, now());
         if held.direction != OUT as u8 {
-            prop_assert!(!matches!(outcome, Outcome::Install(_)), "random octets verified");
+            prop_assert!(!matches!(outcome, Outcome::Install(_) | Outcome::Change(_)), "random octets verified");
         }
     }
 
@@ -391,7 +427,7 @@ proptest! {
         }
         frame[at] ^= 1 << bit;
         let outcome = on_held(&held, &frame, &us(), existing.as_ref(), None, now());
-        prop_assert!(!matches!(outcome, Outcome::Install(_)));
+        prop_assert!(!matches!(outcome, Outcome::Install(_) | Outcome::Change(_)));
     }
 
     #[test]
@@ -446,6 +482,7 @@ proptest! {
         let (held, frame) = draft.hold();
         let session = match on_held(&held, &frame, &us, existing.as_ref(), None, now()) {
             Outcome::Install(session) => *session,
+            outcome @ Outcome::Change(_) => changed(outcome, &existing.unwrap()),
             Outcome::Release => existing.unwrap(),
             Outcome::Refuse(_) => return Ok(()),
         };
