@@ -161,7 +161,14 @@ impl Decision<'_> {
         }
         let mut answered = *session;
         learn_peer(&mut answered, self.segment.isn());
-        let heard = self.keys.verify_answer(&self.segment, &answered)?;
+        let heard = match self.keys.verify_answer(&self.segment, &answered) {
+            // Perhaps both ends sent a SYN, and the peer's is lost.
+            Err(DropReason::WrongMac) => {
+                self.settle_client(&mut answered);
+                self.keys.verify_answer(&self.segment, &answered)?
+            }
+            heard => heard?,
+        };
         let ours = self.keys.signed_by(session);
         Ok(self.install(answered, ours, Some(heard)))
     }

@@ -1,6 +1,6 @@
 //! Handshakes of neighbours with several keys.
 
-use tcpauth_common::rollover::NO_SLOT;
+use tcpauth_common::{Kdf, rollover::NO_SLOT};
 
 use super::plan::{Part, any_chain, at, key, neighbor_of, number_in, shown, with_keys};
 use super::*;
@@ -192,6 +192,26 @@ fn the_client_is_who_sent_the_first_syn() {
     new.flags |= Session::CLIENT;
     let both = changed(decide(&peer_syn(5000), Some(&new)), &new);
     assert!(!is_client(&installed(decide(&Draft::new(OUT, SYN_ACK, 900, 5001), Some(&both)))));
+}
+
+/// Both ends sent a SYN, and the peer's was lost: it answers ours as the client that its address makes it.
+#[test]
+fn the_answer_tells_that_both_ends_sent_a_syn() {
+    for kdf in [Kdf::Isn, Kdf::Rfc5926] {
+        let mut isn_key = key(1, 0, 50);
+        isn_key.mkt.kdf = kdf;
+        let us = with_keys(&[isn_key]);
+        let sent = installed(decide_at(10, &our_syn(), &us, None, None));
+        for role in [Role::Client, Role::Server] {
+            let slot = tuple(&us, 1).traffic_slot(&quartet(false), Isn(OURS), Isn(THEIRS), role);
+            let answer = Draft::new(IN, SYN_ACK, THEIRS, OURS.wrapping_add(1));
+            let mut answer = peers(answer, tuple(&us, 1), 1, slot.recv);
+            let session = installed(decide_at(10, &answer, &us, Some(&sent), None));
+            assert!(same_keys(&session.slots[0], &slot), "{kdf:?} {role:?}");
+            answer.signature.as_mut().unwrap().1.words[0] ^= 1;
+            assert_eq!(refused(decide_at(10, &answer, &us, Some(&sent), None)), DropReason::WrongMac);
+        }
+    }
 }
 
 /// Passwords 1 and 2 of TCP-MD5; the newer one is not sent before second 20.
