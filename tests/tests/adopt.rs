@@ -199,7 +199,9 @@ fn a_connection_of_our_address_without_a_socket_here_is_refused_and_named() -> R
     says(&agent, &peer, "unsigned", "0 of 1 sessions signed")?;
     let sniffer = network.sniff()?;
     transfer::ping(&near, &far)?;
-    let last = sniffer.next(SOON, "a segment of ours", |segment| segment.source.ip() == network.r1.v6)?;
+    let last = eventually(SOON, "a segment of ours", || {
+        Ok(sniffer.segments().into_iter().rfind(|segment| segment.source.ip() == network.r1.v6))
+    })?;
     let mut elsewhere = wire::forge(&last, flags::ACK, b"from behind");
     elsewhere.source.set_port(33_333);
     // To r1's MAC address, to be forwarded.

@@ -55,7 +55,7 @@ fn what_differs_from_the_file_is_listed() {
 }
 
 #[test]
-fn a_key_is_added_for_acceptance_only_and_the_next_steps_are_told() {
+fn a_key_is_added_and_the_next_steps_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("daemon.sock");
     let requests = daemon(&socket, &[&keys(0, 1), &done("added key 2 of 192.0.2.1")]);
@@ -78,7 +78,7 @@ kept across a reload or restart only after `tcpauth config write`
 ";
     assert_eq!(stdout(&output), expected);
     assert_eq!(requests.recv().unwrap(), json!({ "request": "keys", "peer": "192.0.2.1" }));
-    let toml = "password = \"from a pipe\"\nsend-id = 2\nrecv-id = 3\nsend-lifetime = \"never\"\n";
+    let toml = "password = \"from a pipe\"\nsend-id = 2\nrecv-id = 3\n";
     assert_eq!(
         requests.recv().unwrap(),
         json!({ "request": "key-add", "peer": "192.0.2.1", "number": 2, "toml": toml })
