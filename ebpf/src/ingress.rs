@@ -2,13 +2,13 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::{bpf_check_mtu, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_skb_store_bytes},
+    helpers::bpf_ktime_get_ns,
 };
 use tcpauth_common::{
     Algorithm, DropReason, KeyId, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, ETHERTYPE_IPV4, KeyMaterial, MAX_KEYS, Policy, Session},
-    option::{BASE_HEADER, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, kind},
+    layout::{Direction, KeyMaterial, MAX_KEYS, Policy, Session},
+    option::MD5_LEN,
     rollover::{NO_ORDER, NO_SLOT, slot_at},
     sequence::{ExtendedSeq, within_window},
     unsigned,
@@ -16,13 +16,14 @@ use tcpauth_common::{
 
 use crate::{
     account::{self, refuse},
-    authenticate::{self, Covered, MAX_DATA, MAX_MSS, authenticate, authenticate_md5, room_of},
-    barrier::{opaque, skb_field},
+    authenticate::{self, Covered, MAX_DATA, authenticate, authenticate_md5, room_of},
+    barrier::skb_field,
     hold::hold,
     icmp,
     neighbor::{self, PeerEnd},
     scratch::{AuthOption, Scratch, scratch},
-    segment::{self, Content, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, UNFOLLOWED},
+    segment::{self, Content, UNFOLLOWED},
+    strip::take_option_away,
 };
 
 #[inline(always)]
@@ -157,7 +158,7 @@ fn check_option(scratch: &mut Scratch, header_len: u32) -> Result<(), DropReason
 
 /// Whether the neighbour's segments carry TCP-MD5.
 #[inline(always)]
-fn is_md5(scratch: &Scratch) -> bool {
+pub fn is_md5(scratch: &Scratch) -> bool {
     scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0
 }
 
@@ -328,63 +329,6 @@ pub extern "C" fn blank_mac() -> u32 {
         i += 1;
     }
     scratch.rewritten.words[4] &= 0xffff_0000u32.to_le();
-    1
-}
-
-/// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
-/// the MSS by the longest option's length, so that what our stack sends has room for any, and refuses timestamps beside
-/// TCP-MD5. 0 if it cannot.
-///
-/// A global function of the object: the verifier follows it once, not once for each way to it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let AuthOption { at, len, .. } = scratch.option;
-    let has_timestamps = is_md5(scratch) && scratch.walk.timestamps_at != 0;
-    let new = &mut scratch.rewritten;
-    new.words[4] = scratch.header.words[4];
-    let mut i = 0;
-    while i < 20 && i < len {
-        new.set_octet(at + i, kind::NOP);
-        i += 1;
-    }
-    let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
-    if is_syn && has_timestamps {
-        // Beside the option of TCP-MD5 they would leave no room for the others, when it comes to SACK.
-        let mut i = 0;
-        while i < TIMESTAMPS_LEN {
-            new.set_octet(scratch.walk.timestamps_at + i, kind::NOP);
-            i += 1;
-        }
-    }
-    if is_syn && scratch.walk.mss_at != 0 {
-        let mss_at = scratch.walk.mss_at + 2;
-        let ip_len = if scratch.segment.ethertype == ETHERTYPE_IPV4 { IPV4_HEADER } else { IPV6_HEADER };
-        let mut mtu = 0u32;
-        // SAFETY: the pointer is to a local variable.
-        unsafe { bpf_check_mtu(skb.cast(), 0, &raw mut mtu, 0, 0) };
-        let most = mtu.saturating_sub(ip_len + BASE_HEADER).min(MAX_MSS);
-        let mss = u32::from(new.number16(mss_at)).min(most);
-        new.set_number16(mss_at, mss.saturating_sub(Algorithm::MOST_OPTION_LEN as u32) as u16);
-    }
-    let header_len = opaque(header_len);
-    if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) {
-        return 0;
-    }
-    let l4 = scratch.segment.l4;
-    let (old, new) = (&raw mut scratch.header.words, &raw mut scratch.rewritten.words);
-    // SAFETY: lengths are bounded above; pointers are to the scratch value.
-    unsafe {
-        // What the header changes by, the checksum changes back: a sum of the whole packet stays right.
-        if bpf_skb_store_bytes(skb, l4, new.cast(), header_len, 0) != 0 {
-            return 0;
-        }
-        let difference = bpf_csum_diff(old.cast(), header_len & !3, new.cast(), header_len & !3, 0);
-        if difference < 0 || bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, difference as u64, 0) != 0 {
-            return 0;
-        }
-    }
     1
 }
 

@@ -42,6 +42,7 @@ mod sha1;
 mod sha256;
 #[cfg(target_arch = "bpf")]
 mod siphash;
+mod strip;
 
 /// See [`mod@egress`].
 #[classifier]

@@ -22,6 +22,7 @@ mod report;
 mod scale;
 mod statistics;
 mod subject;
+mod syscall;
 mod table;
 mod trial;
 

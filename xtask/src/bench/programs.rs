@@ -1,23 +1,18 @@
 //! What the kernel knows of the programs: instructions verified, time spent.
 
-use std::{
-    collections::BTreeMap,
-    ffi::CString,
-    fs, io, mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, mem, os::fd::AsRawFd, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{agent::Agent, scenario::Protected};
 
-use super::Measured;
+use super::{
+    Measured,
+    syscall::{bpf, open_pinned},
+};
 
 /// Turns on the kernel's count of time spent in programs.
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
 /// How often a program ran and how long that took.
@@ -105,39 +100,17 @@ fn programs(agent: &Agent) -> Result<BTreeMap<String, ProgramInfo>> {
 
 fn info(pin: &Path) -> Result<ProgramInfo> {
     #[repr(C)]
-    struct ObjGet {
-        path: u64,
-        fd: u32,
-        flags: u32,
-    }
-    #[repr(C)]
     struct ObjInfo {
         fd: u32,
         length: u32,
         info: u64,
     }
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let get = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    // SAFETY: the attributes have the layout of this command, and the path outlives the call.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &get) }.with_context(|| pin.display().to_string())?;
-    // SAFETY: the call has just given this descriptor to us.
-    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let program = open_pinned(pin)?;
     // SAFETY: zeros are valid for a structure of integers.
     let mut info: ProgramInfo = unsafe { mem::zeroed() };
     let length = mem::size_of::<ProgramInfo>() as u32;
-    let ask = ObjInfo { fd: program.as_raw_fd() as u32, length, info: (&raw mut info) as u64 };
+    let mut ask = ObjInfo { fd: program.as_raw_fd() as u32, length, info: (&raw mut info) as u64 };
     // SAFETY: the attributes have the layout of this command, and the kernel writes `length` octets at most.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &ask) }?;
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask) }?;
     Ok(info)
-}
-
-/// The system call.
-///
-/// # Safety
-/// `attributes` has the layout that `command` asks for, and what it points to is valid.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
-    // SAFETY: as promised by the caller.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, mem::size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }

@@ -15,11 +15,11 @@ use tcpauth_tests::{
 };
 
 use self::host::Host;
-pub use self::test_run::open_pinned;
 use super::{
     Effort, Measured, Report,
     programs::RunTimes,
     subject::{NONE, Subject},
+    syscall::open_pinned,
     table::Table,
 };
 
@@ -140,7 +140,7 @@ impl Target {
         let attacker = network.attacker();
         let frame = segment.frame(attacker.mac, network.r2.mac);
         let [_, agent] = self.subject.agents().context("no tcpauthd")?;
-        let program = test_run::open_pinned(&agent.pin_dir().join("progs/ingress"))?;
+        let program = open_pinned(&agent.pin_dir().join("progs/ingress"))?;
         let timed = network.r2.namespace.enter(|| {
             // SAFETY: the name is a C string that outlives the call.
             let ifindex = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };

@@ -1,18 +1,11 @@
 //! BPF test-run: a pinned program, run on one frame again and again (bpf(2), BPF_PROG_TEST_RUN).
 
-use std::{
-    ffi::CString,
-    io,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
-    path::Path,
-};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-const BPF_OBJ_GET: libc::c_int = 7;
+use crate::bench::syscall::bpf;
+
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 
 /// Length of `struct __sk_buff` and where its `ifindex` is, octets.
@@ -21,14 +14,6 @@ const IFINDEX_AT: usize = 40;
 
 /// What TC programs return for a frame that goes no further.
 const TC_ACT_SHOT: u32 = 2;
-
-/// `union bpf_attr` as BPF_OBJ_GET has it.
-#[repr(C)]
-struct ObjGet {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
 
 /// `union bpf_attr` as BPF_PROG_TEST_RUN has it.
 #[repr(C)]
@@ -50,19 +35,6 @@ struct TestRun {
     cpu: u32,
     batch_size: u32,
     padding: u32,
-}
-
-/// Opens what is pinned at `path`.
-///
-/// # Errors
-/// If nothing is.
-pub fn open_pinned(path: &Path) -> Result<OwnedFd> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let mut get = ObjGet { path: name.as_ptr() as u64, fd: 0, flags: 0 };
-    // SAFETY: the attribute has the layout of this command, and the path outlives the call.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &mut get) }.with_context(|| path.display().to_string())?;
-    // SAFETY: the call has just given this descriptor to us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Nanoseconds of a run of `program` that drops `frame`, arriving at interface `ifindex` of the thread's network
@@ -90,14 +62,4 @@ pub fn nanoseconds(program: &OwnedFd, ifindex: u32, frame: &[u8], repeat: u32) -
     }
     anyhow::ensure!(run.retval == TC_ACT_SHOT, "the program returned {} for a forged segment", run.retval);
     Ok(Some(f64::from(run.duration)))
-}
-
-/// The system call.
-///
-/// # Safety
-/// `attributes` has the layout that `command` asks for, and what it points to is valid.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
-    // SAFETY: as promised by the caller.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }
