@@ -18,4 +18,5 @@ pub mod daemon;
 pub mod instance;
 pub mod kernel;
 pub mod keys;
+pub mod kmp;
 pub mod sessions;

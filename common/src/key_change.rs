@@ -28,6 +28,9 @@ impl KeyChange {
             neighbor: session.neighbor,
             usable: session.slots.map(|slot| slot.flags & USABLE),
             reserved: 0,
+            phase: session.phase,
+            sent_before: session.sent_before,
+            received_before: session.received_before,
             syn_recv_isn: Isn(0),
             syn_recv: NO_SYN_KEY,
             slots: [EMPTY; MAX_KEYS],
@@ -149,6 +152,16 @@ impl KeyChange {
             rollover.received = NO_SLOT;
         }
         compiler_fence(Ordering::SeqCst);
+        if self.flags & Self::SET_AGREED != 0 {
+            session.flags |= Session::AGREED;
+        }
+        if self.flags & Self::SET_PHASE != 0 {
+            // Whoever sees the phase has to see the offsets.
+            session.sent_before = self.sent_before;
+            session.received_before = self.received_before;
+            compiler_fence(Ordering::SeqCst);
+            session.phase = self.phase;
+        }
     }
 
     /// Last step, for each slot: what may not be used any more may not, and no key stays behind.

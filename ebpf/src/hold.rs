@@ -79,6 +79,8 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32) -
         l4_offset: scratch.segment.l4 as u16,
         ethertype: scratch.segment.ethertype,
         vlan_protocol: u16::from_be(skb_field!(skb, vlan_proto) as u16),
+        verified: 0,
+        reserved: 0,
     };
     if !load_raw(skb, 0, scratch.held.frame.as_mut_ptr(), len) {
         return MALFORMED;

@@ -156,7 +156,14 @@ pub fn of_rule(rule: &PeerRule) -> Neighbor {
         number: rule.neighbor,
         scope: rule.scope,
         wrong_interface: (rule.flags & PeerRule::WRONG_INTERFACE != 0) as u32,
-        policy: Policy { port: NO_POLICY, min_hop_limit: 0, flags: 0, recv_ids: [0; 8] },
+        policy: Policy {
+            port: NO_POLICY,
+            min_hop_limit: 0,
+            flags: 0,
+            kmp_port: 0,
+            reserved: 0,
+            recv_ids: [0; 8],
+        },
     };
     match policy_of(rule.neighbor) {
         Some(policy) => neighbor.policy = *policy,

@@ -10,6 +10,7 @@
 pub use diff::{Change, Difference};
 pub use edit::{Edit, EditError, KeyOwner};
 pub use error::{ConfigError, ConfigErrors, Position, Subject};
+pub use kmp::{Authentication, Fallback, Kmp, Rsa, Tls, Validation};
 pub use lifetime::{LifetimeError, Side};
 pub use peer::{Peer, PeerError};
 pub use problem::Problem;
@@ -37,6 +38,7 @@ mod document;
 mod edit;
 mod error;
 mod fields;
+mod kmp;
 mod lifetime;
 mod mode;
 mod peer;
@@ -80,6 +82,8 @@ pub struct Neighbor {
     pub key_warning: Option<Duration>,
     /// Where the keys of a connection come from.
     pub key_management: KeyManagement,
+    /// How they are agreed; `Some` with [`KeyManagement::External`] and [`KeyManagement::Layered`] only.
+    pub kmp: Option<Arc<Kmp>>,
     /// The option that carries the MAC.
     pub wire: Wire,
     /// What becomes of segments without a MAC.
@@ -94,17 +98,23 @@ pub enum KeyManagement {
     Implicit,
     /// They are the configured secret, for every connection (draft-rescorla-tcp-auth-arch-00, 6.1.1).
     Static,
+    /// They are agreed on a channel of the two daemons, before the SYN leaves (6.2.2).
+    External,
+    /// They are agreed on the connection itself, before its first octet of data (6.2.3).
+    Layered,
 }
 
 impl KeyManagement {
     /// Every mode.
-    pub const ALL: [Self; 2] = [Self::Implicit, Self::Static];
+    pub const ALL: [Self; 4] = [Self::Implicit, Self::Static, Self::External, Self::Layered];
 
     /// The name used in the configuration and the CLI.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Implicit => "implicit",
             Self::Static => "static",
+            Self::External => "external",
+            Self::Layered => "layered",
         }
     }
 }

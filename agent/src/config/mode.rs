@@ -34,13 +34,15 @@ fn tcp_ao(own: &Table, defaults: &Fields, subject: &Subject, report: &mut Report
     };
     let key_management = fields.key_management.or(defaults.key_management).unwrap_or_default();
     let (fallback, misfit): (Kdf, fn(Kdf) -> bool) = match key_management {
-        KeyManagement::Implicit => (Kdf::Rfc5926, |kdf| kdf == Kdf::None),
+        KeyManagement::Implicit | KeyManagement::External | KeyManagement::Layered => {
+            (Kdf::Rfc5926, |kdf| kdf == Kdf::None)
+        }
         KeyManagement::Static => (Kdf::None, |kdf| kdf != Kdf::None),
     };
     if fields.kdf.is_some_and(misfit) {
         let problem = match key_management {
-            KeyManagement::Implicit => Problem::ImplicitWithoutKdf,
             KeyManagement::Static => Problem::StaticWithKdf,
+            _ => Problem::ImplicitWithoutKdf,
         };
         wrong("kdf", problem);
     }

@@ -137,6 +137,7 @@ impl Resolver<'_, '_, '_> {
             port: fields.port.or(defaults.port).unwrap_or(BGP_PORT),
             ttl_security: fields.ttl_security.or(defaults.ttl_security),
             key_management: mode.key_management,
+            kmp: None,
             wire: mode.inherited.wire,
             unauthenticated,
         });

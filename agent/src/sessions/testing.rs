@@ -64,6 +64,7 @@ pub fn neighbor(peer: &str) -> Neighbor {
         forwarded: Vec::new(),
         key_warning: None,
         key_management: KeyManagement::Implicit,
+        kmp: None,
         wire: Wire::TcpAo,
         unauthenticated: Unauthenticated::Drop,
     }

@@ -11,7 +11,7 @@ mod session;
 
 /// Version of everything in this file; kept in [`Settings`] so that a daemon recognises pinned maps
 /// it cannot use.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// The name of each map, as pinned below the instance's folder.
 pub mod maps {
@@ -53,7 +53,7 @@ pub const MAX_INTERFACES: u32 = 4096;
 
 /// Largest frame that can be held for keys, in octets. SYN, SYN-ACK and RST carry no data (a SYN
 /// with data is cut off at the sender by the loss of its Fast Open option).
-pub const MAX_HELD: usize = 512;
+pub const MAX_HELD: usize = 1280;
 
 /// What the programs need to know of the daemon's arrangements.
 #[repr(C)]
@@ -127,6 +127,11 @@ pub struct Policy {
     pub min_hop_limit: u8,
     /// [`Policy::TCP_MD5`] and the other bits.
     pub flags: u8,
+    /// TCP port of the channel on which keys are agreed with the neighbour; 0: there is none. Its connections are
+    /// protected as those with `port`.
+    pub kmp_port: u16,
+    /// Zero.
+    pub reserved: u16,
     /// KeyIDs that arriving segments may carry, a bit each: KeyID n is bit n % 32 of word n / 32.
     pub recv_ids: [u32; 8],
 }
@@ -274,6 +279,11 @@ pub struct Held {
     pub ethertype: u16,
     /// Tag protocol of `vlan_tci`, host byte order: 0x8100 or 0x88a8.
     pub vlan_protocol: u16,
+    /// 1: it arrived, verified, and is part of a handshake on its connection ([`Session::HANDSHAKE`]). Else keys are
+    /// missing.
+    pub verified: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A record in [`maps::DROPPED`].

@@ -101,8 +101,13 @@ pub struct Session {
     /// With [`Session::ADOPTED`]: most octets of TCP header and data of a segment that leave room for any
     /// authentication option. The stack, which does not know of it, makes longer ones.
     pub largest_segment: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Where the connection stands whose keys are agreed on it: [`Session::OPEN`] or another of these.
+    pub phase: u32,
+    /// Octets of the handshake that went from our end on the connection: what our stack's sequence numbers are behind
+    /// those on the wire, once the connection is [`Session::OPEN`].
+    pub sent_before: u32,
+    /// The same of the peer's end.
+    pub received_before: u32,
     /// Key of our SYN without ACK.
     pub syn_send: SynKey,
     /// Key of the peer's SYN without ACK.
@@ -127,6 +132,18 @@ impl Session {
     pub const CLIENT: u32 = 8;
     /// The connection was up before it was protected: see [`crate::unsigned`].
     pub const ADOPTED: u32 = 16;
+    /// Its keys in `slots` were agreed with the peer's daemon, and follow no key chain.
+    pub const AGREED: u32 = 32;
+    /// In `phase`: segments go between our stack and the wire. Always, if keys are not agreed on the connection.
+    pub const OPEN: u32 = 0;
+    /// In `phase`: segments that verify go to the daemon, which sends for our end; what our stack sends is taken, but
+    /// for SYN and RST.
+    pub const HANDSHAKE: u32 = 1;
+    /// In `phase`: as [`Session::HANDSHAKE`], until a segment verifies that begins behind the handshake and
+    /// acknowledges all of it. That one goes to our stack, and the connection is [`Session::OPEN`].
+    pub const SWITCHING: u32 = 2;
+    /// In `phase`: no keys were agreed. Nothing passes but a segment with RST.
+    pub const FAILED: u32 = 3;
     /// In `seen`: a FIN was sealed.
     pub const FIN_SENT: u32 = 1;
     /// In `seen`: a FIN verified.
@@ -164,6 +181,12 @@ pub struct KeyChange {
     pub usable: [u8; MAX_KEYS],
     /// Zero.
     pub reserved: u8,
+    /// With [`KeyChange::SET_PHASE`]: [`Session::phase`] afterwards.
+    pub phase: u32,
+    /// With [`KeyChange::SET_PHASE`]: [`Session::sent_before`] afterwards.
+    pub sent_before: u32,
+    /// With [`KeyChange::SET_PHASE`]: [`Session::received_before`] afterwards.
+    pub received_before: u32,
     /// With [`KeyChange::SET_SYN`]: [`Session::syn_recv_isn`] afterwards.
     pub syn_recv_isn: Isn,
     /// With [`KeyChange::SET_SYN`]: [`Session::syn_recv`] afterwards.
@@ -179,6 +202,10 @@ impl KeyChange {
     pub const FORGET_SYN: u32 = 2;
     /// The peer's SYN that verified last is another: that of a new connection, or an old one played again.
     pub const SET_SYN: u32 = 4;
+    /// The phase of the connection changes, once its keys have.
+    pub const SET_PHASE: u32 = 8;
+    /// The keys are agreed from now on: [`Session::AGREED`].
+    pub const SET_AGREED: u32 = 16;
     /// What `rekey` returns: done.
     pub const DONE: u32 = 0;
     /// What `rekey` returns: there is no such session.

@@ -87,6 +87,7 @@ pub fn with_keys(address: IpAddr, port: u16, mkts: Vec<Mkt>) -> Config {
         forwarded: Vec::new(),
         key_warning: None,
         key_management: KeyManagement::Implicit,
+        kmp: None,
         wire: Wire::TcpAo,
         unauthenticated: Unauthenticated::Drop,
     });

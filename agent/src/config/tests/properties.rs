@@ -79,6 +79,7 @@ fn neighbor(
         ttl_security,
         key_warning: ttl_security.map(|hops| Duration::from_secs(86_400 * u64::from(hops))),
         key_management: if kdf == Kdf::None { KeyManagement::Static } else { KeyManagement::Implicit },
+        kmp: None,
         wire: Wire::TcpAo,
         unauthenticated: if ends == 0 {
             Unauthenticated::AcceptUntilAuthenticated
