@@ -1,5 +1,7 @@
 //! One end of a TLS connection between two daemons: octets of the wire go in and come out, nothing else is touched.
 
+pub mod suites;
+
 use zeroize::Zeroizing;
 
 use crate::{config, keys::MasterKey};
