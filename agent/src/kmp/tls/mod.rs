@@ -1,8 +1,16 @@
 //! One end of a TLS connection between two daemons: octets of the wire go in and come out, nothing else is touched.
 
+mod certificate;
+mod context;
+mod error;
+mod pipe;
+mod psk;
+mod psk_callbacks;
 pub mod suites;
 
 use zeroize::Zeroizing;
+
+pub use error::TlsError;
 
 use crate::{config, keys::MasterKey};
 
@@ -27,11 +35,9 @@ pub struct Psk {
 }
 
 /// One end of a TLS connection.
-pub struct Endpoint {}
-
-/// Why a handshake, or the connection after it, failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TlsError {}
+pub struct Endpoint {
+    connection: psk::PskConnection,
+}
 
 /// What a handshake agreed on, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,32 +51,37 @@ pub struct Summary {
 }
 
 impl Endpoint {
-    /// A new end. `psk` is used as `tls.authentication` asks for it.
+    /// A new end. `psk` is used if `tls.authentication` asks for it. A client has octets for the wire at once.
     ///
     /// # Errors
-    /// [`TlsError`] if a file of `tls` is missing or wrong.
+    /// [`TlsError::Settings`] if a file of `tls` is missing or wrong.
     pub fn new(side: Side, tls: &config::Tls, psk: &Psk) -> Result<Self, TlsError> {
-        let _ = (side, tls, psk);
-        unimplemented!()
+        let connection = match &tls.authentication {
+            config::Authentication::Psk { rsa, .. } => psk::PskConnection::new(side, tls, rsa.as_ref(), psk)?,
+            config::Authentication::RawPublicKey { .. } => {
+                return Err(TlsError::Settings("raw public keys: not in this version".to_owned()));
+            }
+        };
+        Ok(Self { connection })
     }
 
     /// Takes in octets of the wire. Handshake and records advance as far as they can.
     ///
     /// # Errors
-    /// [`TlsError`]; there may be an alert to send all the same ([`Endpoint::take_output`]).
+    /// [`TlsError`], each time from the first on; there may be an alert to send all the same
+    /// ([`Endpoint::take_output`]).
     pub fn receive(&mut self, octets: &[u8]) -> Result<(), TlsError> {
-        let _ = octets;
-        unimplemented!()
+        self.connection.receive(octets)
     }
 
-    /// Octets for the wire.
+    /// Octets for the wire, each once.
     pub fn take_output(&mut self) -> Vec<u8> {
-        unimplemented!()
+        self.connection.take_output()
     }
 
     /// Whether the handshake is over and the peer has proved who it is.
     pub fn is_established(&self) -> bool {
-        unimplemented!()
+        self.connection.is_established()
     }
 
     /// Encrypts `plaintext` for the peer.
@@ -78,18 +89,22 @@ impl Endpoint {
     /// # Errors
     /// [`TlsError`].
     pub fn send(&mut self, plaintext: &[u8]) -> Result<(), TlsError> {
-        let _ = plaintext;
-        unimplemented!()
+        self.connection.send(plaintext)
     }
 
-    /// What the peer sent, decrypted.
+    /// What the peer sent, decrypted; each octet once.
     pub fn take_received(&mut self) -> Zeroizing<Vec<u8>> {
-        unimplemented!()
+        self.connection.take_received()
+    }
+
+    /// Ends our direction: close_notify is for the wire then.
+    pub fn close(&mut self) {
+        self.connection.close();
     }
 
     /// Whether the peer has closed its direction (close_notify).
     pub fn is_closed(&self) -> bool {
-        unimplemented!()
+        self.connection.is_closed()
     }
 
     /// 32 octets of keying material (RFC 5705; RFC 8446, 7.5), the same at both ends for the same label and context.
@@ -97,12 +112,14 @@ impl Endpoint {
     /// # Errors
     /// [`TlsError`] before the handshake is over.
     pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, TlsError> {
-        let _ = (label, context);
-        unimplemented!()
+        self.connection.export(label, context)
     }
 
     /// What was agreed on; `None` before the handshake is over.
     pub fn summary(&self) -> Option<Summary> {
-        unimplemented!()
+        self.connection.summary()
     }
 }
+
+#[cfg(test)]
+mod tests;
