@@ -17,3 +17,9 @@ impl MasterKey {
         &self.0
     }
 }
+
+impl From<&Zeroizing<[u8; 32]>> for MasterKey {
+    fn from(octets: &Zeroizing<[u8; 32]>) -> Self {
+        Self(Zeroizing::new(octets.to_vec()))
+    }
+}

@@ -15,6 +15,6 @@ pub mod stream;
 pub mod tls;
 
 pub use agreement::{Agreed, Connection};
-pub use exchange::{Event, Exchange, ExchangeError};
+pub use exchange::{Event, Exchange, ExchangeError, Transport};
 pub use message::{Capabilities, Refusal};
 pub use tls::{Endpoint, Psk, Side, TlsError};
