@@ -64,8 +64,8 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
         }
     }
     scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
-    let port = scratch.neighbor.policy.port;
-    if segment.source_port != port && segment.destination_port != port && port != NO_POLICY {
+    let policy = &scratch.neighbor.policy;
+    if policy.port != NO_POLICY && !policy.has_port(segment.source_port, segment.destination_port) {
         return None;
     }
     scratch.quartet.scope = scratch.neighbor.scope;

@@ -144,6 +144,15 @@ impl Policy {
     /// With [`Policy::ACCEPT_UNSIGNED`]: this side was told to sign.
     pub const SIGN: u8 = 4;
 
+    /// Whether a connection with these ports at its ends, in either order, is the neighbour's: a session, or the
+    /// channel on which keys are agreed.
+    #[inline(always)]
+    pub const fn has_port(&self, one: u16, other: u16) -> bool {
+        let is_session = self.port == one || self.port == other;
+        let is_channel = self.kmp_port != 0 && (self.kmp_port == one || self.kmp_port == other);
+        is_session || is_channel
+    }
+
     /// Whether arriving segments may carry `id`.
     #[inline(always)]
     pub const fn accepts(&self, id: KeyId) -> bool {
@@ -312,4 +321,30 @@ pub struct Dropped {
     pub key_id: u8,
     /// Zero.
     pub reserved: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_has_the_port_of_its_sessions_and_that_of_its_channel() {
+        let policy = Policy { port: 179, kmp_port: 17179, ..Policy::default() };
+        for (one, other, wanted) in [
+            (179, 40000, true),
+            (40000, 179, true),
+            (17179, 40000, true),
+            (40000, 17179, true),
+            (179, 17179, true),
+            (40000, 50000, false),
+            (0, 40000, false),
+        ] {
+            assert_eq!(policy.has_port(one, other), wanted, "{one} {other}");
+        }
+        let without = Policy { kmp_port: 0, ..policy };
+        for (one, other) in [(17179, 40000), (40000, 17179), (0, 40000), (40000, 0)] {
+            assert!(!without.has_port(one, other), "{one} {other}");
+        }
+        assert!(without.has_port(40000, 179));
+    }
 }
