@@ -42,11 +42,13 @@ pub enum DropReason {
     NoKey = 17,
     /// Under a key from which the peer has switched away.
     OldKey = 18,
+    /// It verified, but keys are agreed on the connection first, and that is not over or has failed.
+    Handshake = 19,
 }
 
 impl DropReason {
     /// Number of reasons.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
 
     /// Length of every counter array: a power of two, so that a number is in it by a mask.
     pub const SLOTS: usize = 32;
@@ -72,6 +74,7 @@ impl DropReason {
         Self::Spoofed,
         Self::NoKey,
         Self::OldKey,
+        Self::Handshake,
     ];
 
     /// The reason numbered `number`, if there is one.
@@ -101,6 +104,7 @@ impl DropReason {
             Self::Spoofed => "spoofed",
             Self::NoKey => "no-key",
             Self::OldKey => "old-key",
+            Self::Handshake => "handshake",
         }
     }
 }

@@ -9,6 +9,7 @@
 //! - [`key_choice`]: which of a session's keys a segment is for.
 //! - [`key_change`]: how the keys of a session at work change.
 //! - [`rollover`]: which of them seals, which is asked for, how long an older one verifies.
+//! - [`phase`]: what passes while keys are agreed on the connection itself; [`translation`]: its numbers afterwards.
 //! - [`option`]: the walk over a segment's TCP options.
 //! - [`mac`]: the MAC algorithms; [`kdf`]: master key to traffic key.
 //! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
@@ -28,9 +29,11 @@ pub mod key_choice;
 pub mod layout;
 pub mod mac;
 pub mod option;
+pub mod phase;
 pub mod rollover;
 pub mod sequence;
 pub mod tcp_socket;
+pub mod translation;
 pub mod unsigned;
 
 pub use algorithm::{Algorithm, Kdf};

@@ -25,7 +25,18 @@ const HELD_PER_SECOND: u64 = 1000;
 /// Takes the segment off its way and hands it to the daemon.
 #[inline(always)]
 pub fn hold(skb: *mut __sk_buff, ifindex: u32, direction: Direction) -> Result<i32, DropReason> {
-    match hand_over(skb, ifindex, direction as u32) {
+    taken(hand_over(skb, ifindex, direction as u32, 0))
+}
+
+/// Takes a segment of the peer that verified, as it came, off its way and hands it to the daemon, whose it is.
+#[inline(always)]
+pub fn divert(skb: *mut __sk_buff) -> Result<i32, DropReason> {
+    taken(hand_over(skb, skb_field!(skb, ifindex), Direction::Inbound as u32, 1))
+}
+
+#[inline(always)]
+fn taken(handed_over: u32) -> Result<i32, DropReason> {
+    match handed_over {
         // Not an error to TCP: on its way out the segment is past the lane's device already.
         HANDED_OVER => Ok(TC_ACT_SHOT),
         RATE_LIMITED => Err(DropReason::RateLimited),
@@ -39,15 +50,17 @@ const RATE_LIMITED: u32 = 1;
 const OVERLOAD: u32 = 2;
 const MALFORMED: u32 = 3;
 
+/// `verified` is [`Held::verified`].
+///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32) -> u32 {
+pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, verified: u32) -> u32 {
     let Some(scratch) = scratch() else { return MALFORMED };
     let Some(bucket) = BUCKETS.get_ptr_mut(scratch.neighbor.number) else { return RATE_LIMITED };
     // Anybody can forge a SYN; what our end sends, and the answers to it, must not wait behind those.
     let is_own = direction == Direction::Outbound as u32;
-    let is_forgeable = !is_own && is_first_syn(segment::flags(&scratch.header));
+    let is_forgeable = !is_own && verified == 0 && is_first_syn(segment::flags(&scratch.header));
     // SAFETY: map values live while the program runs; races only make the rate inexact.
     let tokens = unsafe {
         if is_own {
@@ -79,7 +92,7 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32) -
         l4_offset: scratch.segment.l4 as u16,
         ethertype: scratch.segment.ethertype,
         vlan_protocol: u16::from_be(skb_field!(skb, vlan_proto) as u16),
-        verified: 0,
+        verified,
         reserved: 0,
     };
     if !load_raw(skb, 0, scratch.held.frame.as_mut_ptr(), len) {

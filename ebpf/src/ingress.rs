@@ -9,6 +9,7 @@ use tcpauth_common::{
     key_choice::{self, KeyChoice, flag},
     layout::{Direction, KeyMaterial, MAX_KEYS, Policy, Session},
     option::MD5_LEN,
+    phase::{self, Arriving},
     rollover::{NO_ORDER, NO_SLOT, slot_at},
     sequence::{ExtendedSeq, within_window},
     unsigned,
@@ -18,7 +19,7 @@ use crate::{
     account::{self, refuse},
     authenticate::{self, Covered, MAX_DATA, authenticate, authenticate_md5, room_of},
     barrier::skb_field,
-    hold::hold,
+    hold::{self, hold},
     icmp,
     neighbor::{self, PeerEnd},
     scratch::{AuthOption, Scratch, scratch},
@@ -106,10 +107,29 @@ fn verify(
         flags: 0,
     };
     let slot = answer(try_keys(skb, session, candidates, extended.0))?;
+    // Read anew: the stack has no room to keep them beside what `try_keys` needs.
+    let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
+    let flags = segment::flags(&scratch.header);
+    let arriving = phase::arriving(of_session, flags, seq, ack, scratch.covered.data_len);
+    match arriving {
+        Arriving::Refused => return Err(DropReason::Handshake),
+        // What the daemon does not get was not received.
+        Arriving::IsOfDaemon => hold::divert(skb).map(|_| ())?,
+        Arriving::Passes(_) | Arriving::Opens(_) => {}
+    }
     // The passwords of TCP-MD5 are under a SYN too, which tells nothing of a switch.
     note_received(session, if is_syn_key { NO_SLOT } else { slot }, extended.0);
     account::count_verified(scratch.neighbor.number, session, scratch.segment.len());
-    if take_option_away(skb, header_len) == 0 {
+    let translation = match arriving {
+        Arriving::Passes(translation) => translation,
+        Arriving::Opens(translation) => {
+            // SAFETY: a map value, which lives while the program runs. What our stack answers has to see it.
+            unsafe { (&raw mut (*session).phase).write_volatile(Session::OPEN) };
+            translation
+        }
+        Arriving::IsOfDaemon | Arriving::Refused => return Ok(TC_ACT_SHOT),
+    };
+    if take_option_away(skb, header_len, translation.seq, translation.ack) == 0 {
         return Err(DropReason::Malformed);
     }
     Ok(TC_ACT_UNSPEC)

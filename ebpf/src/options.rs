@@ -1,9 +1,12 @@
-//! The walk over a segment's TCP options and their rewriting, in `bpf_loop`.
+//! The walk over a segment's TCP options, their rewriting and their translation, in `bpf_loop`.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
-use tcpauth_common::option::{OptionRewrite, OptionWalk};
+use tcpauth_common::{
+    option::{OptionRewrite, OptionWalk},
+    translation::{SackTranslation, Translation},
+};
 
 use crate::scratch::scratch;
 
@@ -28,6 +31,25 @@ pub fn rewrite(room: u32, without_timestamps: bool) -> Option<u32> {
     Some(after.rewrite.pad(&mut after.rewritten))
 }
 
+/// Translates the numbers of the segment in `scratch.rewritten`, after a walk over it.
+///
+/// A global function of the object: the verifier follows it once, not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn translate(seq: u32, ack: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let translation = Translation { seq, ack };
+    translation.apply(&mut scratch.rewritten);
+    if scratch.walk.has_sack != 0 {
+        scratch.sacks = SackTranslation::over(&scratch.rewritten, translation);
+        // SAFETY: the callback has the signature that the kernel calls.
+        unsafe {
+            bpf_loop(SackTranslation::MAX_STEPS, translate_step as *mut c_void, core::ptr::null_mut(), 0)
+        };
+    }
+    1
+}
+
 extern "C" fn walk_step(_: u64, _: *mut c_void) -> i64 {
     let Some(scratch) = scratch() else { return 1 };
     if scratch.walk.step(&scratch.header) { 0 } else { 1 }
@@ -36,4 +58,9 @@ extern "C" fn walk_step(_: u64, _: *mut c_void) -> i64 {
 extern "C" fn rewrite_step(_: u64, _: *mut c_void) -> i64 {
     let Some(scratch) = scratch() else { return 1 };
     if scratch.rewrite.step(&scratch.header, &mut scratch.rewritten) { 0 } else { 1 }
+}
+
+extern "C" fn translate_step(_: u64, _: *mut c_void) -> i64 {
+    let Some(scratch) = scratch() else { return 1 };
+    if scratch.sacks.step(&mut scratch.rewritten) { 0 } else { 1 }
 }

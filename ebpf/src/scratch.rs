@@ -5,6 +5,7 @@ use tcpauth_common::{
     layout::{Held, MAX_HELD, Quartet},
     mac::Workspace,
     option::{Header, OptionRewrite, OptionWalk},
+    translation::SackTranslation,
 };
 
 use crate::{authenticate::Covered, neighbor::Neighbor, segment::Segment};
@@ -32,6 +33,8 @@ pub struct Scratch {
     pub option: AuthOption,
     /// How its options are rewritten.
     pub rewrite: OptionRewrite,
+    /// How its selective acknowledgments are translated.
+    pub sacks: SackTranslation,
     /// Headers on their way around a hole for the option.
     pub moved: [u8; 256],
     /// Record for the daemon.

@@ -12,6 +12,7 @@ use tcpauth_common::{
     key_choice::{self, KeyChoice, flag},
     layout::{Direction, ETHERTYPE_IPV4, Policy, Session},
     option::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, kind},
+    phase::{self, Leaving},
     sequence::ExtendedSeq,
     unsigned,
 };
@@ -51,7 +52,7 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
         Content::Tags | Content::Icmp | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_SHOT };
-    match seal(skb, session, content, ifindex) {
+    match seal(skb, session, content, ifindex, slot == 0) {
         Ok(verdict) => verdict,
         Err(reason) => refuse(skb, session, reason, Direction::Outbound),
     }
@@ -63,6 +64,7 @@ fn seal(
     session: *mut Session,
     content: Content,
     ifindex: u32,
+    is_of_daemon: bool,
 ) -> Result<i32, DropReason> {
     let header_len = segment::admit(skb, content)?;
     let scratch = scratch().ok_or(DropReason::Malformed)?;
@@ -73,7 +75,7 @@ fn seal(
         return Err(DropReason::OptionTwice);
     }
     if neighbor::may_be_unsigned(scratch, session, unsigned::leaves) {
-        let_go(scratch, session, seq);
+        let_go(scratch, session, seq, ack);
         // SAFETY: no pointers.
         return Ok(unsafe { bpf_redirect(ifindex, 0) as i32 });
     }
@@ -87,6 +89,11 @@ fn seal(
     };
     // SAFETY: as above.
     let of_session = unsafe { session.as_ref() }.ok_or(DropReason::NoSession)?;
+    let translation = match phase::leaving(of_session, flags, is_of_daemon) {
+        Leaving::Passes(translation) => translation,
+        // Not an error to TCP, nor a sign of anything wrong: as if it were lost on its way.
+        Leaving::Taken => return Ok(TC_ACT_SHOT),
+    };
     if headroom::is_too_long(of_session, scratch.segment.len()) {
         return Ok(headroom::split(skb, header_len, of_session.largest_segment));
     }
@@ -104,6 +111,11 @@ fn seal(
     if new_len == 0 {
         return Err(DropReason::Malformed);
     }
+    if !translation.is_none() {
+        options::translate(translation.seq, translation.ack);
+    }
+    let seq = SeqNumber(seq.0.wrapping_add(translation.seq));
+    let ack = SeqNumber(ack.0.wrapping_add(translation.ack));
 
     // SAFETY: as above.
     let extended = ExtendedSeq(unsafe { (*session).send_seq }).extend(seq);
@@ -125,7 +137,7 @@ fn seal(
     if !is_authentic || put_header(skb, header_len) == 0 {
         return Err(DropReason::Malformed);
     }
-    note_sent(session, &scratch.header, extended);
+    note_sent(session, &scratch.header, extended, ack);
     account::count_signed(scratch.neighbor.number, session, new_len + data_len);
     // SAFETY: no pointers.
     Ok(unsafe { bpf_redirect(ifindex, 0) as i32 })
@@ -133,12 +145,12 @@ fn seal(
 
 /// Takes note of a segment that goes as it is.
 #[inline(always)]
-fn let_go(scratch: &Scratch, session: *mut Session, seq: SeqNumber) {
+fn let_go(scratch: &Scratch, session: *mut Session, seq: SeqNumber, ack: SeqNumber) {
     account::count_unsigned(scratch.neighbor.number, session, Direction::Outbound);
     if !session.is_null() {
         // SAFETY: a map value, which lives while the program runs.
         let extended = ExtendedSeq(unsafe { (*session).send_seq }).extend(seq);
-        note_sent(session, &scratch.header, extended);
+        note_sent(session, &scratch.header, extended, ack);
     }
 }
 
@@ -295,9 +307,9 @@ fn put_ip(skb: *mut __sk_buff, growth: i32) -> bool {
     true
 }
 
-/// Moves the session's state past a segment that was sealed.
+/// Moves the session's state past a segment that was sealed, and has `extended` and `ack` for its numbers on the wire.
 #[inline(always)]
-fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq) {
+fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq, ack: SeqNumber) {
     let flags = segment::flags(header);
     // SAFETY: the session lives while the program runs. Fields are single words; two CPUs may race, and the
     // later of two segments then counts a little later.
@@ -306,7 +318,6 @@ fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq) {
         session.last_segment = bpf_ktime_get_ns();
         session.send_seq = ExtendedSeq(session.send_seq).advanced_to(extended).0;
         if flags & flag::ACK != 0 {
-            let ack = segment::ack(header);
             if SeqNumber(session.local_ack).is_before(ack) {
                 session.local_ack = ack.0;
             }

@@ -9,24 +9,26 @@ use tcpauth_common::{
     key_choice::flag,
     layout::ETHERTYPE_IPV4,
     option::{BASE_HEADER, MAX_HEADER, TIMESTAMPS_LEN, kind},
+    translation::Translation,
 };
 
 use crate::{
     authenticate::MAX_MSS,
     barrier::opaque,
     ingress::is_md5,
+    options,
     scratch::{AuthOption, scratch},
     segment::{self, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
 };
 
 /// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
 /// the MSS by the longest option's length, so that what our stack sends has room for any, and refuses timestamps beside
-/// TCP-MD5. 0 if it cannot.
+/// TCP-MD5. `seq` and `ack` are the [`Translation`] of its numbers. 0 if it cannot.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 {
+pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u32, ack: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let AuthOption { at, len, .. } = scratch.option;
     let has_timestamps = is_md5(scratch) && scratch.walk.timestamps_at != 0;
@@ -37,6 +39,10 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32) -> u32 
         new.set_octet(at + i, kind::NOP);
         i += 1;
     }
+    if !(Translation { seq, ack }).is_none() {
+        options::translate(seq, ack);
+    }
+    let new = &mut scratch.rewritten;
     let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
     if is_syn && has_timestamps {
         // Beside the option of TCP-MD5 they would leave no room for the others, when it comes to SACK.

@@ -191,6 +191,11 @@ pub fn meaning(reason: DropReason, outbound: bool, key_id: Option<u8>, recv_id: 
             "segments arrive under a key from which the peer has switched away: somebody replays or forges them"
                 .to_owned()
         }
+        DropReason::Handshake => {
+            "segments arrive on a connection on which no keys were agreed: the handshake failed, and the peer does \
+             not know it yet"
+                .to_owned()
+        }
         DropReason::Overload => {
             "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
         }
@@ -202,7 +207,9 @@ impl Evidence<'_> {
     /// segment that verified; for what our end sends, a session that came up. (The peer's attempts verify meanwhile.)
     fn trouble(&self) -> Option<String> {
         let drop = self.last_drop?;
-        let harmless = matches!(drop.reason, DropReason::Icmp | DropReason::OutsideWindow);
+        // Why a handshake failed is known better than that segments of it were dropped then.
+        let harmless =
+            matches!(drop.reason, DropReason::Icmp | DropReason::OutsideWindow | DropReason::Handshake);
         let age = self.now.since(drop.time);
         let over = match drop.outbound {
             false => self.verified > drop.verified,

@@ -30,8 +30,8 @@ pub struct OptionWalk {
     pub md5_at: u32,
     /// Offset of the timestamps option.
     pub timestamps_at: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: selective acknowledgments were seen.
+    pub has_sack: u32,
     /// 1: an option runs past the end, or is shorter than its own head.
     pub malformed: u32,
 }
@@ -56,7 +56,7 @@ impl OptionWalk {
             ended: 0,
             md5_at: 0,
             timestamps_at: 0,
-            reserved: 0,
+            has_sack: 0,
             malformed: 0,
         }
     }
@@ -105,6 +105,9 @@ impl OptionWalk {
         }
         if is_unwanted(kind) {
             self.unwanted = 1;
+        }
+        if kind == kind::SACK {
+            self.has_sack = 1;
         }
         if kind != kind::SACK && !is_unwanted(kind) {
             self.kept += len;
