@@ -39,6 +39,16 @@ impl Algorithm {
         Self::SipHash2_4_96,
     ];
 
+    /// Those of TCP-AO, the best first: what a daemon offers its neighbour's. The longest MAC comes first, the one that
+    /// was made for speed and not for the net comes last.
+    pub const BY_PREFERENCE: [Self; 5] = [
+        Self::HmacSha256_128,
+        Self::HmacSha256_96,
+        Self::Aes128Cmac96,
+        Self::HmacSha1_96,
+        Self::SipHash2_4_96,
+    ];
+
     /// The name used in the configuration, the CLI, metrics and documents.
     pub const fn name(self) -> &'static str {
         match self {
@@ -148,6 +158,9 @@ mod tests {
     fn every_algorithm_but_md5_is_of_tcp_ao() {
         let of_tcp_ao: Vec<_> = Algorithm::ALL.into_iter().filter(|a| *a != Algorithm::Md5).collect();
         assert_eq!(of_tcp_ao, Algorithm::TCP_AO);
+        for algorithm in Algorithm::TCP_AO {
+            assert_eq!(Algorithm::BY_PREFERENCE.into_iter().filter(|a| *a == algorithm).count(), 1);
+        }
     }
 
     #[test]

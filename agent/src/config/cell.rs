@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::error::{Report, Subject, nearest};
 use super::fields::Secret;
 use super::secret::Source;
-use super::{Peer, Problem};
+use super::{KmpProblem, Peer, Problem};
 use crate::keys::Lifetime;
 
 /// The value of a field, and where to report what is wrong with it.
@@ -67,6 +67,16 @@ impl<'c> Cell<'c, '_, '_> {
         options: &[(&'static str, T)],
     ) -> Option<T> {
         let text = self.text(field)?;
+        self.option(field, text, options)
+    }
+
+    /// The one of `options` that is called `text`.
+    pub(super) fn option<T: Copy>(
+        &mut self,
+        field: &'static str,
+        text: &str,
+        options: &[(&'static str, T)],
+    ) -> Option<T> {
         let option = options.iter().find(|(name, _)| *name == text);
         if option.is_none() {
             let accepted: Vec<_> = options.iter().map(|(name, _)| *name).collect();
@@ -74,6 +84,32 @@ impl<'c> Cell<'c, '_, '_> {
             self.wrong(Problem::UnknownValue { field, accepted, nearest });
         }
         option.map(|(_, option)| *option)
+    }
+
+    /// What `one` makes of the names in a list, each of which is there once; `None` if it is empty or something is wrong.
+    pub(super) fn names<T: PartialEq>(
+        &mut self,
+        field: &'static str,
+        mut one: impl FnMut(&str, &mut Cell<'_, '_, '_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let DeValue::Array(values) = self.value.get_ref() else {
+            self.wrong_type(field, "a list of names in quotes");
+            return None;
+        };
+        if values.is_empty() {
+            self.wrong(KmpProblem::EmptyList(field).into());
+            return None;
+        }
+        let before = self.report.len();
+        let mut found = Vec::with_capacity(values.len());
+        for value in values {
+            let mut cell = Cell { value, subject: self.subject, report: self.report };
+            match cell.text("a name in the list").and_then(|text| one(text, &mut cell)) {
+                Some(name) if found.contains(&name) => cell.wrong(KmpProblem::Twice(field).into()),
+                name => found.extend(name),
+            }
+        }
+        (self.report.len() == before).then_some(found)
     }
 
     /// When a key may be used.

@@ -9,11 +9,13 @@ use tcpauth_common::{Algorithm, Kdf, KeyId};
 use super::document::ChainEntry;
 use super::error::{Report, Subject, nearest};
 use super::fields::{KeyEntry, KeyFields, Secret, Spans};
-use super::{Problem, Wire};
+use super::{KmpProblem, Problem, Wire};
 use crate::keys::{ChainKey, KeyChain, Lifetime, Mkt, TcpOptions};
 
 /// Longest password that is wanted with TCP-MD5, in octets: RFC 2385, section 4.5, and `TCP_MD5SIG_MAXKEYLEN`.
 const LONGEST_MD5_PASSWORD: usize = 80;
+/// Longest secret that OpenSSL takes for a handshake, in octets; RFC 4279, section 5.3 asks for 64.
+const LONGEST_PSK: usize = 512;
 
 /// What a neighbour's keys have from the neighbour, unless they say otherwise.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub(super) struct Inherited {
     pub(super) kdf: Kdf,
     pub(super) algorithm: Algorithm,
     pub(super) tcp_options: TcpOptions,
+    /// Whether their secrets authenticate a TLS handshake, too.
+    pub(super) is_psk: bool,
 }
 
 /// The named chains of a document.
@@ -185,6 +189,9 @@ pub(super) fn resolve_key(
         Wire::TcpAo => {
             if fields.algorithm == Some(Algorithm::Md5) {
                 report.add(span("algorithm"), place.subject, Problem::Md5WithoutWire);
+            }
+            if inherited.is_psk && master_key.octets().len() > LONGEST_PSK {
+                report.add(place.span, place.subject, KmpProblem::LongPsk(LONGEST_PSK));
             }
         }
     }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::document::Document;
 use super::error::Report;
 use super::fields::FIELDS;
+use super::kmp::fields::TLS_FIELDS;
 use super::secret::Source;
 use super::{Config, ConfigErrors, Peer, text};
 
@@ -73,6 +74,17 @@ type Tables = BTreeMap<Vec<String>, BTreeMap<String, Value>>;
 struct Value {
     text: Zeroizing<String>,
     is_shown: bool,
+}
+
+impl Value {
+    fn of(value: &DeValue<'_>, is_shown: bool) -> Self {
+        let text = match value {
+            // One allocation: nothing of a secret is left behind.
+            DeValue::String(text) if !is_shown => Zeroizing::new(text.to_string()),
+            value => canonical(value),
+        };
+        Self { text, is_shown }
+    }
 }
 
 fn between(file: &Tables, running: &Tables) -> Vec<Difference> {
@@ -162,15 +174,17 @@ fn add(name: Vec<String>, table: &DeTable<'_>, found: &mut Tables) {
                     }
                 }
             }
+            ("tls", DeValue::Table(tls)) => {
+                for (key, value) in tls {
+                    let field = format!("tls.{}", key.get_ref());
+                    let is_shown = TLS_FIELDS.contains(&field.as_str());
+                    fields.insert(field, Value::of(value.get_ref(), is_shown));
+                }
+            }
             // A field that is none may be a secret in the wrong place.
             (field, value) => {
                 let is_shown = FIELDS.contains(&field) && Source::from_field(field).is_none();
-                let text = match value {
-                    // One allocation: nothing of a secret is left behind.
-                    DeValue::String(text) if !is_shown => Zeroizing::new(text.to_string()),
-                    value => canonical(value),
-                };
-                fields.insert(field.to_owned(), Value { text, is_shown });
+                fields.insert(field.to_owned(), Value::of(value, is_shown));
             }
         }
     }

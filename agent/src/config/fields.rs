@@ -10,12 +10,13 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::cell::{Cell, kind};
 use super::error::{Report, Subject, nearest};
+use super::kmp::fields::KmpFields;
 use super::secret::Source;
 use super::{KeyManagement, Peer, Problem, Unauthenticated, Wire};
 use crate::keys::{Lifetime, MasterKey, TcpOptions};
 
 /// The fields of a neighbour and of `[defaults]`.
-pub(super) const FIELDS: [&str; 22] = [
+pub(super) const FIELDS: [&str; 29] = [
     "password",
     "password-file",
     "key-hex",
@@ -36,6 +37,13 @@ pub(super) const FIELDS: [&str; 22] = [
     "ttl-security",
     "forwarded",
     "key-management",
+    "kmp-port",
+    "kmp-local-address",
+    "fallback",
+    "rekey-interval",
+    "rekey-segments",
+    "algorithms",
+    "tls",
     "unauthenticated",
     "wire",
 ];
@@ -85,6 +93,8 @@ pub(super) struct Fields {
     pub(super) ttl_security: Option<u8>,
     pub(super) forwarded: Option<Vec<Peer>>,
     pub(super) key_management: Option<KeyManagement>,
+    /// How keys are agreed.
+    pub(super) kmp: KmpFields,
     pub(super) unauthenticated: Option<Unauthenticated>,
     pub(super) wire: Option<Wire>,
 }
@@ -106,6 +116,11 @@ pub(super) enum Secret {
 pub(super) struct Spans(Vec<(&'static str, Range<usize>)>);
 
 impl Spans {
+    /// One more, behind the others.
+    pub(super) fn add(&mut self, field: &'static str, span: Range<usize>) {
+        self.0.push((field, span));
+    }
+
     /// That of the value of `field`, if it is given.
     pub(super) fn of(&self, field: &str) -> Option<&Range<usize>> {
         self.0.iter().find(|(name, _)| *name == field).map(|(_, span)| span)
@@ -143,7 +158,9 @@ pub(super) struct KeyEntry {
 }
 
 /// A table's fields, in the order of the text, so that of two that exclude each other the second is wrong.
-fn in_order<'t, 'd>(table: &'t DeTable<'d>) -> Vec<(&'t Spanned<DeString<'d>>, &'t Spanned<DeValue<'d>>)> {
+pub(super) fn in_order<'t, 'd>(
+    table: &'t DeTable<'d>,
+) -> Vec<(&'t Spanned<DeString<'d>>, &'t Spanned<DeValue<'d>>)> {
     let mut fields: Vec<_> = table.iter().collect();
     fields.sort_by_key(|(key, _)| key.span().start);
     fields
@@ -199,7 +216,9 @@ pub(super) fn read_fields(
             }
             "neighbor" => report.add(&key.span(), subject, Problem::NeighborInTable),
             _ => {
-                if !key_reader.take(key, &mut cell, folder) {
+                let is_taken = fields.kmp.take(name, &mut cell, folder, &mut read.spans)
+                    || key_reader.take(key, &mut cell, folder);
+                if !is_taken {
                     key_reader.unknown(key, &FIELDS, &mut cell);
                 }
             }

@@ -10,7 +10,7 @@
 pub use diff::{Change, Difference};
 pub use edit::{Edit, EditError, KeyOwner};
 pub use error::{ConfigError, ConfigErrors, Position, Subject};
-pub use kmp::{Authentication, Fallback, Kmp, Rsa, Tls, Validation};
+pub use kmp::{Authentication, Fallback, Kmp, KmpProblem, Rsa, Tls, Validation};
 pub use lifetime::{LifetimeError, Side};
 pub use peer::{Peer, PeerError};
 pub use problem::Problem;
@@ -107,6 +107,11 @@ pub enum KeyManagement {
 impl KeyManagement {
     /// Every mode.
     pub const ALL: [Self; 4] = [Self::Implicit, Self::Static, Self::External, Self::Layered];
+
+    /// Whether two daemons agree on them, in a handshake: with [`Neighbor::kmp`].
+    pub const fn is_agreed(self) -> bool {
+        matches!(self, Self::External | Self::Layered)
+    }
 
     /// The name used in the configuration and the CLI.
     pub const fn name(self) -> &'static str {

@@ -8,6 +8,7 @@ use tcpauth_common::{Algorithm, Kdf};
 use super::chain::Inherited;
 use super::error::{Report, Subject};
 use super::fields::{Fields, Table};
+use super::kmp::fields::AuthenticationKind;
 use super::{KeyManagement, Problem, Wire};
 use crate::keys::TcpOptions;
 
@@ -49,6 +50,7 @@ fn tcp_ao(own: &Table, defaults: &Fields, subject: &Subject, report: &mut Report
     if fields.key.algorithm == Some(Algorithm::Md5) {
         wrong("algorithm", Problem::Md5WithoutWire);
     }
+    let authentication = fields.kmp.tls.authentication.or(defaults.kmp.tls.authentication);
     let inherited_algorithm = defaults.key.algorithm.filter(|algorithm| *algorithm != Algorithm::Md5);
     Mode {
         key_management,
@@ -57,6 +59,8 @@ fn tcp_ao(own: &Table, defaults: &Fields, subject: &Subject, report: &mut Report
             kdf: fields.kdf.or(defaults.kdf).filter(|kdf| !misfit(*kdf)).unwrap_or(fallback),
             algorithm: fields.key.algorithm.or(inherited_algorithm).unwrap_or_default(),
             tcp_options: fields.key.tcp_options.or(defaults.key.tcp_options).unwrap_or_default(),
+            is_psk: key_management.is_agreed()
+                && authentication.unwrap_or_default() == AuthenticationKind::Psk,
         },
     }
 }
@@ -67,7 +71,11 @@ fn tcp_md5(own: &Table, subject: &Subject, report: &mut Report<'_>) -> Mode {
     for (is_other, field, only) in [
         (fields.key.algorithm.is_some_and(|algorithm| algorithm != Algorithm::Md5), "algorithm", "\"md5\""),
         (fields.kdf.is_some_and(|kdf| kdf != Kdf::None), "kdf", "\"none\""),
-        (fields.key_management == Some(KeyManagement::Implicit), "key-management", "\"static\""),
+        (
+            fields.key_management.is_some_and(|mode| mode != KeyManagement::Static),
+            "key-management",
+            "\"static\"",
+        ),
         (fields.key.tcp_options == Some(TcpOptions::Include), "tcp-options", "\"exclude\""),
     ] {
         if is_other {
@@ -82,6 +90,7 @@ fn tcp_md5(own: &Table, subject: &Subject, report: &mut Report<'_>) -> Mode {
             kdf: Kdf::None,
             algorithm: Algorithm::Md5,
             tcp_options: TcpOptions::Exclude,
+            is_psk: false,
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{LifetimeError, PeerError};
+use super::{KmpProblem, LifetimeError, PeerError};
 
 /// What is wrong, and after a semicolon what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,9 @@ pub enum Problem {
         "{other} is bound to an interface and contains this one, which is not; bind this one to its interface too"
     )]
     InsideBoundPrefix { other: String },
+
+    #[error(transparent)]
+    Kmp(#[from] KmpProblem),
 
     #[error(
         "{0}; write an end behind this host as \"172.17.0.2%docker0\", \"10.88.0.0/24%veth1\" or \"192.0.2.9\""
@@ -162,7 +165,8 @@ pub enum Problem {
     SecretFileOpen(PathBuf),
 }
 
-fn reason(kind: &std::io::ErrorKind) -> String {
+/// Why a file cannot be read.
+pub(super) fn reason(kind: &std::io::ErrorKind) -> String {
     match kind {
         std::io::ErrorKind::NotFound => "no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

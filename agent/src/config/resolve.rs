@@ -13,8 +13,8 @@ use super::clash::clashes;
 use super::document::{ChainEntry, Document, Entry};
 use super::error::{Report, Subject, nearest};
 use super::fields::{FIELDS_OF_SECRET, Fields, KeyFields, Secret, Table};
-use super::mode;
 use super::{Neighbor, Peer, PeerError, Problem, Unauthenticated, Wire};
+use super::{kmp, mode};
 use crate::keys::KeyChain;
 
 /// TCP port of BGP (RFC 4271, 4.2).
@@ -95,6 +95,17 @@ fn check_defaults(defaults: &Table, chains: &[ChainEntry<'_>], report: &mut Repo
     if fields.unauthenticated == Some(Unauthenticated::AcceptUntilAuthenticated) && is_forwarded(fields) {
         report.add(&span("unauthenticated"), subject, Problem::TakeOverForwarded);
     }
+    let source = kmp::resolve::Source {
+        own: defaults,
+        defaults: &Table::default(),
+        subject,
+        span: &(0..0),
+        key_management: fields.key_management.unwrap_or_default(),
+        port: fields.port.unwrap_or(BGP_PORT),
+        is_forwarded: is_forwarded(fields),
+        unauthenticated: fields.unauthenticated.unwrap_or_default(),
+    };
+    source.check(report);
 }
 
 fn is_forwarded(fields: &Fields) -> bool {
@@ -124,6 +135,18 @@ impl Resolver<'_, '_, '_> {
             self.report.add(span, subject, Problem::TakeOverForwarded);
         }
         let forwarded = fields.forwarded.as_ref().or(defaults.forwarded.as_ref());
+        let port = fields.port.or(defaults.port).unwrap_or(BGP_PORT);
+        let source = kmp::resolve::Source {
+            own: &entry.table,
+            defaults: self.defaults,
+            subject,
+            span: &entry.span,
+            key_management: mode.key_management,
+            port,
+            is_forwarded,
+            unauthenticated,
+        };
+        let kmp = kmp::resolve::resolve(&source, peer.as_ref(), self.report);
         let neighbor = peer.clone().zip(keys).map(|(peer, keys)| Neighbor {
             // Those of the other family can only come from the defaults.
             forwarded: (forwarded.into_iter().flatten())
@@ -134,10 +157,10 @@ impl Resolver<'_, '_, '_> {
             keys,
             key_warning: Some(fields.key_warning.or(defaults.key_warning).unwrap_or(KEY_WARNING))
                 .filter(|span| !span.is_zero()),
-            port: fields.port.or(defaults.port).unwrap_or(BGP_PORT),
+            port,
             ttl_security: fields.ttl_security.or(defaults.ttl_security),
             key_management: mode.key_management,
-            kmp: None,
+            kmp,
             wire: mode.inherited.wire,
             unauthenticated,
         });

@@ -5,7 +5,8 @@ use super::*;
 const ALGORITHMS: &str = r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sha-256-96" or "hmac-sha-256-128" or "siphash-2-4-96" or "md5""#;
 const FIELDS: &str = "the fields are password, password-file, key-hex, key-base64, key-chain, key, key-id, send-id, \
     recv-id, algorithm, kdf, tcp-options, send-lifetime, accept-lifetime, key-warning, port, interface, ttl-security, \
-    forwarded, key-management, unauthenticated, wire";
+    forwarded, key-management, kmp-port, kmp-local-address, fallback, rekey-interval, rekey-segments, algorithms, tls, \
+    unauthenticated, wire";
 
 /// `text` has one error, `expected` (after the name of the file).
 #[track_caller]
@@ -125,8 +126,9 @@ fn unknown_values() {
         "36: tcp-options has an unknown value; use \"include\" or \"exclude\"; did you mean \"include\"?",
     );
     field_error(
-        "key-management = \"external\"",
-        "39: key-management has an unknown value; use \"implicit\" or \"static\"",
+        "key-management = \"extern\"",
+        "39: key-management has an unknown value; use \"implicit\" or \"static\" or \"external\" or \"layered\"; did you \
+         mean \"external\"?",
     );
     field_error(
         "unauthenticated = \"accept\"",

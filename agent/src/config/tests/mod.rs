@@ -7,6 +7,7 @@ use tcpauth_common::{Algorithm, Kdf, KeyId};
 use super::*;
 use crate::keys::TcpOptions;
 
+mod agreed;
 mod chains;
 mod differences;
 mod edits;
@@ -224,6 +225,8 @@ fn the_example_file_is_good_and_shows_every_field() {
             "203.0.113.1",
             "203.0.113.2",
             "203.0.113.3",
+            "203.0.113.4",
+            "203.0.113.5",
             "203.0.113.7%eth1",
             "2001:db8::1",
             "fe80::1%eth0"
@@ -231,7 +234,8 @@ fn the_example_file_is_good_and_shows_every_field() {
     );
     // The same for ever: no lifetime in it leaves a gap.
     assert_eq!(config.warnings(), []);
-    for field in fields::FIELDS.into_iter().filter(|field| *field != "key") {
+    let fields = fields::FIELDS.into_iter().filter(|field| !["key", "tls"].contains(field));
+    for field in fields.chain(kmp::fields::TLS_FIELDS) {
         assert!(text.contains(&format!("{field} = ")), "{field} is not explained");
     }
     assert!(text.contains("key.1 = "), "keys are not explained");

@@ -1,8 +1,16 @@
 //! Keys that are agreed by a TLS handshake: what a neighbour's table says of it.
 
+pub use problem::KmpProblem;
+
 use std::{path::PathBuf, time::Duration};
 
 use tcpauth_common::Algorithm;
+
+mod credential;
+pub(super) mod fields;
+mod identity;
+mod problem;
+pub(super) mod resolve;
 
 /// How keys are agreed with a neighbour (`key-management = "external"` or `"layered"`).
 #[derive(Clone, Debug, PartialEq, Eq)]
