@@ -334,7 +334,15 @@ fn with_new_key(
                 table.and_then(|table| table.insert(&dotted))
             }
         };
-        let new = new.unwrap_or_else(|| splice::append(text, &format!("{header}.key.{}", line.key), lines));
+        // What there was of the owner went with the key that is replaced.
+        let inside = || {
+            let (kind, name) = header.split_once('.')?;
+            let dotted = Line { key: format!("{name}.key.{}", line.key), value: line.value.clone() };
+            editor.root.child(kind).filter(Place::is_inline)?.insert(&dotted)
+        };
+        let new = new
+            .or_else(inside)
+            .unwrap_or_else(|| splice::append(text, &format!("{header}.key.{}", line.key), lines));
         Ok(splice::apply(text, vec![new]))
     })
 }

@@ -146,6 +146,24 @@ fn a_key_is_replaced_in_every_shape() {
 }
 
 #[test]
+fn the_only_key_is_replaced_in_every_shape() {
+    for number in [0, 1, 2] {
+        let others = [0, 1, 2].into_iter().filter(|other| *other != number);
+        let edits = || {
+            let others = others.clone().map(|other| remove(neighbor("192.0.2.1"), other));
+            others.chain([set(neighbor("192.0.2.1"), number, "password = \"new-secret\"")]).collect()
+        };
+        in_every_shape(edits, |secrets| secrets[1] = vec![(number, "new-secret".to_owned())]);
+    }
+    for number in [1, 2] {
+        in_every_shape(
+            || vec![remove(chain(), 3 - number), set(chain(), number, "password = \"new-secret\"")],
+            |secrets| secrets[0] = vec![(number, "new-secret".to_owned())],
+        );
+    }
+}
+
+#[test]
 fn a_key_is_removed_in_every_shape() {
     for number in [1, 2] {
         in_every_shape(
