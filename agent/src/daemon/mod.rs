@@ -4,6 +4,7 @@
 //! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
 //! - `adopt`: sessions that were up before they were protected.
 //! - `keys`: keys that change, with time and by command.
+//! - `kmp`: keys that are agreed with the daemons of neighbours.
 //! - `peer_keys`: what a neighbour last signed with.
 //! - `interfaces`: what is attached, and the addresses of this host.
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
@@ -38,6 +39,7 @@ use configuration::{no_neighbor, same_peer};
 use drops::Drops;
 use interfaces::Interfaces;
 use keys::Schedule;
+use kmp::{ChannelEvent, Kmp};
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
 use peer_keys::PeerKeys;
@@ -51,6 +53,7 @@ mod drops;
 mod error;
 mod interfaces;
 mod keys;
+mod kmp;
 mod lock;
 mod neighbors;
 mod notify;
@@ -88,13 +91,15 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let (events, _) = broadcast::channel(EVENT_BACKLOG);
     // First: neighbours are bound to interfaces by name, and what is bound wrongly for a moment is unprotected.
     let links = LinkWatch::new()?;
-    let mut daemon = Daemon::start(options, config, events.clone(), &links)?;
-    let mut sources =
-        Sources { held: daemon.dataplane.take_held()?, dropped: daemon.dataplane.take_dropped()?, links };
+    let (channel_events, channels) = mpsc::channel(kmp::EVENT_BACKLOG);
+    let mut daemon = Daemon::start(options, config, events.clone(), &links, Kmp::new(channel_events))?;
+    let (held, dropped) = (daemon.dataplane.take_held()?, daemon.dataplane.take_dropped()?);
+    let mut sources = Sources { held, dropped, links, channels };
     daemon.take_in_links(&mut sources.links)?;
     daemon.interfaces.forget_others(&mut daemon.dataplane)?;
     daemon.follow_interfaces()?;
     daemon.adopt();
+    daemon.follow_channels(&|_| false);
 
     let (commands, requests) = mpsc::channel(COMMAND_BACKLOG);
     let socket = server::Listener::bind(&daemon.instance.socket(), lock::control_group())?;
@@ -118,6 +123,7 @@ struct Daemon {
     /// When their keys have to be looked at again.
     schedule: Schedule,
     peer_keys: PeerKeys,
+    kmp: Kmp,
     dataplane: Dataplane,
     interfaces: Interfaces,
     drops: Drops,
@@ -131,11 +137,12 @@ struct Daemon {
     logged_states: HashMap<u32, &'static str>,
 }
 
-/// What the kernel tells.
+/// What the kernel and the daemons of neighbours tell.
 struct Sources {
     held: HeldRing,
     dropped: DroppedRing,
     links: LinkWatch,
+    channels: mpsc::Receiver<ChannelEvent>,
 }
 
 /// What operators and systemd tell.
@@ -162,6 +169,7 @@ impl Daemon {
         config: Config,
         events: broadcast::Sender<Event>,
         links: &LinkWatch,
+        kmp: Kmp,
     ) -> Result<Self, DaemonError> {
         let dataplane = Dataplane::open(&options.instance)?;
         let rules = rules::read(&dataplane)?;
@@ -177,6 +185,7 @@ impl Daemon {
             rules,
             schedule: Schedule::default(),
             peer_keys: PeerKeys::default(),
+            kmp,
             dataplane,
             interfaces,
             drops: Drops::new(events.clone()),
@@ -243,6 +252,8 @@ impl Daemon {
                         tracing::error!("neighbours bound to interfaces could not be brought up to date: {error}");
                     }
                 }
+                Some(event) = sources.channels.recv() => self.on_channel_event(event),
+                () = kmp::due(self.kmp.next_due()) => self.on_kmp_time(),
                 _ = keys.tick() => self.follow_keys(),
                 _ = upkeep.tick() => self.upkeep(),
                 () = watchdog.due() => notify::alive(),

@@ -7,11 +7,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tcpauth_common::layout::{OwnEnd, PeerPrefix, PeerRule, Policy, Quartet};
+use tcpauth_common::{
+    KeyId,
+    layout::{OwnEnd, PeerPrefix, PeerRule, Policy, Quartet},
+};
 
 use crate::{
     config::{Neighbor, Peer, Unauthenticated, Wire},
     kernel::mapped,
+    sessions::AGREED_IDS,
 };
 
 /// Neighbours by number. Holds secrets: no `Debug`.
@@ -125,7 +129,7 @@ impl Neighbors {
     }
 
     /// The neighbours that have an address of a map's key, on whatever interface.
-    fn having(&self, address: [u8; 16]) -> impl Iterator<Item = (u32, &Neighbor)> {
+    pub fn having(&self, address: [u8; 16]) -> impl Iterator<Item = (u32, &Neighbor)> {
         let hosts = self.hosts.get(&address).into_iter().flatten();
         (hosts.chain(&self.prefixes))
             .filter_map(|number| Some((*number, self.by_number.get(number)?)))
@@ -144,7 +148,8 @@ impl Neighbors {
             })
             .max_by_key(|(_, Neighbor { peer, .. })| (peer.prefix_len, is_in_scope(peer)))
             .filter(|(_, Neighbor { peer, .. })| is_in_scope(peer))?;
-        let has_port = [quartet.local_port, quartet.peer_port].contains(&neighbor.port);
+        let is_end = |port: u16| [quartet.local_port, quartet.peer_port].contains(&port);
+        let has_port = is_end(neighbor.port) || neighbor.kmp.as_ref().is_some_and(|kmp| is_end(kmp.port));
         has_port.then_some(Owner { number, neighbor })
     }
 
@@ -169,6 +174,7 @@ impl Neighbors {
             let peer = &neighbor.peer;
             rules.policies.insert(number, policy(neighbor, now));
             rules.ports.insert(neighbor.port);
+            rules.ports.extend(neighbor.kmp.as_ref().map(|kmp| kmp.port));
             // None for an end whose interface does not exist: nothing can arrive by it.
             rules.forwarded.extend(neighbor.forwarded.iter().filter_map(|end| {
                 let ifindex = end.interface.as_deref().map_or(Some(0), arrival)?;
@@ -290,6 +296,11 @@ fn policy(neighbor: &Neighbor, now: Timestamp) -> Policy {
     let is_closed = neighbor.keys.is_closed(now);
     for key in neighbor.keys.keys.iter().filter(|key| is_closed || key.is_accepted(now)) {
         policy.accept(key.mkt.recv_id);
+    }
+    if let Some(kmp) = &neighbor.kmp {
+        policy.kmp_port = kmp.port;
+        // Those of agreed keys are chosen when they are: before, it is not known which.
+        AGREED_IDS.for_each(|id| policy.accept(KeyId(id)));
     }
     if neighbor.unauthenticated == Unauthenticated::AcceptUntilAuthenticated {
         policy.flags |= Policy::ACCEPT_UNSIGNED;

@@ -71,8 +71,7 @@ impl<'a> Handshake<'a> {
             let current = held.get(session.rollover.current as usize).copied().flatten();
             return current.and_then(|number| self.neighbor.keys.key(number));
         }
-        let derive = |mkt: &Mkt| mkt.syn_send(self.quartet, session.local_isn);
-        with_syn_key(self.neighbor, &session.syn_send, derive)
+        our_syn_signer(session, self.quartet, self.neighbor)
     }
 
     /// What the peer's SYN, which had verified when it came, told; `None` if its key is gone.
@@ -167,6 +166,15 @@ impl<'a> Handshake<'a> {
     fn wall(&self) -> Timestamp {
         self.now.wall
     }
+}
+
+/// The key of the chain that our SYN of TCP-AO was signed with; `None` if there was no SYN, or its key is gone.
+pub(super) fn our_syn_signer<'a>(
+    session: &Session,
+    quartet: &Quartet,
+    neighbor: &'a Neighbor,
+) -> Option<&'a ChainKey> {
+    with_syn_key(neighbor, &session.syn_send, |mkt| mkt.syn_send(quartet, session.local_isn))
 }
 
 /// The key of the chain that the peer's SYN had verified with; `None` if there was no SYN, or its key is gone.

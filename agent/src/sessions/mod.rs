@@ -5,6 +5,7 @@
 //! - [`adopt()`]: the session of a connection that was up before it was protected.
 //! - [`plan()`]: how the keys of a session that is up change, with its neighbour's chain or with time; [`half_open()`]:
 //!   those of one that is not.
+//! - [`with_agreed()`], [`roll_in()`], [`settle()`]: keys that were agreed with the peer's daemon, and follow no chain.
 //! - [`identify()`], [`key_in_slot()`]: which key of the chain is where in a session.
 //! - [`expiry()`]: when a session's entry in the map has served.
 //!
@@ -19,6 +20,7 @@ use tcpauth_common::{
 };
 
 pub use adopt::{AdoptError, adopt};
+pub use agreed::{AGREED_IDS, begun_with, free_key_id, roll_in, settle, with_agreed};
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
@@ -27,6 +29,7 @@ pub use plan::{has_traffic_keys, identify, key_in_slot, plan};
 pub use segment::{Segment, Signature, address};
 
 mod adopt;
+mod agreed;
 mod clock;
 mod expiry;
 mod half_open;

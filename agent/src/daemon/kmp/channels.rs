@@ -1,0 +1,332 @@
+//! The channels to neighbours' daemons: which there are, how each stands, and what is asked on it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tcpauth_common::KeyId;
+use tokio::sync::mpsc;
+
+use super::{
+    KmpPeer,
+    channel::{ChannelEvent, ChannelId, Line, Listener},
+    dial::{Dialer, Rival, replaces},
+    state::ChannelState,
+    timers::Timers,
+};
+use crate::{
+    keys::Role,
+    kmp::{Agreed, Capabilities, Connection, Event, Exchange, ExchangeError, Refusal, tls},
+};
+
+/// For TCP, TLS and the first messages together.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A channel that another one replaced is left for what is under way on it.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// All channels.
+pub(in super::super) struct Channels {
+    pub(super) peers: HashMap<KmpPeer, Peering>,
+    pub(super) channels: HashMap<ChannelId, Channel>,
+    pub(super) listeners: BTreeMap<SocketAddr, Result<Listener, String>>,
+    pub(super) timers: Timers<Timer>,
+    pub(super) next: u64,
+    pub(super) events: mpsc::Sender<ChannelEvent>,
+}
+
+/// What is due.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// To open a channel to this peer.
+    Dial(KmpPeer),
+    /// To close this channel.
+    Close(ChannelId),
+    /// To try again to listen.
+    Listen,
+}
+
+/// What there is about one peer.
+#[derive(Default)]
+pub(super) struct Peering {
+    pub(super) dialer: Dialer,
+    /// The channel on which keys are agreed.
+    pub(super) active: Option<ChannelId>,
+    /// All channels with it.
+    pub(super) channels: Vec<ChannelId>,
+    /// Our end's address of the last connection with it.
+    pub(super) local: Option<IpAddr>,
+    /// Why the last channel failed or ended.
+    pub(super) because: Option<String>,
+}
+
+/// One channel. Holds secrets: no `Debug`.
+pub(super) struct Channel {
+    pub(super) peer: KmpPeer,
+    /// Whether our end opened it.
+    pub(super) is_ours: bool,
+    pub(super) began: Instant,
+    /// Whether the end with the lower address opened it.
+    pub(super) by_lower: bool,
+    pub(super) line: Line,
+    /// Once TCP is there.
+    pub(super) exchange: Option<Exchange>,
+    pub(super) ready: Option<Ready>,
+    /// What ended it.
+    pub(super) failure: Option<String>,
+    /// Offers under way, ours by number, then the peer's.
+    pub(super) ours: HashMap<u32, Connection>,
+    pub(super) theirs: HashMap<u32, Connection>,
+}
+
+#[derive(Clone)]
+pub(super) struct Ready {
+    pub(super) since: Instant,
+    pub(super) tls: tls::Summary,
+    pub(super) peer: Arc<Capabilities>,
+}
+
+/// Why a message could not be sent: the channel is not there (any more).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct NoChannel;
+
+impl Channels {
+    /// None yet.
+    pub fn new(events: mpsc::Sender<ChannelEvent>) -> Self {
+        Self {
+            peers: HashMap::new(),
+            channels: HashMap::new(),
+            listeners: BTreeMap::new(),
+            timers: Timers::default(),
+            next: 1,
+            events,
+        }
+    }
+
+    /// When [`Daemon::on_channels_time`] has something to do.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.next_due()
+    }
+
+    /// The channel to `peer` on which keys can be agreed now.
+    pub fn active(&self, peer: KmpPeer) -> Option<ChannelId> {
+        self.peers.get(&peer)?.active
+    }
+
+    /// What the daemon of `peer` can do, as it said last.
+    pub fn capabilities(&self, peer: KmpPeer) -> Option<&Arc<Capabilities>> {
+        let channel = self.channels.get(&self.active(peer)?)?;
+        channel.ready.as_ref().map(|ready| &ready.peer)
+    }
+
+    /// How the channel to `peer` stands.
+    pub fn state(&self, peer: KmpPeer) -> ChannelState {
+        let Some(peering) = self.peers.get(&peer) else { return ChannelState::Idle };
+        let active = peering.active.and_then(|id| self.channels.get(&id)?.ready.as_ref());
+        if let Some(Ready { since, tls, peer }) = active {
+            return ChannelState::Up { since: *since, tls: tls.clone(), peer: Arc::clone(peer) };
+        }
+        let because = peering.because.clone();
+        let begun = peering.channels.iter().filter_map(|id| self.channels.get(id));
+        match begun.max_by_key(|channel| (channel.exchange.is_some(), channel.began)) {
+            Some(channel) if channel.exchange.is_some() => {
+                return ChannelState::Handshaking { since: channel.began };
+            }
+            Some(channel) => return ChannelState::Connecting { since: channel.began, because },
+            None => {}
+        }
+        match (self.timers.at(Timer::Dial(peer)), because) {
+            (Some(until), Some(because)) => ChannelState::Waiting { until, because },
+            (Some(since), None) => ChannelState::Connecting { since, because: None },
+            (None, because) => ChannelState::Awaited { because },
+        }
+    }
+
+    /// Opens a channel to `peer` beside the one that may be there, as soon as that is not too often.
+    pub fn dial(&mut self, peer: KmpPeer, now: Instant) {
+        let peering = self.peers.entry(peer).or_default();
+        let at = peering.dialer.at_once(now);
+        if self.timers.at(Timer::Dial(peer)).is_none_or(|other| at < other) {
+            self.timers.set(Timer::Dial(peer), at);
+        }
+    }
+
+    /// Takes in that our end has this address in connections with `peer`.
+    pub fn learn_local(&mut self, peer: KmpPeer, local: IpAddr) {
+        self.peers.entry(peer).or_default().local = Some(local);
+    }
+
+    /// Offers keys of `connection`, in which our end is `role`, with segments to us under `recv_id`: the number of
+    /// the offer.
+    ///
+    /// # Errors
+    /// [`NoChannel`].
+    pub fn offer(
+        &mut self,
+        id: ChannelId,
+        connection: Connection,
+        role: Role,
+        recv_id: KeyId,
+    ) -> Result<u32, NoChannel> {
+        let offer = self.say(id, |exchange| exchange.offer(connection, role, recv_id))?;
+        self.channels.get_mut(&id).ok_or(NoChannel)?.ours.insert(offer, connection);
+        Ok(offer)
+    }
+
+    /// Accepts the peer's offer: the keys, or `None` if no algorithm is in both lists, and it was refused.
+    ///
+    /// # Errors
+    /// [`NoChannel`].
+    pub fn accept(&mut self, id: ChannelId, offer: u32, recv_id: KeyId) -> Result<Option<Agreed>, NoChannel> {
+        self.say(id, |exchange| exchange.accept(offer, recv_id))
+    }
+
+    /// Refuses the peer's offer.
+    ///
+    /// # Errors
+    /// [`NoChannel`].
+    pub fn refuse(&mut self, id: ChannelId, offer: u32, reason: Refusal) -> Result<(), NoChannel> {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.theirs.remove(&offer);
+        }
+        self.say(id, |exchange| exchange.refuse(offer, reason))
+    }
+
+    /// Proves to the peer that we have the keys of our offer.
+    ///
+    /// # Errors
+    /// [`NoChannel`].
+    pub fn confirm(&mut self, id: ChannelId, offer: u32) -> Result<(), NoChannel> {
+        self.say(id, |exchange| exchange.confirm(offer))
+    }
+
+    /// Tells the peer that the keys of its offer are in use.
+    ///
+    /// # Errors
+    /// [`NoChannel`].
+    pub fn done(&mut self, id: ChannelId, offer: u32) -> Result<(), NoChannel> {
+        self.say(id, |exchange| exchange.done(offer))
+    }
+
+    /// Channels that the peer opened and whose handshake is not over.
+    pub(super) fn handshakes_of_peer(&self, peer: KmpPeer) -> usize {
+        let channels = self.peers.get(&peer).map_or(&[][..], |peering| &peering.channels);
+        let channels = channels.iter().filter_map(|id| self.channels.get(id));
+        channels.filter(|channel| !channel.is_ours && channel.ready.is_none()).count()
+    }
+
+    /// What happened next on a channel.
+    pub(super) fn next_event(&mut self, id: ChannelId) -> Option<(KmpPeer, Event)> {
+        let channel = self.channels.get_mut(&id)?;
+        Some((channel.peer, channel.exchange.as_mut()?.next_event()?))
+    }
+
+    /// Has the exchange of a channel say something, and sends it.
+    pub(super) fn say<T>(
+        &mut self,
+        id: ChannelId,
+        what: impl FnOnce(&mut Exchange) -> Result<T, ExchangeError>,
+    ) -> Result<T, NoChannel> {
+        let channel = self.channels.get_mut(&id).filter(|channel| channel.failure.is_none());
+        let channel = channel.ok_or(NoChannel)?;
+        let exchange = channel.exchange.as_mut().ok_or(NoChannel)?;
+        let said = what(exchange);
+        let failure = match said {
+            Ok(said) if channel.line.send(exchange.take_output()) => return Ok(said),
+            Ok(_) => "the peer does not read what we send".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.fail(id, failure);
+        Err(NoChannel)
+    }
+
+    /// A channel begins, over what `line` makes.
+    pub(super) fn begin(
+        &mut self,
+        peer: KmpPeer,
+        is_ours: bool,
+        by_lower: bool,
+        now: Instant,
+        line: impl FnOnce(ChannelId, mpsc::Sender<ChannelEvent>) -> Line,
+    ) -> ChannelId {
+        let id = ChannelId(self.next);
+        self.next += 1;
+        let channel = Channel {
+            peer,
+            is_ours,
+            began: now,
+            by_lower,
+            line: line(id, self.events.clone()),
+            exchange: None,
+            ready: None,
+            failure: None,
+            ours: HashMap::new(),
+            theirs: HashMap::new(),
+        };
+        self.channels.insert(id, channel);
+        self.peers.entry(peer).or_default().channels.push(id);
+        self.timers.set(Timer::Close(id), now + HANDSHAKE_LIMIT);
+        id
+    }
+
+    /// The handshake of a channel is over. Whether keys are agreed on it from now on: there may be a better one.
+    pub(super) fn ready(&mut self, id: ChannelId, ready: Ready, now: Instant) -> bool {
+        let Some(channel) = self.channels.get_mut(&id) else { return false };
+        channel.ready = Some(ready);
+        self.timers.clear(Timer::Close(id));
+        let (peer, new) = (channel.peer, channel.rival());
+        let Some(peering) = self.peers.get_mut(&peer) else { return false };
+        self.timers.clear(Timer::Dial(peer));
+        peering.because = None;
+        let old = peering.active.and_then(|old| Some((old, self.channels.get(&old)?.rival())));
+        match old {
+            Some((_, old)) if !replaces(new, old) => {
+                self.timers.set(Timer::Close(id), now + LINGER);
+                false
+            }
+            old => {
+                peering.active = Some(id);
+                if let Some((old, _)) = old {
+                    self.timers.set(Timer::Close(old), now + LINGER);
+                }
+                true
+            }
+        }
+    }
+
+    /// Forgets a channel, and closes it once what was sent is written.
+    pub(super) fn remove(&mut self, id: ChannelId) -> Option<Channel> {
+        let channel = self.channels.remove(&id)?;
+        self.timers.clear(Timer::Close(id));
+        if let Some(peering) = self.peers.get_mut(&channel.peer) {
+            peering.channels.retain(|other| *other != id);
+            if peering.active == Some(id) {
+                let ready = |other: &&ChannelId| {
+                    self.channels.get(other).is_some_and(|channel| channel.ready.is_some())
+                };
+                // One that had been replaced does again what it did.
+                peering.active = peering.channels.iter().rev().find(ready).copied();
+                if let Some(active) = peering.active {
+                    self.timers.clear(Timer::Close(active));
+                }
+            }
+        }
+        Some(channel)
+    }
+
+    /// Has a channel closed as soon as the main loop comes to it.
+    pub(super) fn fail(&mut self, id: ChannelId, because: String) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.failure.get_or_insert(because);
+            self.timers.set(Timer::Close(id), Instant::now());
+        }
+    }
+}
+
+impl Channel {
+    fn rival(&self) -> Rival {
+        Rival { began: self.began, by_lower: self.by_lower }
+    }
+}

@@ -1,0 +1,90 @@
+//! Keys that are agreed with the daemons of neighbours.
+//!
+//! - `channel`: the TCP connections, a task each; all else happens in the main loop.
+//! - `channels`: which of them there are; `peering`: what happens on them; `dial`: when one is opened, and by whom;
+//!   `state`: how they stand, for operators.
+//! - `external`: keys of connections before their SYN leaves; `associations`: those that were agreed, until the session
+//!   has them.
+//! - `layered`: keys that are agreed on the connection itself.
+//! - `refresh`: new keys for sessions that are up.
+
+use std::{future::pending, time::Instant};
+
+use tcpauth_common::layout::Quartet;
+use tokio::{sync::mpsc, time::sleep_until};
+
+pub(super) use channel::ChannelEvent;
+use channel::ChannelId;
+use channels::Channels;
+use layered::Layered;
+use refresh::Refresh;
+
+use super::Daemon;
+
+mod channel;
+mod channels;
+mod dial;
+mod layered;
+mod peering;
+mod refresh;
+mod state;
+mod timers;
+
+/// Events of channels that may wait: their tasks wait, too, and read no more.
+pub(super) const EVENT_BACKLOG: usize = 256;
+
+/// The daemon at one address of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct KmpPeer {
+    /// The neighbour's number.
+    pub neighbor: u32,
+    /// The address, as in the maps.
+    pub address: [u8; 16],
+}
+
+/// What there is of agreed keys, and of ways to agree on them. Holds secrets: no `Debug`.
+pub(super) struct Kmp {
+    pub(super) channels: Channels,
+    pub(super) layered: Layered,
+    pub(super) refresh: Refresh,
+}
+
+impl Kmp {
+    /// Nothing yet. Channels will tell `events`, which the main loop reads.
+    pub fn new(events: mpsc::Sender<ChannelEvent>) -> Self {
+        Self { channels: Channels::new(events), layered: Layered::default(), refresh: Refresh::default() }
+    }
+
+    /// When [`Daemon::on_kmp_time`] has something to do.
+    pub fn next_due(&self) -> Option<Instant> {
+        [self.channels.next_due(), self.layered.next_due(), self.refresh.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl KmpPeer {
+    /// The daemon at the peer's end of a connection.
+    pub fn of(neighbor: u32, quartet: &Quartet) -> Self {
+        Self { neighbor, address: quartet.peer }
+    }
+}
+
+impl Daemon {
+    /// Does what is due.
+    pub(super) fn on_kmp_time(&mut self) {
+        let now = Instant::now();
+        self.on_channels_time(now);
+        self.on_layered_time(now);
+        self.on_refresh_time(now);
+    }
+}
+
+/// Ends at a moment, or never.
+pub(super) async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
