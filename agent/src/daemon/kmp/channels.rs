@@ -38,7 +38,7 @@ pub(in super::super) struct Channels {
 }
 
 /// What is due.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Timer {
     /// To open a channel to this peer.
     Dial(KmpPeer),

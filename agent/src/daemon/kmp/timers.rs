@@ -1,52 +1,57 @@
 //! When something is due, for many things at once.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::Hash,
     time::Instant,
 };
 
 /// One moment for each of many things. What has none costs nothing, and the next one is found at once.
 pub struct Timers<K> {
-    queue: BTreeSet<(Instant, K)>,
-    at: HashMap<K, Instant>,
+    /// By moment and by the order in which they were set.
+    queue: BTreeMap<(Instant, u64), K>,
+    at: HashMap<K, (Instant, u64)>,
+    next: u64,
 }
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
-        Self { queue: BTreeSet::new(), at: HashMap::new() }
+        Self { queue: BTreeMap::new(), at: HashMap::new(), next: 0 }
     }
 }
 
-impl<K: Copy + Ord + Hash> Timers<K> {
+impl<K: Copy + Eq + Hash> Timers<K> {
     /// `what` is due `at` this moment, and not when it was before.
     pub fn set(&mut self, what: K, at: Instant) {
         self.clear(what);
-        self.queue.insert((at, what));
-        self.at.insert(what, at);
+        let place = (at, self.next);
+        self.next += 1;
+        self.queue.insert(place, what);
+        self.at.insert(what, place);
     }
 
     /// `what` is not due any more.
     pub fn clear(&mut self, what: K) {
-        if let Some(at) = self.at.remove(&what) {
-            self.queue.remove(&(at, what));
+        if let Some(place) = self.at.remove(&what) {
+            self.queue.remove(&place);
         }
     }
 
     /// When `what` is due.
     pub fn at(&self, what: K) -> Option<Instant> {
-        self.at.get(&what).copied()
+        self.at.get(&what).map(|(at, _)| *at)
     }
 
     /// When the first thing is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+        self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Takes out one thing that is due.
     pub fn take_due(&mut self, now: Instant) -> Option<K> {
-        let (_, what) = *self.queue.first().filter(|(at, _)| *at <= now)?;
-        self.clear(what);
+        let due = self.queue.first_entry().filter(|first| first.key().0 <= now)?;
+        let what = due.remove();
+        self.at.remove(&what);
         Some(what)
     }
 }
