@@ -6,9 +6,13 @@ on SipHash and draft-rescorla-tcp-auth-arch-00, with the standard library's hmac
 package `cryptography` (Debian: python3-cryptography).
 Beside the MACs it checks the IP header and TCP checksums and, with --mtu, the length of each packet.
 
+With --key-log it knows the keys that two daemons agreed on for each connection, and says how many segments are under
+such keys. With --layered it also reads the octets of each connection in their order: the handshake that establishes
+it, TLS records, and then BGP, all of it under agreed keys.
+
 The last line of output is
     segments N, verified N, failed N, without option N, bad checksum N
-Exit status: 0 if there were segments, all verified and all checksums are right; 1 if not; 2 for a file or an
+Exit status: 0 if there were segments, all verified, all checksums are right and so is the order; 1 if not; 2 for a file or an
 argument that cannot be used.
 """
 
@@ -16,6 +20,7 @@ import argparse
 import hashlib
 import hmac
 import ipaddress
+import re
 import struct
 import sys
 from dataclasses import dataclass, field
@@ -127,6 +132,69 @@ ALGORITHMS = {
 }
 
 
+@dataclass
+class Key:
+    """A master key tuple: how the MACs of segments with its KeyID come from its master key."""
+
+    key_id: object  # None: any
+    algorithm: str
+    kdf: str
+    master: bytes
+
+    def mac_len(self):
+        return ALGORITHMS[self.algorithm].mac_len
+
+    def mac(self, context, message):
+        algorithm = ALGORITHMS[self.algorithm]
+        return algorithm.mac(algorithm.traffic_key(self.kdf, self.master, context), message)[:algorithm.mac_len]
+
+
+# --- Keys of single connections -----------------------------------------------------------------------------
+
+
+@dataclass
+class Agreed:
+    """Keys that two daemons agreed on for one connection."""
+
+    local: tuple  # (address, port) of the end whose daemon wrote the log
+    peer: tuple
+    client_isn: int
+    server_isn: object  # None: the server had none yet
+    key_of: dict  # end that sends: Key
+
+    def is_of(self, source, destination, client_isn, server_isn):
+        return ({source, destination} == {self.local, self.peer} and client_isn == self.client_isn
+                and self.server_isn in (None, server_isn))
+
+
+def read_key_log(text):
+    """Lines `LOCAL PEER client-isn server-isn algorithm send-id recv-id master-key-in-hex`, the ends with their ports."""
+    agreed = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master = line.split()
+            local, peer, master = parse_end(local), parse_end(peer), bytes.fromhex(master)
+            server_isn = None if server_isn == "-" else int(server_isn)
+            if algorithm not in ALGORITHMS:
+                raise ValueError(algorithm)
+            key_of = {local: Key(int(send_id), algorithm, "rfc5926", master),
+                      peer: Key(int(recv_id), algorithm, "rfc5926", master)}
+            agreed.append(Agreed(local, peer, int(client_isn), server_isn, key_of))
+        except ValueError as error:
+            raise ValueError(f"line {number} of the key log: {error}") from None
+    return agreed
+
+
+def parse_end(text):
+    """The end (address, port) that `192.0.2.1:179` or `[2001:db8::1]:179` names."""
+    found = re.fullmatch(r"\[?([^\]]+)\]?:(\d+)", text)
+    if found is None:
+        raise ValueError(f"{text} is not an address with a port")
+    return ipaddress.ip_address(found[1]).packed, int(found[2])
+
+
 # --- From the file to segments ------------------------------------------------------------------------------
 
 
@@ -147,6 +215,9 @@ class Segment:
     flags: int = 0
     header_len: int = 20
     options: list = field(default_factory=list)  # (kind, offset in the segment, octets)
+    is_agreed: bool = False  # verified with a key of its connection only
+    isns: tuple = (0, 0)  # of source and destination, once verified; 0: none yet
+    client: tuple = ()  # the end that opened its connection, once verified
 
     def ao(self):
         return self.first_option(29)
@@ -315,22 +386,24 @@ class Connection:
 
 
 class AoVerifier:
-    def __init__(self, keys, algorithm, kdf, exclude_options):
-        self.keys, self.kdf, self.exclude_options = keys, kdf, exclude_options
-        self.algorithm = ALGORITHMS[algorithm]
+    def __init__(self, keys, exclude_options, agreed=()):
+        """Keys that hold for all connections, and those of single ones."""
+        self.keys, self.exclude_options, self.agreed = keys, exclude_options, agreed
+        every_key = [*keys, *(key for each in agreed for key in each.key_of.values())]
+        self.option_lens = {4 + key.mac_len() for key in every_key}
         self.connections = {}  # frozenset of both ends: connections, the newest first
 
     def option(self, segment):
         return segment.ao()
 
-    def context(self, segment, sisn, disn, client):
+    def context(self, kdf, segment, sisn, disn, client):
         """Seen from the sender (RFC 5925, 5.2), with --kdf isn from the client."""
         (source, sport), (destination, dport) = segment.from_end(), segment.to_end()
-        if self.kdf == "isn" and client != segment.from_end():
+        if kdf == "isn" and client != segment.from_end():
             source, sport, sisn, destination, dport, disn = destination, dport, disn, source, sport, sisn
         return source + destination + struct.pack("!HHII", sport, dport, sisn, disn)
 
-    def compute(self, master, segment, sisn, disn, client, sne):
+    def compute(self, key, segment, sisn, disn, client, sne):
         octets = bytearray(segment.octets)
         octets[16:18] = bytes(2)
         _, at, option = segment.ao()
@@ -339,8 +412,20 @@ class AoVerifier:
         if self.exclude_options:
             header = header[:20] + header[at:at + len(option)]
         message = struct.pack("!I", sne & 0xFFFFFFFF) + pseudo_header(segment) + bytes(header) + bytes(data)
-        key = self.algorithm.traffic_key(self.kdf, master, self.context(segment, sisn, disn, client))
-        return self.algorithm.mac(key, message)[:self.algorithm.mac_len]
+        return key.mac(self.context(key.kdf, segment, sisn, disn, client), message)
+
+    def keys_for(self, segment, sisn, disn, client):
+        """Yields (key, whether it was agreed on) for a segment of the connection with these ISNs."""
+        source, destination = segment.from_end(), segment.to_end()
+        isns = (sisn, disn) if client == source else (disn, sisn)
+        key_id = segment.ao()[2][2]
+        for agreed in self.agreed:
+            key = agreed.key_of.get(source)
+            if key is not None and key.key_id == key_id and agreed.is_of(source, destination, *isns):
+                yield key, True
+        for key in self.keys:
+            if key.key_id is None or key.key_id == key_id:
+                yield key, False
 
     def candidates(self, segment):
         """Yields (source ISN, destination ISN, client, extended sequence number, what to do if they prove right)."""
@@ -382,16 +467,19 @@ class AoVerifier:
         if sum(option[0] in (19, 29) for option in segment.options) > 1:
             return False, None, "authentication option twice"
         option = segment.ao()[2]
-        masters = [master for key_id, master in self.keys if key_id is None or key_id == option[2]]
-        computed, problem = None, "SYN not in the capture: ISNs unknown"
-        if len(option) != 4 + self.algorithm.mac_len:
+        if len(option) not in self.option_lens:
             return False, None, "wrong option length"
+        computed, problem = None, "SYN not in the capture: ISNs unknown"
         for sisn, disn, client, extended, proved_right in self.candidates(segment):
-            problem = "wrong MAC" if masters else "unknown KeyID"
-            for master in masters:
-                computed = self.compute(master, segment, sisn, disn, client, extended >> 32)
+            problem = "unknown KeyID" if computed is None else problem
+            for key, was_agreed in self.keys_for(segment, sisn, disn, client):
+                if len(option) != 4 + key.mac_len():
+                    problem = "wrong option length"
+                    continue
+                computed, problem = self.compute(key, segment, sisn, disn, client, extended >> 32), "wrong MAC"
                 if hmac.compare_digest(computed, option[4:]):
                     proved_right()
+                    segment.is_agreed, segment.isns, segment.client = was_agreed, (sisn, disn), client
                     return True, computed, ""
         return False, computed, problem
 
@@ -401,6 +489,123 @@ class AoVerifier:
             for *_, proved_right in self.candidates(segment):
                 proved_right()
                 break
+
+
+class LayeredConnection:
+    """One connection that begins with a TLS handshake and goes on with BGP: its verified segments, in order."""
+
+    def __init__(self, client, server):
+        self.client, self.server, self.segments = client, server, []
+
+    def description(self):
+        """What was seen, in words.
+
+        Raises ValueError for what must not be."""
+        self.check_opening()
+        isn = {self.client: self.segments[0].seq}
+        isn[self.server] = next(segment.seq for segment in self.segments if segment.from_end() == self.server)
+        octets = {end: self.octets_of(end, isn[end]) for end in isn}
+        handshake = {end: records_len(octets[end]) for end in isn}
+        if octets[self.client] and octets[self.client][:1] + octets[self.client][5:6] != b"\x16\x01":
+            raise ValueError("the client does not begin with a ClientHello")
+        application = {end: octets[end][handshake[end]:] for end in isn}
+        for end in isn:
+            if application[end][:16] != (b"\xff" * 16)[:len(application[end])]:
+                raise ValueError(f"what follows {handshake[end]} octets of TLS is not BGP")
+        if not any(application.values()):
+            return "ended before BGP"
+        self.check_switch(isn, handshake)
+        return (f"SYN, SYN-ACK, ACK, ClientHello, {handshake[self.client]} octets of TLS from the client and "
+                f"{handshake[self.server]} from the server, BGP under agreed keys")
+
+    def check_opening(self):
+        """The SYN, its answer, the ACK of that, and only then data."""
+        kinds = []
+        for segment in self.segments:
+            controls, has_data = segment.flags & (SYN | ACK | RST | FIN), len(segment.octets) > segment.header_len
+            kind = {SYN: "SYN", SYN | ACK: "SYN-ACK", ACK: "data" if has_data else "ACK"}.get(controls, "end")
+            if kind not in kinds and not (kind == "ACK" and segment.from_end() == self.server):
+                kinds.append(kind)
+        expected = ["SYN", "SYN-ACK", "ACK", "data"]
+        if [kind for kind in kinds if kind != "end"] != expected[:len([kind for kind in kinds if kind != "end"])]:
+            raise ValueError(f"opened by {', '.join(kinds)}")
+        if len(kinds) < 2 or kinds[:2] != expected[:2]:
+            raise ValueError("never answered")
+
+    def octets_of(self, end, isn):
+        """All that `end` sent, from its first octet to the first gap."""
+        pieces = sorted((offset, data) for segment, offset, data in self.data_of(end, isn))
+        octets = b""
+        for offset, data in pieces:
+            if offset > len(octets):
+                break
+            overlap = octets[offset:offset + len(data)]
+            if overlap != data[:len(overlap)]:
+                raise ValueError(f"octet {offset} and those after it were sent again as others")
+            octets += data[len(overlap):]
+        return octets
+
+    def data_of(self, end, isn):
+        """Yields (segment, offset of its data in the stream, data)."""
+        for segment in self.segments:
+            data = segment.octets[segment.header_len:]
+            if segment.from_end() == end and data and not segment.flags & (SYN | RST):
+                yield segment, (segment.seq - isn - 1) % 2**32, data
+
+    def check_switch(self, isn, handshake):
+        """No octet of BGP before the whole handshake was sent, and none under any but agreed keys."""
+        handshake_sent = 0
+        for end in isn:
+            ends_at = [segment.number for segment, offset, data in self.data_of(end, isn[end])
+                       if offset + len(data) == handshake[end]]
+            if not ends_at:
+                raise ValueError("a segment has octets of the handshake and others")
+            handshake_sent = max(handshake_sent, ends_at[0])
+        for end in isn:
+            for segment, offset, data in self.data_of(end, isn[end]):
+                if offset + len(data) <= handshake[end]:
+                    continue
+                if offset < handshake[end]:
+                    raise ValueError(f"frame {segment.number} has octets of the handshake and others")
+                if not segment.is_agreed:
+                    raise ValueError(f"frame {segment.number} has BGP under a key that was not agreed on")
+                if segment.number < handshake_sent:
+                    raise ValueError(f"frame {segment.number} has BGP before the handshake was over")
+
+
+def records_len(octets):
+    """How many octets of TLS records a stream begins with (RFC 8446, 5.1)."""
+    at = 0
+    while at + 5 <= len(octets) and octets[at] in (20, 21, 22, 23) and octets[at + 1] == 3:
+        at += 5 + struct.unpack_from("!H", octets, at + 3)[0]
+    if at > len(octets):
+        raise ValueError("a TLS record is cut short")
+    return at
+
+
+class Layered:
+    """Every connection of a capture, taken for a LayeredConnection."""
+
+    def __init__(self):
+        self.connections = {}  # (client, server, client's ISN): connection
+
+    def add(self, segment):
+        is_client = segment.client == segment.from_end()
+        server = segment.to_end() if is_client else segment.from_end()
+        key = (segment.client, server, segment.isns[0 if is_client else 1])
+        self.connections.setdefault(key, LayeredConnection(segment.client, server)).segments.append(segment)
+
+    def report(self):
+        """Prints a line for each, and tells whether all are right and one at least got as far as BGP."""
+        right, got_to_bgp = True, False
+        for connection in self.connections.values():
+            try:
+                said = connection.description()
+                got_to_bgp |= said.endswith("agreed keys")
+            except ValueError as error:
+                said, right = f"failed: {error}", False
+            print(f"connection {end(*connection.client)} > {end(*connection.server)}: {said}")
+        return right and got_to_bgp
 
 
 class Md5Verifier:
@@ -493,22 +698,35 @@ def arguments():
     parser.add_argument("--port", type=int, default=179, help="TCP port of either end (default 179)")
     parser.add_argument("--exclude-options", action="store_true", help="other TCP options are not under the MAC")
     parser.add_argument("--mtu", type=int, help="IP packets longer than this fail")
+    parser.add_argument("--key-log", action="append", default=[], metavar="FILE",
+                        help="keys of single connections, as tcpauthd --key-log writes them; repeatable")
+    parser.add_argument("--layered", action="store_true", help="each connection begins with a TLS handshake, then BGP")
     parser.add_argument("--verbose", action="store_true", help="one line a segment")
     parser.add_argument("--show", type=int, metavar="N", help="decode the Nth segment, from 1")
     args = parser.parse_args()
     args.keys = args.key + [(None, text.encode()) for text in args.password]
-    if not args.keys:
-        parser.error("give a key with --key or --password")
+    if not args.keys and not args.key_log:
+        parser.error("give a key with --key, --password or --key-log")
+    if args.layered and not args.key_log:
+        parser.error("--layered needs --key-log")
     return args
+
+
+def verifier_of(args):
+    if args.algorithm == "md5":
+        return Md5Verifier(args.keys)
+    agreed = []
+    for name in args.key_log:
+        with open(name, encoding="ascii") as file:
+            agreed += read_key_log(file.read())
+    keys = [Key(key_id, args.algorithm, args.kdf, master) for key_id, master in args.keys]
+    return AoVerifier(keys, args.exclude_options, agreed)
 
 
 def main():
     args = arguments()
-    if args.algorithm == "md5":
-        verifier = Md5Verifier(args.keys)
-    else:
-        verifier = AoVerifier(args.keys, args.algorithm, args.kdf, args.exclude_options)
-    count = verified = failed = without = bad = 0
+    verifier, layered = verifier_of(args), Layered()
+    count = verified = failed = without = bad = under_agreed = 0
     with open(args.file, "rb") as file:
         data = file.read()
     for segment in segments(data, args.port):
@@ -529,6 +747,9 @@ def main():
         else:
             right, computed, problem = verifier.verify(segment)
             verdict = "verified" if right else f"failed: {problem}"
+            under_agreed += right and segment.is_agreed
+            if right and args.layered:
+                layered.add(segment)
         verified += verdict == "verified"
         without += verdict == "without option"
         failed += verdict.startswith("failed")
@@ -538,8 +759,11 @@ def main():
             show(segment, computed, verdict + checksum)
     if args.show is not None and not 1 <= args.show <= count:
         raise ValueError(f"there is no segment {args.show}, only {count}")
+    in_order = layered.report() if args.layered else True
+    if args.key_log:
+        print(f"under agreed keys {under_agreed}")
     print(f"segments {count}, verified {verified}, failed {failed}, without option {without}, bad checksum {bad}")
-    return 0 if count and verified == count and not bad else 1
+    return 0 if count and verified == count and not bad and in_order else 1
 
 
 if __name__ == "__main__":
