@@ -34,6 +34,7 @@ pub struct Agent {
     folder: TempDir,
     process: Option<Process>,
     environment: Vec<(String, String)>,
+    logs_keys: bool,
 }
 
 impl Agent {
@@ -51,10 +52,27 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`].
     pub fn start_in(namespace: &Namespace, config: &str, environment: Vec<(String, String)>) -> Result<Self> {
-        let (namespace, folder) = (namespace.clone(), TempDir::new()?);
-        let mut agent = Self { namespace, folder, process: None, environment };
-        agent.configure(config)?;
+        let mut agent = Self::prepare(namespace, config)?;
+        agent.environment = environment;
         agent.start_again()?;
+        Ok(agent)
+    }
+
+    /// As [`Agent::start`], with a daemon that writes the keys it agrees on to [`Agent::key_log`].
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_logging_keys(namespace: &Namespace, config: &str) -> Result<Self> {
+        let mut agent = Self::prepare(namespace, config)?;
+        agent.logs_keys = true;
+        agent.start_again()?;
+        Ok(agent)
+    }
+
+    fn prepare(namespace: &Namespace, config: &str) -> Result<Self> {
+        let (namespace, folder) = (namespace.clone(), TempDir::new()?);
+        let agent = Self { namespace, folder, process: None, environment: Vec::new(), logs_keys: false };
+        agent.configure(config)?;
         Ok(agent)
     }
 
@@ -67,6 +85,9 @@ impl Agent {
         let mut command = self.namespace.command(binary("tcpauthd")?);
         command.args(["--foreground", "--instance", self.namespace.name(), "--config"]);
         command.arg(self.config_file()).envs(self.environment.iter().cloned());
+        if self.logs_keys {
+            command.arg("--key-log").arg(self.key_log());
+        }
         let mut process = Process::start(command, &self.folder.path().join("tcpauthd.log"))?;
         eventually(START_LIMIT, "tcpauthd to answer", || {
             process.check_running()?;
@@ -119,6 +140,11 @@ impl Agent {
     /// The configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.folder.path().join("tcpauth.toml")
+    }
+
+    /// Where the daemon writes the keys that it agrees on, if it was started so.
+    pub fn key_log(&self) -> PathBuf {
+        self.folder.path().join("keys.log")
     }
 
     /// Folder below bpffs with what the instance pinned.

@@ -19,6 +19,9 @@ pub mod flags {
 /// Kind of the TCP-AO option.
 const TCP_AO: u8 = 29;
 
+/// Kind of the option of selective acknowledgments.
+const SACK: u8 = 5;
+
 /// A TCP segment, as seen on the wire or about to be forged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -122,14 +125,23 @@ impl Segment {
 
     /// KeyID and MAC of its TCP-AO option, if it has one.
     pub fn tcp_ao(&self) -> Option<(u8, &[u8])> {
+        let option = self.option(TCP_AO)?;
+        Some((*option.get(2)?, option.get(4..)?))
+    }
+
+    /// Edges of the blocks that it says have arrived, out of order (RFC 2018).
+    pub fn sack_edges(&self) -> Vec<u32> {
+        let octets = self.option(SACK).and_then(|option| option.get(2..)).unwrap_or_default();
+        octets.chunks_exact(4).map(|edge| u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]])).collect()
+    }
+
+    /// The octets of an option, from its kind on.
+    fn option(&self, wanted: u8) -> Option<&[u8]> {
         let mut rest = &self.options[..];
         loop {
             match *rest {
                 [1, ref after @ ..] => rest = after,
-                [TCP_AO, length, ..] => {
-                    let option = rest.get(..usize::from(length))?;
-                    return Some((*option.get(2)?, option.get(4..)?));
-                }
+                [kind, length, ..] if kind == wanted => return rest.get(..usize::from(length)),
                 [kind, length, ..] if kind != 0 && length >= 2 => rest = rest.get(usize::from(length)..)?,
                 _ => return None,
             }
@@ -159,8 +171,13 @@ impl Segment {
 
 /// A TCP-AO option of 16 octets whose MAC is `mac` twelve times.
 pub fn tcp_ao_option(key_id: u8, mac: u8) -> Vec<u8> {
-    let mut option = vec![TCP_AO, 16, key_id, key_id];
-    option.extend([mac; 12]);
+    tcp_ao_option_of(key_id, mac, 12)
+}
+
+/// A TCP-AO option whose MAC is `mac` `mac_len` times.
+pub fn tcp_ao_option_of(key_id: u8, mac: u8, mac_len: usize) -> Vec<u8> {
+    let mut option = vec![TCP_AO, 4 + mac_len as u8, key_id, key_id];
+    option.resize(4 + mac_len, mac);
     option
 }
 

@@ -58,6 +58,7 @@ type Predicate = Box<dyn Fn(&Segment) -> bool + Send>;
 struct Shared {
     stop: AtomicBool,
     gate: Mutex<Option<Predicate>>,
+    filter: Mutex<Option<Predicate>>,
     kept: AtomicU64,
     lost: AtomicU64,
     duplicated: AtomicU64,
@@ -114,6 +115,11 @@ impl Forwarder {
         *lock(&self.shared.gate) = None;
     }
 
+    /// Drops the segments that `predicate` accepts, until another one is given.
+    pub fn filter(&self, predicate: impl Fn(&Segment) -> bool + Send + 'static) {
+        *lock(&self.shared.filter) = Some(Box::new(predicate));
+    }
+
     /// What has been done so far.
     pub fn treated(&self) -> Treated {
         Treated {
@@ -159,6 +165,9 @@ impl Lane {
 
     fn treat(&mut self, frame: &[u8]) {
         let Some(segment) = Segment::parse(frame) else { return self.send(frame) };
+        if lock(&self.shared.filter).as_ref().is_some_and(|drops| drops(&segment)) {
+            return;
+        }
         if lock(&self.shared.gate).as_ref().is_some_and(|accepts| accepts(&segment)) {
             self.kept.push(frame.to_owned());
             self.shared.kept.fetch_add(1, Ordering::Relaxed);

@@ -39,6 +39,15 @@ impl Agent {
         Ok(())
     }
 
+    /// `tcpauth key refresh`: new keys by a new handshake, for every session with `peer`.
+    ///
+    /// # Errors
+    /// As [`Agent::tcpauth`].
+    pub fn refresh_keys(&self, peer: &str) -> Result<()> {
+        self.tcpauth(&["key", "refresh", peer])?;
+        Ok(())
+    }
+
     /// What `tcpauth key show --json` says of the neighbour.
     ///
     /// # Errors

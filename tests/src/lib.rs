@@ -4,6 +4,7 @@
 //! - [`network`]: two routers, and what is between them: a switch with an attacker on it, nothing, or
 //!   an [`impair`]ed path.
 //! - [`agent`], [`keys`]: `tcpauthd` and `tcpauth` on a router, and the keys that they change; [`clock`]: its clock.
+//! - [`kmp`]: routers that agree on keys in a TLS handshake.
 //! - [`scenario`]: routers that protect their sessions: where most tests begin.
 //! - [`bgp`]: BIRD, FRR and GoBGP.
 //! - [`frame`], [`wire`]: segments forged, sniffed and captured; [`blaster`]: sent at the highest rate.
@@ -20,6 +21,7 @@ pub mod frame;
 pub mod impair;
 pub mod independent;
 pub mod keys;
+pub mod kmp;
 pub mod link;
 pub mod namespace;
 pub mod network;

@@ -51,6 +51,14 @@ impl Protected {
     pub fn with(network: Network, config1: &str, config2: &str) -> Result<Self> {
         let agent1 = Agent::start(&network.r1.namespace, config1)?;
         let agent2 = Agent::start(&network.r2.namespace, config2)?;
+        Self::of_agents(network, agent1, agent2)
+    }
+
+    /// The agents of `r1` and `r2`, as soon as they protect the interface between them.
+    ///
+    /// # Errors
+    /// If one does not.
+    pub fn of_agents(network: Network, agent1: Agent, agent2: Agent) -> Result<Self> {
         for agent in [&agent1, &agent2] {
             wait_attached(agent, INTERFACE)?;
         }
@@ -60,6 +68,12 @@ impl Protected {
     /// Ends of connections over IPv4 from `r1` to port 179 of `r2`.
     pub fn ends(&self) -> (End, End) {
         (end(&self.network.r1, 0), end(&self.network.r2, 179))
+    }
+
+    /// Ends of connections over IPv6 from `r1` to port 179 of `r2`.
+    pub fn ends_v6(&self) -> (End, End) {
+        let at = |router: &Router, port| end_at(&router.namespace, SocketAddr::new(router.v6.into(), port));
+        (at(&self.network.r1, 0), at(&self.network.r2, 179))
     }
 
     /// `r2` as `r1` has it configured.

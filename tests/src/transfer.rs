@@ -102,7 +102,7 @@ impl Prepared {
 /// # Errors
 /// If none comes in time.
 pub fn accept(listener: &Socket) -> Result<TcpStream> {
-    listener.set_read_timeout(Some(Duration::from_secs(20)))?;
+    listener.set_read_timeout(Some(Duration::from_secs(40)))?;
     let (socket, _) = listener.accept().context("accept")?;
     configure(socket)
 }
@@ -132,6 +132,67 @@ pub fn exchange(near: TcpStream, far: TcpStream, octets: u64) -> Result<Duration
         work.into_iter().try_for_each(|thread| join(thread.join()))
     })?;
     Ok(start.elapsed())
+}
+
+/// Connects, and each end sends `octets` as soon as it has the connection; checks every one of them. Gives the time
+/// it took to connect.
+///
+/// # Errors
+/// If the connection does not come up; else as [`exchange`].
+pub fn exchange_on_connect(
+    client: &End,
+    server: SocketAddr,
+    listener: &Socket,
+    octets: u64,
+    options: &Options,
+) -> Result<Duration> {
+    std::thread::scope(|scope| {
+        let accepting = scope.spawn(|| both_ways(&accept(listener)?, octets, (2, 1)));
+        let start = Instant::now();
+        let near = connect(client, server, options)?;
+        let connected = start.elapsed();
+        both_ways(&near, octets, (1, 2)).context("at the client")?;
+        join(accepting.join()).context("at the server")?;
+        Ok(connected)
+    })
+}
+
+/// Sends `octets` that the first seed gives and checks those that arrive by the second, at once.
+fn both_ways(stream: &TcpStream, octets: u64, seeds: (u64, u64)) -> Result<()> {
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send(stream, octets, seeds.0));
+        receive(stream, octets, seeds.1)?;
+        join(sender.join())
+    })
+}
+
+/// Makes `runs` connections, `at_a_time` of them, on which both ends send `octets` as soon as they have them.
+///
+/// # Errors
+/// If one fails: all that did.
+pub fn exchange_many(client: &End, server: &End, runs: u32, at_a_time: u32, octets: u64) -> Result<()> {
+    let options = Options { connect_limit: Some(Duration::from_secs(60)), ..Options::default() };
+    let listener = listen(server, client.address.ip(), &options)?;
+    let next = std::sync::atomic::AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let work = || -> Result<()> {
+            loop {
+                let run = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if run >= runs {
+                    return Ok(());
+                }
+                exchange_on_connect(client, server.address, &listener, octets, &options)
+                    .with_context(|| format!("connection {run} of {runs}"))?;
+            }
+        };
+        let threads: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+        let errors: Vec<_> = threads
+            .into_iter()
+            .filter_map(|thread| join(thread.join()).err().map(|error| format!("{error:#}")))
+            .collect();
+        ensure!(errors.is_empty(), "{}", errors.join("; "));
+        Ok(())
+    })
 }
 
 /// Sends `octets` from `from` to `to`, checks every one of them, and gives the time it took.

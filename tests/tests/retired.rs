@@ -7,7 +7,7 @@ use tcpauth_tests::{
     agent::Agent,
     bgp::{self, Speaker},
     frame::{Segment, flags},
-    independent,
+    independent::{self, Secret},
     keys::{Endpoint, Ends, NEVER},
     network::Network,
     scenario::{PASSWORD, Protected, neighbor},
@@ -211,7 +211,7 @@ impl Target {
             data: Vec::new(),
             hop_limit: 64,
         };
-        let forged = independent::sign(&segment, key_id, password, isns)?;
+        let forged = independent::sign(&segment, key_id, &Secret::Password(password), isns)?;
         let peer = protected.peer1();
         let before = counts(agent2, &peer)?;
         wire::inject(network.attacker(), &network.r2, &forged)?;
