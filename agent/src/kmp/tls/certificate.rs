@@ -4,12 +4,12 @@ use std::path::Path;
 
 use openssl::{
     hash::MessageDigest,
-    pkey::{Id, PKey},
+    pkey::Id,
     ssl::{SslContextBuilder, SslRef, SslVerifyMode, SslVersion},
     x509::{X509, X509Ref, X509StoreContext, store::X509StoreBuilder},
 };
 
-use super::{TlsError, context::library, psk_callbacks};
+use super::{TlsError, context::library, key_file::private_key, psk_callbacks};
 use crate::config::{Rsa, Validation};
 
 /// Has servers of `context` show our certificate, in TLS 1.2 only.
@@ -20,8 +20,8 @@ pub fn show(context: &mut SslContextBuilder, rsa: &Rsa) -> Result<(), TlsError> 
         return Err(TlsError::file("certificate-file", certificate_file, "there is no certificate in it"));
     };
     let wrong = |reason: &str| TlsError::file("certificate-key-file", key_file, reason);
-    let key = PKey::private_key_from_pem(&read("certificate-key-file", key_file)?)
-        .map_err(|_| wrong("there is no private key in it, as PEM and without a password"))?;
+    let key = private_key(&read("certificate-key-file", key_file)?)
+        .ok_or_else(|| wrong("there is no private key in it, as PEM and without a password"))?;
     if key.id() != Id::RSA {
         return Err(wrong("the key is none of RSA, which the RSA_PSK suites need"));
     }

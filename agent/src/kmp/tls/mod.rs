@@ -3,9 +3,11 @@
 mod certificate;
 mod context;
 mod error;
+pub mod key_file;
 mod pipe;
 mod psk;
 mod psk_callbacks;
+mod raw_key;
 pub mod suites;
 
 use zeroize::Zeroizing;
@@ -34,10 +36,20 @@ pub struct Psk {
     pub secret: MasterKey,
 }
 
-/// One end of a TLS connection.
+/// One end of a TLS connection. Needs no more than a few hundred octets once it is established and rests, beside what the
+/// library keeps.
 pub struct Endpoint {
-    connection: psk::PskConnection,
+    connection: Connection,
 }
+
+/// By what the two ends know each other.
+enum Connection {
+    Psk(Box<psk::PskConnection>),
+    RawKey(Box<raw_key::RawKeyConnection>),
+}
+
+/// What a TLS record begins with before there are keys: the types of handshake messages and alerts.
+const FIRST_OCTETS: [u8; 2] = [22, 21];
 
 /// What a handshake agreed on, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +69,13 @@ impl Endpoint {
     /// [`TlsError::Settings`] if a file of `tls` is missing or wrong.
     pub fn new(side: Side, tls: &config::Tls, psk: &Psk) -> Result<Self, TlsError> {
         let connection = match &tls.authentication {
-            config::Authentication::Psk { rsa, .. } => psk::PskConnection::new(side, tls, rsa.as_ref(), psk)?,
-            config::Authentication::RawPublicKey { .. } => {
-                return Err(TlsError::Settings("raw public keys: not in this version".to_owned()));
+            config::Authentication::Psk { rsa, .. } => {
+                Connection::Psk(psk::PskConnection::new(side, tls, rsa.as_ref(), psk)?.into())
+            }
+            config::Authentication::RawPublicKey { private_key_file, peer_fingerprint } => {
+                let connection =
+                    raw_key::RawKeyConnection::new(side, tls, private_key_file, *peer_fingerprint)?;
+                Connection::RawKey(connection.into())
             }
         };
         Ok(Self { connection })
@@ -71,17 +87,26 @@ impl Endpoint {
     /// [`TlsError`], each time from the first on; there may be an alert to send all the same
     /// ([`Endpoint::take_output`]).
     pub fn receive(&mut self, octets: &[u8]) -> Result<(), TlsError> {
-        self.connection.receive(octets)
+        match &mut self.connection {
+            Connection::Psk(connection) => connection.receive(octets),
+            Connection::RawKey(connection) => connection.receive(octets),
+        }
     }
 
     /// Octets for the wire, each once.
     pub fn take_output(&mut self) -> Vec<u8> {
-        self.connection.take_output()
+        match &mut self.connection {
+            Connection::Psk(connection) => connection.take_output(),
+            Connection::RawKey(connection) => connection.take_output(),
+        }
     }
 
     /// Whether the handshake is over and the peer has proved who it is.
     pub fn is_established(&self) -> bool {
-        self.connection.is_established()
+        match &self.connection {
+            Connection::Psk(connection) => connection.is_established(),
+            Connection::RawKey(connection) => connection.is_established(),
+        }
     }
 
     /// Encrypts `plaintext` for the peer.
@@ -89,22 +114,34 @@ impl Endpoint {
     /// # Errors
     /// [`TlsError`].
     pub fn send(&mut self, plaintext: &[u8]) -> Result<(), TlsError> {
-        self.connection.send(plaintext)
+        match &mut self.connection {
+            Connection::Psk(connection) => connection.send(plaintext),
+            Connection::RawKey(connection) => connection.send(plaintext),
+        }
     }
 
     /// What the peer sent, decrypted; each octet once.
     pub fn take_received(&mut self) -> Zeroizing<Vec<u8>> {
-        self.connection.take_received()
+        match &mut self.connection {
+            Connection::Psk(connection) => connection.take_received(),
+            Connection::RawKey(connection) => connection.take_received(),
+        }
     }
 
     /// Ends our direction: close_notify is for the wire then.
     pub fn close(&mut self) {
-        self.connection.close();
+        match &mut self.connection {
+            Connection::Psk(connection) => connection.close(),
+            Connection::RawKey(connection) => connection.close(),
+        }
     }
 
     /// Whether the peer has closed its direction (close_notify).
     pub fn is_closed(&self) -> bool {
-        self.connection.is_closed()
+        match &self.connection {
+            Connection::Psk(connection) => connection.is_closed(),
+            Connection::RawKey(connection) => connection.is_closed(),
+        }
     }
 
     /// 32 octets of keying material (RFC 5705; RFC 8446, 7.5), the same at both ends for the same label and context.
@@ -112,12 +149,18 @@ impl Endpoint {
     /// # Errors
     /// [`TlsError`] before the handshake is over.
     pub fn export(&self, label: &str, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, TlsError> {
-        self.connection.export(label, context)
+        match &self.connection {
+            Connection::Psk(connection) => connection.export(label, context),
+            Connection::RawKey(connection) => connection.export(label, context),
+        }
     }
 
     /// What was agreed on; `None` before the handshake is over.
     pub fn summary(&self) -> Option<Summary> {
-        self.connection.summary()
+        match &self.connection {
+            Connection::Psk(connection) => connection.summary(),
+            Connection::RawKey(connection) => connection.summary(),
+        }
     }
 }
 

@@ -22,8 +22,6 @@ use crate::config::{self, Rsa, Validation};
 const MAX_IDENTITY: usize = 255;
 /// Longest secret, in octets, that OpenSSL takes.
 const MAX_SECRET: usize = 512;
-/// What a TLS record begins with before there are keys: a handshake message or an alert, and the version's first octet.
-const FIRST_OCTETS: [u8; 2] = [22, 21];
 /// Longest plaintext of a record.
 const RECORD: usize = 16_384;
 
@@ -138,7 +136,7 @@ impl PskConnection {
             State::Failed(error) => return Err(error.clone()),
             State::Silent => match octets.first() {
                 None => return Ok(()),
-                Some(first) if !FIRST_OCTETS.contains(first) => return self.fail(TlsError::NotTls),
+                Some(first) if !super::FIRST_OCTETS.contains(first) => return self.fail(TlsError::NotTls),
                 Some(_) => self.state = State::Handshake,
             },
             State::Handshake | State::Established => {}

@@ -1,3 +1,5 @@
+mod raw_key;
+
 use super::*;
 use crate::config::{Authentication, Tls};
 
