@@ -38,6 +38,8 @@ const UNSUPPORTED_PROTOCOL: i32 = 258;
 const WRONG_VERSION_NUMBER: i32 = 267;
 const DECRYPTION_FAILED_OR_BAD_RECORD_MAC: i32 = 281;
 const VERSION_TOO_LOW: i32 = 396;
+/// `openssl/err.h`
+const ERR_LIB_SSL: i32 = 20;
 /// `openssl/x509_vfy.h`
 const X509_V_ERR_CERT_HAS_EXPIRED: i32 = 10;
 
@@ -302,7 +304,11 @@ impl PskConnection {
                 _ => TlsError::Library(error.to_string()),
             };
         };
-        let Some(first) = stack.errors().first() else { return TlsError::Library(error.to_string()) };
+        // Errors of ciphers and certificates may stand before that of TLS.
+        let of_tls = stack.errors().iter().find(|error| error.library_code() == ERR_LIB_SSL);
+        let Some(first) = of_tls.or(stack.errors().first()) else {
+            return TlsError::Library(error.to_string());
+        };
         let code = first.reason_code();
         if let Some(alert) = code.checked_sub(ALERTS).and_then(|alert| u8::try_from(alert).ok()) {
             return self.told(alert);
@@ -338,7 +344,7 @@ impl PskConnection {
             // What servers say of a wrong secret: OpenSSL illegal_parameter in TLS 1.3, bad_record_mac in TLS 1.2.
             20 | 47 | 51 | 115 if !self.is_established() && self.side == Side::Client => secret(),
             20 | 51 if !self.is_established() => self.wrong_secret(),
-            40 | 71 => TlsError::NoCommonSuite,
+            40 | 71 if !self.is_established() => TlsError::NoCommonSuite,
             42 | 43 | 44 | 46 | 48 | 49 => TlsError::OurCertificate(alert_name(alert)),
             45 => TlsError::OurCertificateExpired,
             70 => TlsError::Version,

@@ -190,3 +190,92 @@ unsafe extern "C" {
     fn SSL_SESSION_set_cipher(session: *mut ffi::SSL_SESSION, cipher: *const ffi::SSL_CIPHER) -> c_int;
     fn SSL_SESSION_set_protocol_version(session: *mut ffi::SSL_SESSION, version: c_int) -> c_int;
 }
+
+#[cfg(test)]
+mod tests {
+    use openssl::ssl::{SslContext, SslStream};
+
+    use super::*;
+    use crate::kmp::tls::{Side, context, pipe::Pipe, suites};
+
+    /// One that works, panics, or has nothing.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Scripted {
+        Good,
+        Panics,
+        Empty,
+    }
+
+    impl Keyring for Scripted {
+        fn own(&self) -> (&[u8], &[u8]) {
+            match self {
+                Self::Good => (b"a", b"secret"),
+                Self::Panics => panic!("scripted"),
+                Self::Empty => (b"a", b""),
+            }
+        }
+
+        fn of_peer(&self, _identity: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+            match self {
+                Self::Good => Some(b"secret".to_vec().into()),
+                Self::Panics => panic!("scripted"),
+                Self::Empty => None,
+            }
+        }
+    }
+
+    fn stream(context: &SslContext, side: Side, keyring: Option<Scripted>, suite: u16) -> SslStream<Pipe> {
+        let mut ssl = Ssl::new(context).expect("connection");
+        if let Some(keyring) = keyring {
+            attach(&mut ssl, Arc::new(keyring), (suite >> 8 == 0x13).then_some(suite)).expect("attached");
+        }
+        match side {
+            Side::Client => ssl.set_connect_state(),
+            Side::Server => ssl.set_accept_state(),
+        }
+        SslStream::new(ssl, Pipe::default()).expect("stream")
+    }
+
+    /// Whether both ends are established in the end.
+    fn agree(suite: &str, at_client: Option<Scripted>, at_server: Option<Scripted>) -> bool {
+        let suite = suites::suite(suite).expect("known");
+        let ends = [(Side::Client, at_client), (Side::Server, at_server)];
+        let mut ends = ends.map(|(side, keyring)| {
+            let context = context::context(side, &[suite], None).expect("context");
+            stream(&context, side, keyring, suite.number)
+        });
+        for _ in 0..10 {
+            let [client, server] = &mut ends;
+            let done = [client.do_handshake().is_ok(), server.do_handshake().is_ok()];
+            if done == [true; 2] {
+                return true;
+            }
+            server.get_mut().push(&client.get_mut().take_output());
+            client.get_mut().push(&server.get_mut().take_output());
+        }
+        false
+    }
+
+    #[test]
+    fn a_keyring_that_panics_or_has_nothing_fails_the_handshake_only() {
+        use Scripted::{Empty, Good, Panics};
+        for suite in ["TLS_AES_128_GCM_SHA256", "TLS_PSK_WITH_AES_128_CBC_SHA"] {
+            assert!(agree(suite, Some(Good), Some(Good)), "{suite}");
+            for bad in [Some(Panics), Some(Empty), None] {
+                assert!(!agree(suite, bad, Some(Good)), "{suite}");
+                assert!(!agree(suite, Some(Good), bad), "{suite}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_keyring_goes_with_its_connection() {
+        let context = SslContext::builder(openssl::ssl::SslMethod::tls()).expect("context").build();
+        let keyring = Arc::new(Scripted::Good);
+        let mut ssl = Ssl::new(&context).expect("connection");
+        attach(&mut ssl, keyring.clone(), None).expect("attached");
+        assert_eq!(Arc::strong_count(&keyring), 2);
+        drop(ssl);
+        assert_eq!(Arc::strong_count(&keyring), 1);
+    }
+}

@@ -1,4 +1,8 @@
+mod certificates;
+mod corrupted;
+mod psk;
 mod raw_key;
+mod stranger;
 
 use super::*;
 use crate::config::{Authentication, Tls};
