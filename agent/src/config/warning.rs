@@ -6,11 +6,13 @@ use std::fmt;
 use jiff::Timestamp;
 use tcpauth_common::{Algorithm, layout::MAX_KEYS};
 
-use super::{Config, Subject};
+use super::{Config, Neighbor, Subject, kmp};
 use crate::keys::{ChainKey, KeyChain, Lifetime};
 
 /// Shortest secret that is not warned about, in octets.
 const SHORT_SECRET: usize = 8;
+/// The same of one that authenticates a handshake (RFC 4279, 7.2): as many random letters and digits are 71 bits.
+const SHORT_PSK: usize = 12;
 /// Longest master key that Linux's own TCP-AO takes (`TCP_AO_MAXKEYLEN`), in octets.
 const LONG_SECRET: usize = 80;
 
@@ -41,27 +43,40 @@ pub(super) fn warnings(config: &Config, now: Timestamp) -> Vec<Warning> {
             message: "no neighbour: nothing is protected; add neighbor.\"ADDRESS\"".to_owned(),
         });
     }
-    let used: HashSet<&str> =
-        config.neighbors.iter().filter_map(|neighbor| neighbor.keys.name.as_deref()).collect();
+    let names = |neighbors: &mut dyn Iterator<Item = &Neighbor>| -> HashSet<String> {
+        neighbors.filter_map(|neighbor| neighbor.keys.name.clone()).collect()
+    };
+    let used = names(&mut config.neighbors.iter());
+    let psks = names(&mut config.neighbors.iter().filter(|neighbor| is_psk(neighbor)));
     for chain in &config.key_chains {
         let Some(name) = &chain.name else { continue };
         let subject = Subject::Chain(name.clone());
-        if !used.contains(name.as_str()) {
+        if !used.contains(name) {
             let message = format!("no neighbour uses it; write key-chain = \"{name}\" in one, or remove it");
             found.push(Warning { subject: subject.clone(), message });
         }
-        about_chain(chain, &subject, now, &mut found);
+        about_chain(chain, psks.contains(name), &subject, now, &mut found);
     }
-    for neighbor in config.neighbors.iter().filter(|neighbor| neighbor.keys.name.is_none()) {
-        about_chain(&neighbor.keys, &Subject::Neighbor(neighbor.peer.to_string()), now, &mut found);
+    for neighbor in &config.neighbors {
+        let subject = Subject::Neighbor(neighbor.peer.to_string());
+        if neighbor.keys.name.is_none() {
+            about_chain(&neighbor.keys, is_psk(neighbor), &subject, now, &mut found);
+        }
+        let messages = neighbor.kmp.iter().flat_map(|kmp| kmp::warning::warnings(kmp));
+        found.extend(messages.map(|message| Warning { subject: subject.clone(), message }));
     }
     found
 }
 
-fn about_chain(chain: &KeyChain, owner: &Subject, now: Timestamp, found: &mut Vec<Warning>) {
+/// Whether a neighbour's secret authenticates a handshake.
+fn is_psk(neighbor: &Neighbor) -> bool {
+    neighbor.kmp.as_ref().is_some_and(|kmp| kmp.is_psk())
+}
+
+fn about_chain(chain: &KeyChain, is_psk: bool, owner: &Subject, now: Timestamp, found: &mut Vec<Warning>) {
     for key in &chain.keys {
         let subject = if key.number == 0 { owner.clone() } else { owner.key(key.number) };
-        let messages = secret_warnings(key.mkt.master_key.octets());
+        let messages = secret_warnings(key.mkt.master_key.octets(), is_psk);
         found.extend(
             messages.map(|message| Warning { subject: subject.clone(), message: message.to_owned() }),
         );
@@ -139,15 +154,19 @@ fn since(moment: Timestamp, now: Timestamp) -> String {
     if moment == now { "now".to_owned() } else { format!("from {moment} on") }
 }
 
-fn secret_warnings(secret: &[u8]) -> impl Iterator<Item = &'static str> + use<> {
+fn secret_warnings(secret: &[u8], is_psk: bool) -> impl Iterator<Item = &'static str> + use<> {
     // Only what a person typed or saved; a random key may end in any octet.
     let text = std::str::from_utf8(secret).unwrap_or_default();
     let padded = text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
     let short = "the secret is shorter than 8 octets and can be guessed; make one with `tcpauth genkey`";
+    let short_psk = "the secret is shorter than 12 octets: whoever answers a handshake in the neighbour's place can \
+                     guess at it for as long as it takes (RFC 4279, 7.2); make one with `tcpauth genkey`";
+    let is_short = secret.len() < SHORT_SECRET;
     let long = "the secret is longer than 80 octets, which routers with TCP-AO of their own may refuse";
     let space = "the secret begins or ends with white space; if that is not meant, remove it \
                  (a file saved with CR LF line ends has it)";
-    [(secret.len() < SHORT_SECRET, short), (secret.len() > LONG_SECRET, long), (padded, space)]
+    let is_short_psk = is_psk && secret.len() < SHORT_PSK && !is_short;
+    [(is_short, short), (is_short_psk, short_psk), (secret.len() > LONG_SECRET, long), (padded, space)]
         .into_iter()
         .filter_map(|(applies, message)| applies.then_some(message))
 }

@@ -11,6 +11,7 @@ pub(super) mod fields;
 mod identity;
 mod problem;
 pub(super) mod resolve;
+pub(super) mod warning;
 
 /// How keys are agreed with a neighbour (`key-management = "external"` or `"layered"`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,13 @@ pub enum Fallback {
     Never,
     /// It gets keys derived from the password, as with `key-management = "implicit"`.
     Implicit,
+}
+
+impl Kmp {
+    /// Whether the neighbour's secret authenticates the handshake.
+    pub fn is_psk(&self) -> bool {
+        matches!(self.tls.authentication, Authentication::Psk { .. })
+    }
 }
 
 impl Fallback {

@@ -87,3 +87,44 @@ fn a_file_that_is_not_toml_is_an_error() {
     let error = good(FILE).differences(written.path()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{}:1:3: not TOML: ", written.path().display())), "{error}");
 }
+
+#[test]
+fn the_fields_of_tls_are_told_one_by_one_in_any_form() {
+    let file = "[neighbor.\"192.0.2.1\"]\npassword = \"n-secret-00\"\nkey-management = \"external\"\n\
+                rekey-interval = 60\n[neighbor.\"192.0.2.1\".tls]\nidentity = \"router 1\"\n\
+                suites = [\"TLS_AES_128_GCM_SHA256\"]\n";
+    let running = |tls: &str| {
+        format!(
+            "neighbor.\"192.0.2.1\" = {{ password = \"n-secret-00\", key-management = \"external\", {tls} }}"
+        )
+    };
+    assert_eq!(
+        differences(
+            file,
+            &running(
+                "rekey-interval = 60, tls = { identity = 'router 1', suites = ['TLS_AES_128_GCM_SHA256'] }"
+            )
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        differences(
+            file,
+            &running("tls.suites = ['TLS_AES_256_GCM_SHA384'], tls.peer-identity = 'router 2'")
+        ),
+        [
+            "~ neighbor.\"192.0.2.1\" rekey-interval: 60 → not given",
+            "~ neighbor.\"192.0.2.1\" tls.identity: \"router 1\" → not given",
+            "~ neighbor.\"192.0.2.1\" tls.peer-identity: not given → \"router 2\"",
+            "~ neighbor.\"192.0.2.1\" tls.suites: [\"TLS_AES_128_GCM_SHA256\"] → [\"TLS_AES_256_GCM_SHA384\"]",
+        ]
+    );
+    // What is no field may be a secret in the wrong place.
+    let misplaced = "[neighbor.\"192.0.2.1\"]\npassword = \"n-secret-00\"\nkey-management = \"external\"\n\
+                     tls.password = \"v61ne0qkel33&\"";
+    let running = running("tls = {}");
+    assert_eq!(
+        differences(misplaced, &running),
+        ["~ neighbor.\"192.0.2.1\" tls.password: a value that is not shown → not given"]
+    );
+}

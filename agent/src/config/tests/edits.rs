@@ -460,6 +460,55 @@ proptest! {
 }
 
 #[test]
+fn a_table_tls_comes_goes_and_stays_with_its_neighbour() {
+    let toml = [
+        "password = \"n-secret-00\"\nkey-management = \"external\"\n\n[tls]\nidentity = \"router 1\"\n",
+        "password = \"n-secret-00\"\nkey-management = \"external\"\ntls.identity = \"router 1\"\n",
+        "password = \"n-secret-00\"\nkey-management = \"external\"\ntls = { identity = \"router 1\" }\n",
+    ];
+    for before in ["# one\n[neighbor]\n\"192.0.2.9\" = { password = \"n-secret-99\" }\n", "neighbor = {}\n"] {
+        for toml in toml {
+            let added = text_after(before, add("192.0.2.1", toml));
+            let config = good(&added);
+            let kmp = config.neighbor("192.0.2.1").and_then(|neighbor| neighbor.kmp.clone()).expect("kmp");
+            let Authentication::Psk { identity, .. } = &kmp.tls.authentication else { panic!("{added}") };
+            assert_eq!(identity.as_deref(), Some("router 1"), "{added}");
+            let removed = text_after(&added, Edit::RemoveNeighbor { peer: peer("192.0.2.1") });
+            assert!(!removed.contains("router 1"), "{removed}");
+        }
+    }
+    let tables = [
+        "[neighbor.\"192.0.2.1\"]\nkey-management = \"external\"\npassword = \"n-secret-00\"\n\
+         [neighbor.\"192.0.2.1\".tls] # one\nidentity = \"router 1\"\n",
+        "[neighbor.\"192.0.2.1\".tls] # one\nidentity = \"router 1\"\n[neighbor.\"192.0.2.1\"]\n\
+         password = \"n-secret-00\"\nkey-management = \"external\"\n",
+        "neighbor.\"192.0.2.1\".key.0.password = \"n-secret-00\"\nneighbor.\"192.0.2.1\".tls.identity = \"router 1\" # one\n\
+         neighbor.\"192.0.2.1\".key-management = \"layered\"",
+        "neighbor = { \"192.0.2.1\" = { tls.identity = \"router 1\", key-management = \"layered\", password = \"n-secret-00\" } } # one\n",
+    ];
+    for text in tables {
+        assert_eq!(comments(text), ["one"]);
+        let owner = || neighbor("192.0.2.1");
+        let edits = || {
+            [
+                set(owner(), 2, "password = \"n-secret-22\""),
+                set_send(owner(), 0, "never"),
+                set(owner(), 2, "password = \"n-secret-23\""),
+                set(owner(), 0, "password = \"n-secret-01\""),
+                remove(owner(), 2),
+            ]
+        };
+        for count in 1..=edits().len() {
+            let config = edited(text, &edits()[..count]).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let kmp = config.neighbors[0].kmp.clone().expect("kmp");
+            let Authentication::Psk { identity, .. } = &kmp.tls.authentication else { panic!("{text}") };
+            assert_eq!(identity.as_deref(), Some("router 1"));
+            assert_eq!(comments(&config.text.running), ["one"], "{}", config.text.running.as_str());
+        }
+    }
+}
+
+#[test]
 fn comments_in_a_table_of_several_lines_are_no_part_of_its_entries() {
     for text in [
         "[key-chain.c]\nkey = { 1 = { password = \"c-secret-1\" } # was, 3 = { password = \"c-secret-3\" }\n, 2 = { password = \"c-secret-2\" } }\n",

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keys::{MasterKey, Mkt};
+use crate::kmp::tls::suites;
 
 /// A configuration as TOML, secrets in it as hex.
 fn print(config: &Config) -> String {
@@ -23,8 +24,62 @@ fn print(config: &Config) -> String {
         text += &ttl_security.map(|hops| format!("ttl-security = {hops}\n")).unwrap_or_default();
         let ends: Vec<String> = forwarded.iter().map(|end| format!("\"{end}\"")).collect();
         text += &format!("forwarded = [{}]\n", ends.join(", "));
+        text += &neighbor.kmp.as_deref().map(print_kmp).unwrap_or_default();
     }
     text
+}
+
+fn print_kmp(kmp: &Kmp) -> String {
+    let mut text = format!("kmp-port = {}\nfallback = \"{}\"\n", kmp.port, kmp.fallback.name());
+    text += &format!("rekey-interval = {}\n", kmp.rekey_interval.as_secs());
+    text += &kmp.rekey_segments.map(|count| format!("rekey-segments = {count}\n")).unwrap_or_default();
+    text += &kmp.local_address.map(|ours| format!("kmp-local-address = \"{ours}\"\n")).unwrap_or_default();
+    text += &format!("algorithms = {:?}\n", kmp.algorithms.iter().map(|a| a.name()).collect::<Vec<_>>());
+    text += &format!("tls.suites = {:?}\n", kmp.tls.suites);
+    let Authentication::Psk { identity, peer_identity, rsa } = &kmp.tls.authentication else {
+        panic!("needs a file")
+    };
+    for (field, identity) in [("identity", identity), ("peer-identity", peer_identity)] {
+        text +=
+            &identity.as_ref().map(|text| format!("tls.{field} = {}\n", quoted(text))).unwrap_or_default();
+    }
+    text + match rsa.as_ref().map(|rsa| &rsa.validation) {
+        None => "",
+        Some(Validation::Unvalidated) => "tls.server-certificate = \"unvalidated\"\n",
+        Some(_) => panic!("not made here"),
+    }
+}
+
+/// How keys are agreed with a neighbour of either family, by no file.
+fn kmp() -> impl Strategy<Value = Kmp> {
+    let names: Vec<&'static str> =
+        suites::ALL.iter().filter(|suite| suite.refused().is_none()).map(|suite| suite.name).collect();
+    let count = names.len();
+    let identity = || prop::option::of("[^\\p{C}\\p{Zl}\\p{Zp}]{1,60}");
+    (
+        1..=u16::MAX,
+        prop::sample::select(&Fallback::ALL[..]),
+        10..=2_592_000u64,
+        prop::option::of(100..=1_000_000_000_000u64),
+        prop::sample::subsequence(&Algorithm::BY_PREFERENCE[..], 1..=5),
+        prop::sample::subsequence(names, 1..=count),
+        (identity(), identity()),
+    )
+        .prop_map(
+            |(port, fallback, seconds, rekey_segments, algorithms, suites, (identity, peer_identity))| {
+                let rsa = suites.iter().any(|suite| suite.contains("RSA_PSK"));
+                let rsa = rsa.then_some(Rsa { certificate: None, validation: Validation::Unvalidated });
+                Kmp {
+                    port,
+                    local_address: None,
+                    fallback,
+                    rekey_interval: Duration::from_secs(seconds),
+                    rekey_segments,
+                    algorithms,
+                    tls: Tls { authentication: Authentication::Psk { identity, peer_identity, rsa }, suites },
+                }
+            },
+        )
 }
 
 /// What a neighbour is made of: peer, key, KeyIDs, algorithm, options under the MAC, port, hops, and
@@ -109,7 +164,7 @@ fn secret() -> impl Strategy<Value = String> {
 
 /// Texts with a place for a secret (`@`: as it is; `$`: as a TOML string), most of them broken there or nearby.
 /// Not among them: the interface in a neighbour's key, `fe80::1%eth0`, which is part of its name and is shown.
-const PLACES: [&str; 30] = [
+const PLACES: [&str; 36] = [
     "neighbor.\"192.0.2.1\".password = $",
     "neighbor.\"192.0.2.1\".password = @",
     "neighbor.\"192.0.2.1\".password = \"@",
@@ -140,6 +195,12 @@ const PLACES: [&str; 30] = [
     "key-chain.b.key.1 = { password = $, password-file = $, send-id = $, accept-lifetime = $ }\nkey-chain.b.$ = 1",
     "key-chain = $",
     "[@]\n[[$]]\n@ = 1\n",
+    "neighbor.\"192.0.2.1\" = { key-management = $, kmp-port = $, kmp-local-address = $, fallback = $, rekey-interval = $, rekey-segments = $, algorithms = [$], tls = $ }",
+    "neighbor.\"192.0.2.1\" = { key-management = \"external\", password = $, tls.suites = [$], tls.identity = $, tls.$ = 1, tls.authentication = $ }",
+    "neighbor.\"192.0.2.1\" = { password = $, key-management = \"external\", tls = { authentication = \"raw-public-key\", private-key-file = $, peer-fingerprint = $, suites = $ } }",
+    "neighbor.\"192.0.2.1\" = { password = $, key-management = \"layered\", tls = { ca-file = $, server-fingerprint = $, server-certificate = $ } }",
+    "[defaults.tls]\ncertificate-file = $\ncertificate-key-file = $\nserver-certificate = $\npeer-identity = [$]\n",
+    "neighbor.\"192.0.2.1\" = { key-hex = $, key-management = \"layered\", tls.identity = $, tls.peer-identity = $ }",
 ];
 
 proptest! {
@@ -177,6 +238,30 @@ proptest! {
         let mut config = Config { neighbors: all.into_iter().map(neighbor).collect(), ..Config::default() };
         config.neighbors.sort_by(|a, b| a.peer.cmp(&b.peer));
         config.neighbors.dedup_by(|a, b| a.peer == b.peer);
+        match parse(&print(&config)) {
+            Ok(parsed) => prop_assert!(parsed.neighbors == config.neighbors, "another configuration"),
+            Err(errors) => prop_assert!(false, "{}", errors),
+        }
+    }
+
+    #[test]
+    fn keys_to_be_agreed_on_printed_and_parsed_are_the_same(
+        parts in parts(),
+        kmp in kmp(),
+        is_layered in any::<bool>(),
+        has_address in any::<bool>(),
+    ) {
+        let mut neighbor = neighbor((parts.0, parts.1, parts.2, parts.3, parts.4, parts.5, (parts.6.0, 1)));
+        neighbor.forwarded = Vec::new();
+        neighbor.keys = Arc::new(KeyChain::of(Mkt { kdf: Kdf::Rfc5926, ..neighbor.keys.first().clone() }));
+        neighbor.key_management = if is_layered { KeyManagement::Layered } else { KeyManagement::External };
+        neighbor.kmp = Some(Arc::new(Kmp {
+            port: if kmp.port == neighbor.port { kmp.port.checked_sub(1).filter(|port| *port > 0).unwrap_or(2) } else { kmp.port },
+            local_address: has_address.then_some(neighbor.peer.address).filter(|ours| !ours.is_unspecified()),
+            fallback: if is_layered { Fallback::Never } else { kmp.fallback },
+            ..kmp
+        }));
+        let config = Config { neighbors: vec![neighbor], ..Config::default() };
         match parse(&print(&config)) {
             Ok(parsed) => prop_assert!(parsed.neighbors == config.neighbors, "another configuration"),
             Err(errors) => prop_assert!(false, "{}", errors),

@@ -121,6 +121,58 @@ fn keys_that_share_an_id_at_a_time_are_warned_about() {
 }
 
 #[test]
+fn a_secret_for_a_handshake_is_longer_than_one_for_macs_alone() {
+    let short = ": the secret is shorter than 12 octets: whoever answers a handshake in the neighbour's place can guess at \
+                 it for as long as it takes (RFC 4279, 7.2); make one with `tcpauth genkey`";
+    assert_warnings("password = \"11 octets11\"\nkey-management = \"external\"", &[short]);
+    assert_warnings("password = \"11 octets11\"\nkey-management = \"layered\"", &[short]);
+    assert_warnings("password = \"11 octets11\"", &[]);
+    assert_warnings("password = \"12 octets121\"\nkey-management = \"layered\"", &[]);
+    let guessed = ": the secret is shorter than 8 octets and can be guessed; make one with `tcpauth genkey`";
+    assert_warnings("password = \"7octets\"\nkey-management = \"layered\"", &[guessed]);
+    // Of a chain once, if one of its neighbours has such handshakes.
+    let chain = "[key-chain.a]\nkey.1 = { password = \"11 octets11\" }\n[neighbor]\n\"192.0.2.1\" = { key-chain = \"a\" }\n\
+                 \"192.0.2.2\" = { key-chain = \"a\", key-management = \"external\" }";
+    assert_eq!(warnings(chain), [format!("key-chain \"a\" key.1{short}")]);
+    assert_eq!(warnings(&chain.replace("external", "implicit")), [""; 0]);
+}
+
+#[test]
+fn handshakes_that_protect_less_than_they_could_are_warned_about() {
+    let external = "password = \"v61ne0qkel33&\"\nkey-management = \"external\"\n";
+    assert_warnings(
+        &format!("{external}fallback = \"implicit\""),
+        &[
+            ": with fallback = \"implicit\" whoever blocks the daemons' channel has connections run on keys from the secret \
+           alone; write \"never\" as soon as both sides have key-management = \"external\"",
+        ],
+    );
+    let no_secrecy = |suite: &str| {
+        format!(
+            ": {suite} has no forward secrecy: whoever learns the secret later learns the keys that were agreed on, too; \
+             use suites of TLS 1.3, DHE_PSK or ECDHE_PSK"
+        )
+    };
+    let suites =
+        "tls.suites = [\"TLS_DHE_PSK_WITH_AES_128_GCM_SHA256\", \"TLS_PSK_WITH_AES_128_GCM_SHA256\"]";
+    assert_warnings(&format!("{external}{suites}"), &[&no_secrecy("TLS_PSK_WITH_AES_128_GCM_SHA256")]);
+    let rsa =
+        "tls.suites = [\"TLS_RSA_PSK_WITH_AES_128_GCM_SHA256\"]\ntls.server-certificate = \"unvalidated\"";
+    assert_warnings(
+        &format!("{external}{rsa}"),
+        &[
+            &no_secrecy("TLS_RSA_PSK_WITH_AES_128_GCM_SHA256"),
+            ": all suites are RSA_PSK ones, and without tls.certificate-file every handshake that the neighbour begins \
+             fails; add it with tls.certificate-key-file",
+        ],
+    );
+    assert_warnings(
+        &format!("{external}{}", rsa.replace("[", "[\"TLS_AES_128_GCM_SHA256\", ")),
+        &[&no_secrecy("TLS_RSA_PSK_WITH_AES_128_GCM_SHA256")],
+    );
+}
+
+#[test]
 fn chains_are_warned_about_once_and_also_if_nobody_uses_them() {
     let text = "[key-chain.a]\nkey.1 = { password = \"short\" }\n[key-chain.b]\nkey.1 = { password = \"v61ne0qkel33&\" }\n\
                 [key-chain.md5]\nkey.1 = { password = \"v61ne0qkel33&\", algorithm = \"md5\" }\n\
