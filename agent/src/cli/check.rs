@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::check_kmp;
 use crate::config::Config;
 
-/// Reads the configuration at `path` as the daemon does. Prints its key chains and how many neighbours there are,
+/// Reads the configuration at `path` as the daemon does. Prints its key chains, how keys are agreed, and how many neighbours there are,
 /// with warnings before it on standard error, and returns success; or prints all errors on standard error and
 /// returns failure.
 pub fn check(path: &Path) -> ExitCode {
@@ -29,7 +30,7 @@ pub(super) fn users(config: &Config, name: &str) -> usize {
     config.neighbors.iter().filter(|neighbor| neighbor.keys.name.as_deref() == Some(name)).count()
 }
 
-/// A line for each chain and key in it, and one for the file.
+/// A line for each chain and key in it, how keys are agreed, and a line for the file.
 fn summary(path: &Path, config: &Config) -> String {
     let mut text = String::new();
     for chain in &config.key_chains {
@@ -40,6 +41,7 @@ fn summary(path: &Path, config: &Config) -> String {
             text += &format!("  key.{}: {ids}, send {}, accept {}\n", key.number, key.send, key.accept);
         }
     }
+    text += &check_kmp::text(config);
     let neighbors = count(config.neighbors.len(), "neighbour");
     let chains = match config.key_chains.len() {
         0 => String::new(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     check::users,
+    check_kmp::{Agreement, agreements},
     failure::{Failure, USAGE},
     output::Output,
 };
@@ -30,6 +31,8 @@ struct Judgement {
     neighbors: Option<usize>,
     /// The chains that have a name, if there is no error.
     key_chains: Vec<Chain>,
+    /// How keys are agreed, of each neighbour with which they are, if there is no error.
+    key_agreements: Vec<Agreement>,
     /// What is legal but probably not meant.
     warnings: Vec<String>,
     /// What is wrong; empty if the daemon would take the file.
@@ -98,6 +101,7 @@ impl Judgement {
                 file,
                 neighbors: Some(config.neighbors.len()),
                 key_chains: config.key_chains.iter().map(|chain| Chain::of(chain, &config)).collect(),
+                key_agreements: agreements(&config),
                 warnings: config.warnings().iter().map(ToString::to_string).collect(),
                 errors: Vec::new(),
             },
@@ -105,6 +109,7 @@ impl Judgement {
                 file,
                 neighbors: None,
                 key_chains: Vec::new(),
+                key_agreements: Vec::new(),
                 warnings: Vec::new(),
                 errors: errors
                     .iter()
@@ -157,6 +162,7 @@ mod tests {
         std::fs::write(file.path(), "neighbor.\"192.0.2.1\".password = \"v61ne0qkel33&\"\n").unwrap();
         let judgement = serde_json::to_value(Judgement::of(file.path())).unwrap();
         assert_eq!(judgement["neighbors"], 1);
+        assert_eq!(judgement["key_agreements"], serde_json::json!([]));
         assert_eq!(judgement["errors"], serde_json::json!([]));
     }
 }

@@ -30,6 +30,7 @@ use crate::{
 
 pub mod check;
 mod check_json;
+mod check_kmp;
 mod config;
 mod counts;
 mod events;
@@ -42,6 +43,7 @@ mod key_roll;
 mod key_show;
 mod neighbor;
 mod neighbor_add;
+mod neighbor_add_kmp;
 mod output;
 mod pages;
 mod prompt;

@@ -7,10 +7,11 @@ use zeroize::Zeroizing;
 
 use super::{
     failure::Failure,
+    neighbor_add_kmp::{KmpArgs, KmpFields},
     secret::{Secret, SecretArgs, SecretField},
 };
 use crate::{
-    config::{Peer, PeerError},
+    config::{KeyManagement, Peer, PeerError},
     control::protocol::Request,
 };
 
@@ -50,6 +51,12 @@ pub struct AddArgs {
     /// Whether the MAC covers TCP options
     #[arg(long, value_name = "WHETHER", value_parser = PossibleValuesParser::new(["include", "exclude"]))]
     pub tcp_options: Option<String>,
+    /// Where the keys of a connection come from [default: that of `[defaults]`, or implicit]
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(KeyManagement::ALL.map(KeyManagement::name)))]
+    pub key_management: Option<String>,
+    /// How keys are agreed.
+    #[command(flatten)]
+    pub kmp: KmpArgs,
 }
 
 impl AddArgs {
@@ -84,6 +91,8 @@ impl AddArgs {
             ttl_security: self.ttl_security,
             forwarded: &self.forwarded,
             tcp_options: self.tcp_options.as_deref(),
+            key_management: self.key_management.as_deref(),
+            kmp: self.kmp.fields()?,
         };
         toml::to_string(&fields)
             .map(Zeroizing::new)
@@ -114,6 +123,10 @@ struct Fields<'a> {
     forwarded: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp_options: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_management: Option<&'a str>,
+    #[serde(flatten)]
+    kmp: KmpFields<'a>,
 }
 
 #[cfg(test)]
@@ -150,6 +163,20 @@ mod tests {
             "--forwarded=172.17.0.2%docker0,192.0.2.9",
             "--forwarded=10.88.0.0/24%veth1",
             "--tcp-options=exclude",
+            "--key-management=external",
+            "--kmp-port=4000",
+            "--kmp-local-address=192.0.2.9",
+            "--fallback=implicit",
+            "--rekey-interval=60",
+            "--rekey-segments=5000",
+            "--algorithms=siphash-2-4-96,hmac-sha-1-96",
+            "--tls-identity=Zürich \"1\"",
+            "--tls-peer-identity=b",
+            "--tls-suites=TLS_AES_256_GCM_SHA384,TLS_RSA_PSK_WITH_AES_128_GCM_SHA256",
+            "--tls-authentication=psk",
+            "--tls-certificate-file=/a/b.pem",
+            "--tls-certificate-key-file=/a/b.key",
+            "--tls-server-unvalidated",
         ]);
         let expected = "\
 password = \"v61ne0qkel33&\"
@@ -161,6 +188,22 @@ interface = \"eth0\"
 ttl-security = 2
 forwarded = [\"172.17.0.2%docker0\", \"192.0.2.9\", \"10.88.0.0/24%veth1\"]
 tcp-options = \"exclude\"
+key-management = \"external\"
+kmp-port = 4000
+kmp-local-address = \"192.0.2.9\"
+fallback = \"implicit\"
+rekey-interval = 60
+rekey-segments = 5000
+algorithms = [\"siphash-2-4-96\", \"hmac-sha-1-96\"]
+
+[tls]
+authentication = \"psk\"
+identity = 'Zürich \"1\"'
+peer-identity = \"b\"
+suites = [\"TLS_AES_256_GCM_SHA384\", \"TLS_RSA_PSK_WITH_AES_128_GCM_SHA256\"]
+certificate-file = \"/a/b.pem\"
+certificate-key-file = \"/a/b.key\"
+server-certificate = \"unvalidated\"
 ";
         assert_eq!(add.toml(&password("v61ne0qkel33&")).unwrap().as_str(), expected);
     }
@@ -176,6 +219,21 @@ tcp-options = \"exclude\"
     }
 
     #[test]
+    fn files_are_those_of_this_folder() {
+        let add = parsed(&[
+            "192.0.2.1",
+            "--tls-authentication=raw-public-key",
+            "--tls-private-key-file=router.key",
+            "--tls-peer-fingerprint=00",
+        ]);
+        let toml = add.toml(&password("v61ne0qkel33&")).unwrap();
+        let table: toml::Table = toml.parse().unwrap();
+        let path = std::env::current_dir().unwrap().join("router.key");
+        assert_eq!(table["tls"]["private-key-file"].as_str(), path.to_str());
+        assert_eq!(table["tls"]["peer-fingerprint"].as_str(), Some("00"));
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         for arguments in [
             &["192.0.2.1", "--key-id=1", "--send-id=1", "--recv-id=2"][..],
@@ -188,6 +246,13 @@ tcp-options = \"exclude\"
             &["192.0.2.1", "--algorithm=rot13"],
             &["192.0.2.1", "--tcp-options=some"],
             &["192.0.2.1", "--password-file=a", "--key-hex-file=b"],
+            &["192.0.2.1", "--key-management=tls"],
+            &["192.0.2.1", "--fallback=none"],
+            &["192.0.2.1", "--kmp-port=0"],
+            &["192.0.2.1", "--kmp-local-address=router1"],
+            &["192.0.2.1", "--algorithms=md5"],
+            &["192.0.2.1", "--tls-certificate-file=a"],
+            &["192.0.2.1", "--tls-ca-file=a", "--tls-server-unvalidated"],
             &[],
         ] {
             assert!(Alone::try_parse_from([&["add"], arguments].concat()).is_err(), "{arguments:?}");

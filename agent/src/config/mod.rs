@@ -91,7 +91,7 @@ pub struct Neighbor {
 }
 
 /// Where the keys of a connection come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KeyManagement {
     /// From the master key, the quartet and both ISNs.
     #[default]
