@@ -284,6 +284,11 @@ impl<T: Transport> Exchange<T> {
         })
     }
 
+    /// Tells the peer that nothing more comes.
+    pub fn close(&mut self) {
+        self.transport.close();
+    }
+
     /// Does `step`, unless the channel has ended, and ends it if that fails.
     fn guard<R>(
         &mut self,
@@ -302,8 +307,7 @@ impl<T: Transport> Exchange<T> {
         if self.transport.is_established() && self.told.is_none() {
             let told =
                 Message::Capabilities(self.capabilities.clone()).encode().map_err(ExchangeError::Ours)?;
-            self.transport.send(&told)?;
-            self.transport.send(&mem::take(&mut self.waiting))?;
+            self.transport.send(&[&told[..], &mem::take(&mut self.waiting)].concat())?;
             self.told = Some(told);
         }
         let mut input = mem::take(&mut self.input);

@@ -28,6 +28,9 @@ pub trait Transport {
     /// [`Endpoint::take_received`]
     fn take_received(&mut self) -> Zeroizing<Vec<u8>>;
 
+    /// [`Endpoint::close`]
+    fn close(&mut self);
+
     /// [`Endpoint::is_closed`]
     fn is_closed(&self) -> bool;
 
@@ -60,6 +63,10 @@ impl Transport for Endpoint {
 
     fn take_received(&mut self) -> Zeroizing<Vec<u8>> {
         self.take_received()
+    }
+
+    fn close(&mut self) {
+        self.close();
     }
 
     fn is_closed(&self) -> bool {
