@@ -86,7 +86,7 @@ fn messages_are_these_octets() {
         software: "x".into(),
         algorithms: vec!["ab".into(), "c".into()],
         option_kinds: vec![29],
-        rekey_interval: Duration::from_millis(3600_999),
+        rekey_interval: Duration::from_millis(3_600_999),
     };
     let offer = Offer {
         id: 7,

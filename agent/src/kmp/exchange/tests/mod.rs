@@ -238,7 +238,8 @@ fn the_coverage_of_options_is_the_offerers() {
     let mut a = a.with_tcp_options(TcpOptions::Exclude);
     a.receive(&[]).unwrap();
     settle(&mut a, &mut b).unwrap();
-    (a.events.clear(), b.events.clear());
+    a.events.clear();
+    b.events.clear();
     let (ours, theirs) = agree(&mut a, &mut b, Role::Server);
     assert!(go_together(&ours, &theirs) && ours.mkt.excludes_options());
     let (ours, _) = agree(&mut b, &mut a, Role::Server);
