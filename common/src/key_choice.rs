@@ -43,7 +43,9 @@ pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: 
     };
     if is_first_syn(flags) {
         let known = session.flags & Session::SYN_RECV != 0 && session.syn_recv_isn.0 == seq.0;
-        return if known { KeyChoice::Syn } else { KeyChoice::Hold };
+        // Nothing comes of a connection on which no keys were agreed: a new one takes its place.
+        let is_to_begin_anew = session.phase == Session::FAILED && session.peer_isn.0 != seq.0;
+        return if known && !is_to_begin_anew { KeyChoice::Syn } else { KeyChoice::Hold };
     }
     if session.flags & Session::LOCAL_ISN == 0 {
         return KeyChoice::Refuse(DropReason::NoSession);
@@ -222,6 +224,18 @@ mod tests {
         assert_eq!(outbound_choice(&old, flag::ACK, 1500, 2500), KeyChoice::Traffic, "challenge ACK");
         assert_eq!(outbound_choice(&old, SYN_ACK, 5, 9001), KeyChoice::Hold, "the new connection");
         assert_eq!(outbound_choice(&old, flag::RST | flag::ACK, 0, 9001), KeyChoice::Hold, "refused");
+    }
+
+    #[test]
+    fn a_new_syn_takes_the_place_of_a_connection_without_keys() {
+        let mut old = session(Session::LOCAL_ISN | Session::PEER_ISN | Session::SYN_RECV);
+        old.phase = Session::FAILED;
+        assert_eq!(inbound_choice(&old, flag::SYN, 2000), KeyChoice::Syn, "its own, sent again");
+        assert_eq!(inbound_choice(&old, flag::SYN, 9000), KeyChoice::Hold);
+        old.syn_recv_isn = Isn(9000);
+        assert_eq!(inbound_choice(&old, flag::SYN, 9000), KeyChoice::Hold, "heard before it failed");
+        assert_eq!(outbound_choice(&old, flag::SYN, 1000, 0), KeyChoice::Syn);
+        assert_eq!(outbound_choice(&old, flag::SYN, 1001, 0), KeyChoice::Hold);
     }
 
     #[test]

@@ -64,13 +64,16 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     if is_too_big {
         let sealing = session.rollover.sealing(&session.slots);
         let room = slot_at(&session.slots, sealing).map_or(0, |slot| room_of(slot.algorithm));
+        if session.sent_before != 0 && session.phase == Session::OPEN {
+            give_number_of_stack(skb, l4, session.sent_before);
+        }
         lower_mtu(skb, l4, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]), room);
     }
     TC_ACT_UNSPEC
 }
 
-/// Leaves in the scratch memory the ends of the TCP segment quoted at `at`, which our end sent, and its sequence
-/// number. False if it is no TCP segment, `None` if that cannot be told.
+/// Leaves in the scratch memory the ends of the TCP segment quoted at `at`, which our end sent, where it begins, and its
+/// sequence number. False if it is no TCP segment, `None` if that cannot be told.
 #[inline(always)]
 fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
     let scratch = scratch()?;
@@ -121,6 +124,7 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
     quartet.local_port = u16::from_be_bytes([tcp[0], tcp[1]]);
     quartet.peer_port = u16::from_be_bytes([tcp[2], tcp[3]]);
     segment::forget_header(scratch);
+    scratch.quoted_at = tcp_at;
     scratch.header.words[1] = u32::from_ne_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     Some(true)
 }
@@ -138,6 +142,21 @@ fn quoted_session(ifindex: u32) -> Option<*mut Session> {
     quartet.scope = rule.scope;
     scratch.neighbor = neighbor::of_rule(rule);
     SESSIONS.get_ptr_mut(scratch.quartet)
+}
+
+/// The message quotes the number on the wire, by which our stack would not know its segment.
+#[inline(always)]
+fn give_number_of_stack(skb: *mut __sk_buff, l4: u32, sent_before: u32) {
+    let Some(scratch) = scratch() else { return };
+    let number_at = scratch.quoted_at + 4;
+    let wire = scratch.header.words[1];
+    let ours = u32::from_be(wire).wrapping_sub(sent_before).to_be();
+    // SAFETY: the pointer is to a local variable of 4 octets. Failure leaves the message as it was.
+    unsafe {
+        if bpf_skb_store_bytes(skb, number_at, (&raw const ours).cast(), 4, 0) == 0 {
+            bpf_l4_csum_replace(skb, l4 + 2, u64::from(wire), u64::from(ours), 4);
+        }
+    }
 }
 
 /// Packet Too Big speaks of the sealed segment; our stack makes it without the option.

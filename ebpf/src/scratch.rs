@@ -39,6 +39,8 @@ pub struct Scratch {
     pub moved: [u8; 256],
     /// Record for the daemon.
     pub held: HeldRecord,
+    /// Where the TCP header begins that an ICMP message quotes, octets from the start of the frame.
+    pub quoted_at: u32,
     /// Octets under the MAC.
     pub mac_len: u32,
     /// Steps that the MAC takes.

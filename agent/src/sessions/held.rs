@@ -89,7 +89,7 @@ impl Decision<'_> {
     fn syn_in(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let isn = self.segment.isn();
         let heard = self.keys.verify_syn(&self.segment)?;
-        let mut session = match existing {
+        let mut session = match existing.filter(|session| session.phase != Session::FAILED) {
             Some(session) if session.flags & Session::SYN_RECV != 0 && session.syn_recv_isn == isn => {
                 return Ok(Outcome::Release);
             }

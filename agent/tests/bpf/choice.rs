@@ -9,7 +9,7 @@ use tcpauth_common::{
 };
 
 use super::{
-    connection::{ACK, Connection, Family, PEER_ISN, sibling},
+    connection::{ACK, Connection, Family, LOCAL_ISN, PEER_ISN, SYN, sibling},
     context::{Context, Verdict},
     lab::{LANE1, Lab},
     segment::Segment,
@@ -222,4 +222,47 @@ fn tagged_frames_of_a_vlan_interface_are_left_to_its_own_programs() {
     lab.add_vlan(VlanTag { lower: lab.ifindex, vid: 42, protocol: 0x8100 }, 500);
     assert_eq!(refused_for(&mut lab, &tagged), None);
     assert_eq!(refused_for(&mut lab, &Segment { vlan: Some(43), ..tagged }), Some(7));
+}
+
+#[test]
+fn the_channel_on_which_keys_are_agreed_is_protected_as_sessions_are() {
+    const CHANNEL: u16 = 17_179;
+    for family in [Family::V4, Family::V6] {
+        let sessions = Connection::new(family, Algorithm::HmacSha1_96, TcpOptions::Include);
+        let mut lab = Lab::with(&sessions, None);
+        let with_ports = |local: u16, peer: u16| {
+            let mut connection = sessions.clone();
+            connection.local.set_port(local);
+            connection.peer.set_port(peer);
+            connection
+        };
+        // Another neighbour may have the port: it is looked at, and this one's is nothing to protect.
+        lab.set_policy(99, Policy { port: CHANNEL, ..Policy::default() });
+        let is_protected = |lab: &mut Lab, connection: &Connection| {
+            lab.refill(connection.neighbor);
+            let refused = refused_for(lab, &connection.inbound(ACK, 1));
+            assert_eq!(is_redirected(lab, &connection.outbound(ACK, 1).frame()), refused.is_some());
+            refused == Some(connection.neighbor)
+        };
+        for (kmp_port, wanted) in [(0, false), (CHANNEL, true)] {
+            lab.set_policy(7, Policy { kmp_port, ..sessions.policy() });
+            for (local, peer) in [(40_000, CHANNEL), (CHANNEL, 40_000), (CHANNEL, CHANNEL)] {
+                let is = is_protected(&mut lab, &with_ports(local, peer));
+                assert_eq!(is, wanted, "{kmp_port}: {local} {peer}");
+            }
+            for (local, peer) in [(40_000, CHANNEL + 1), (80, 443)] {
+                assert!(!is_protected(&mut lab, &with_ports(local, peer)), "{kmp_port}: {local} {peer}");
+            }
+            assert!(is_protected(&mut lab, &sessions));
+        }
+        // Its segments are held and sealed as others are.
+        let channel = with_ports(40_000, CHANNEL);
+        assert_eq!(lab.seal_of_stack(&channel.outbound(SYN, LOCAL_ISN).frame()).0, Verdict::Drop);
+        assert_eq!(lab.take_held().unwrap().0.quartet, channel.quartet());
+        let session = channel.session();
+        lab.put(&channel, &session);
+        let sealed = lab.sealed(&channel.outbound(ACK, LOCAL_ISN + 1));
+        assert!(channel.accepts(&session.slots[0].send, &sealed, 0));
+        lab.verified(&channel.signed(&session, ACK, PEER_ISN + 1));
+    }
 }

@@ -18,6 +18,7 @@ use tcpauth_common::{
 };
 
 use super::{
+    by_slot::BySlot,
     connection::Connection,
     context::{Context, Verdict},
     segment::Segment,
@@ -36,6 +37,8 @@ struct Plain<T>(T);
 // SAFETY: used for the layouts only, which are `repr(C)` and made of integers.
 unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
 
+/// The slot of [`Lab::ifindex`].
+const SLOT: u32 = 1;
 /// Index that no interface has: the lane's far end.
 pub const LANE1: u32 = 77;
 
@@ -59,6 +62,8 @@ pub struct Lab {
     held: RingBuf<MapData>,
     held_own: RingBuf<MapData>,
     dropped: RingBuf<MapData>,
+    /// `seal`, of what our stack sends.
+    of_stack: BySlot,
     ebpf: Ebpf,
 }
 
@@ -88,6 +93,8 @@ impl Lab {
         assert!(link.expect("iproute2 is installed").success(), "a veth cannot be made");
         let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap();
         let (ifindex, other_ifindex) = (index("near"), index("far"));
+        let seal = program(&mut ebpf, "seal").fd().unwrap();
+        let of_stack = BySlot::new(SLOT, seal.as_fd()).expect("a program that calls another");
         let mut lab = Self {
             ifindex,
             other_ifindex,
@@ -106,13 +113,14 @@ impl Lab {
             held: take(&mut ebpf, maps::HELD),
             held_own: take(&mut ebpf, maps::HELD_OWN),
             dropped: take(&mut ebpf, maps::DROPPED),
+            of_stack,
             ebpf,
         };
         let settings =
             Settings { layout_version: LAYOUT_VERSION, lane0: other_ifindex, lane1: LANE1, netns: 0 };
         lab.settings.set(0, Plain(settings), 0).unwrap();
-        lab.slots.insert(ifindex, 1, 0).unwrap();
-        lab.interfaces.set(1, ifindex, 0).unwrap();
+        lab.slots.insert(ifindex, SLOT as u16, 0).unwrap();
+        lab.interfaces.set(SLOT, ifindex, 0).unwrap();
         lab
     }
 
@@ -141,6 +149,9 @@ impl Lab {
 
     pub fn set_policy(&mut self, neighbor: u32, policy: Policy) {
         self.ports.set(policy.port.into(), 1, 0).unwrap();
+        if policy.kmp_port != 0 {
+            self.ports.set(policy.kmp_port.into(), 1, 0).unwrap();
+        }
         self.policies.insert(neighbor, Plain(policy), 0).unwrap();
         self.counters.insert(neighbor, Plain(Counters::default()), 0).unwrap();
         self.refill(neighbor);
@@ -190,15 +201,23 @@ impl Lab {
 
     /// The next held segment and its frame, of either ring: those that anybody can forge, and all others.
     pub fn take_held(&mut self) -> Option<(Held, Vec<u8>)> {
-        let record = match self.held.next() {
-            Some(record) => record,
-            None => self.held_own.next()?,
-        };
+        if let Some(record) = self.held.next() {
+            return Some(Self::held_of(&record));
+        }
+        self.take_held_own()
+    }
+
+    /// The same, of the ring for what nobody can forge.
+    pub fn take_held_own(&mut self) -> Option<(Held, Vec<u8>)> {
+        self.held_own.next().map(|record| Self::held_of(&record))
+    }
+
+    fn held_of(record: &[u8]) -> (Held, Vec<u8>) {
         let (head, frame) = record.split_at(size_of::<Held>());
         // SAFETY: the head has the size of `Held`, which any octets are, and the read needs no alignment.
         let held = unsafe { head.as_ptr().cast::<Held>().read_unaligned() };
         assert_eq!(frame.len(), held.frame_len as usize, "the record ends with its frame");
-        Some((held, frame.to_vec()))
+        (held, frame.to_vec())
     }
 
     /// The next record of a drop.
@@ -249,7 +268,12 @@ impl Lab {
         program(&mut self.ebpf, name).attach(interface, hook).unwrap();
     }
 
-    /// Lets a frame of ours for the wire of `near` run through `seal`.
+    /// Lets a frame of our stack for the wire of `near` run through `seal`, as if from `egress` by the lane.
+    pub fn seal_of_stack(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        Context::default().run(self.of_stack.program(), frame).unwrap()
+    }
+
+    /// Lets a frame of ours that the daemon sends or lets go, for the wire of `near`, run through `seal`.
     pub fn seal(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         self.run("seal", Context { mark: self.ifindex, ..Context::default() }, frame)
     }

@@ -1,5 +1,6 @@
 //! What the tests are made of, and the tests, one concern each.
 
+mod by_slot;
 mod connection;
 mod context;
 mod lab;
@@ -19,9 +20,12 @@ mod malformed;
 mod md5;
 mod mss;
 mod padding;
+mod phases;
 mod rekey;
 mod rewrite;
 mod sne;
+mod switching;
+mod translated;
 mod trial;
 mod vectors;
 mod wire;
