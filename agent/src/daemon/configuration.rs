@@ -163,12 +163,14 @@ impl Daemon {
         self.peer_keys.follow(&before, &self.neighbors);
         self.schedule.follow(&self.neighbors);
         self.tell_keys(now);
+        let changed = self.numbers_of_other_channels(&before);
+        self.follow_channels(&|number| changed.contains(&number));
         Ok(change)
     }
 
     /// Whose keys are others than before.
     fn replan_after(&self, before: &Neighbors, forced: &HashMap<Peer, u32>) -> Replan {
-        let keys = |neighbor: &Neighbor| (Arc::clone(&neighbor.keys), neighbor.wire);
+        let keys = |neighbor: &Neighbor| (Arc::clone(&neighbor.keys), neighbor.wire, neighbor.key_management);
         let is_changed =
             |number, neighbor: &Neighbor| before.numbered(number).map(keys) != Some(keys(neighbor));
         let mut replan = Replan::default();
@@ -181,6 +183,20 @@ impl Daemon {
             }
         }
         replan
+    }
+
+    /// Neighbours to whose daemons another channel is needed than before.
+    fn numbers_of_other_channels(&self, before: &Neighbors) -> BTreeSet<u32> {
+        let settings =
+            |neighbor: &Neighbor| (neighbor.kmp.clone(), neighbor.key_management, Arc::clone(&neighbor.keys));
+        let is_other = |number, now: &Neighbor| {
+            before.numbered(number).is_some_and(|before| settings(before) != settings(now))
+        };
+        self.neighbors
+            .iter()
+            .filter(|(number, now)| is_other(*number, now))
+            .map(|(number, _)| number)
+            .collect()
     }
 
     /// What the maps have to say, with interfaces as they are now.

@@ -99,6 +99,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     daemon.interfaces.forget_others(&mut daemon.dataplane)?;
     daemon.follow_interfaces()?;
     daemon.adopt();
+    daemon.forget_half_open();
     daemon.follow_channels(&|_| false);
 
     let (commands, requests) = mpsc::channel(COMMAND_BACKLOG);

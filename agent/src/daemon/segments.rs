@@ -9,11 +9,15 @@ use tcpauth_common::{
 use super::{
     Daemon,
     drops::{Context, Drop, end, wall_clock},
+    interfaces::Interfaces,
+    kmp::Route,
+    neighbors::Neighbors,
     rules::change_keys,
 };
 use crate::{
+    config::Neighbor,
     control::protocol::Event,
-    kernel::Rekeyed,
+    kernel::{KernelError, Rekeyed},
     sessions::{Now, Outcome, on_held, progress},
 };
 
@@ -21,34 +25,44 @@ impl Daemon {
     /// Finds the keys of a held segment and lets it go on, or drops it.
     pub(super) fn on_held(&mut self, held: &Held, frame: &[u8]) {
         self.held_segments += 1;
-        // Rules may have changed since it was held.
-        let owner = self.neighbors.owner(&held.quartet, &|name| self.interfaces.bound(name));
-        let Some(neighbor) = owner.filter(|owner| owner.number == held.neighbor).map(|owner| owner.neighbor)
-        else {
-            tracing::debug!(
-                number = held.neighbor,
-                "a segment was held for a neighbour that is gone or changed"
-            );
-            return;
-        };
-        let existing = match self.dataplane.session(&held.quartet) {
-            Ok(existing) => existing,
-            Err(error) => {
-                tracing::error!(neighbor = %neighbor.peer, "a held segment is lost: {error}");
-                return;
+        let Ok(existing) = self.session_of(held) else { return };
+        let Some(neighbor) = neighbor_of(held, &self.neighbors, &self.interfaces) else { return };
+        let route = self.route(held, frame, neighbor, existing.as_ref());
+        self.take_held(held, frame, route);
+    }
+
+    /// As [`Self::on_held`], with keys from where `route` says.
+    pub(super) fn take_held(&mut self, held: &Held, frame: &[u8], route: Route) {
+        let Ok(existing) = self.session_of(held) else { return };
+        let Some(neighbor) = neighbor_of(held, &self.neighbors, &self.interfaces) else { return };
+        let peer_uses = self.peer_keys.of(held.neighbor, &held.quartet.peer);
+        let (neighbor, peer_uses) = match &route {
+            Route::Chain => (neighbor, peer_uses),
+            Route::Fallback => {
+                tracing::warn!(neighbor = %neighbor.peer, "a connection has keys derived from the password, not agreed ones: fallback");
+                (neighbor, peer_uses)
+            }
+            Route::Agreed(_, neighbor) => (&**neighbor, None),
+            Route::Wait => return self.wait_for_keys(held, frame, held.neighbor),
+            Route::Refuse(reason) => return self.refuse(held, frame, *reason),
+            Route::Lost => {
+                self.remove_half_open(&held.quartet);
+                return self.refuse(held, frame, DropReason::NoKey);
             }
         };
-        if let Some(existing) = &existing {
-            self.peer_keys.learn(&held.quartet, existing, &self.neighbors);
-        }
-        let peer_uses = self.peer_keys.of(held.neighbor, &held.quartet.peer);
         match on_held(held, frame, neighbor, existing.as_ref(), peer_uses, Now::read()) {
-            Outcome::Install(session) => {
+            Outcome::Install(mut session) => {
+                if let Route::Agreed(..) = &route {
+                    session.flags |= Session::AGREED;
+                }
                 if let Err(error) = self.dataplane.put_session(&held.quartet, &session) {
                     tracing::error!(neighbor = %neighbor.peer, "a session has no keys: {error}");
                     return;
                 }
                 self.release(held, frame);
+                if let Route::Agreed(begun, _) = &route {
+                    self.on_agreed_installed(begun);
+                }
                 let state = progress(&session);
                 if existing.as_ref().map(progress) != Some(state) {
                     self.tell_session(&held.quartet, &session, state.name());
@@ -63,12 +77,19 @@ impl Daemon {
                 Err(error) => tracing::error!(neighbor = %neighbor.peer, "a SYN has no key: {error}"),
             },
             Outcome::Release => self.release(held, frame),
-            Outcome::Refuse(reason) => {
-                let drop = Drop::of_held(held, frame, reason);
-                self.drops.count_own(&drop);
-                self.record_drop(&drop);
-            }
+            Outcome::Refuse(reason) => self.refuse(held, frame, reason),
         }
+    }
+
+    /// The session that a held segment is of, if there is one; `Err` if nobody can tell.
+    fn session_of(&mut self, held: &Held) -> Result<Option<Session>, KernelError> {
+        let existing = self.dataplane.session(&held.quartet).inspect_err(|error| {
+            tracing::error!(number = held.neighbor, "a held segment is lost: {error}");
+        })?;
+        if let Some(existing) = &existing {
+            self.peer_keys.learn(&held.quartet, existing, &self.neighbors);
+        }
+        Ok(existing)
     }
 
     /// Remembers and tells what a program dropped.
@@ -95,7 +116,7 @@ impl Daemon {
         });
     }
 
-    fn record_drop(&mut self, drop: &Drop) {
+    pub(super) fn record_drop(&mut self, drop: &Drop) {
         let Some(neighbor) = self.neighbors.numbered(drop.neighbor) else { return };
         let counters = self.dataplane.counters(drop.neighbor).ok().flatten().unwrap_or_default();
         let context = Context {
@@ -113,4 +134,14 @@ impl Daemon {
             tracing::warn!(reason = DropReason::Overload.name(), "{error}");
         }
     }
+}
+
+/// Whose a held segment is. Rules may have changed since it was held.
+fn neighbor_of<'a>(held: &Held, neighbors: &'a Neighbors, interfaces: &Interfaces) -> Option<&'a Neighbor> {
+    let owner = neighbors.owner(&held.quartet, &|name| interfaces.bound(name));
+    let owner = owner.filter(|owner| owner.number == held.neighbor);
+    if owner.is_none() {
+        tracing::debug!(number = held.neighbor, "a segment was held for a neighbour that is gone or changed");
+    }
+    owner.map(|owner| owner.neighbor)
 }

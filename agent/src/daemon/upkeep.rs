@@ -19,6 +19,7 @@ impl Daemon {
         let begin = Instant::now();
         self.interfaces.retry(&mut self.dataplane);
         self.adopt();
+        self.tidy_associations();
         if let Err(error) =
             self.remove_expired().and_then(|()| self.follow_peers()).and_then(|()| self.log_states())
         {

@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     keys::Role,
-    kmp::{Agreed, Capabilities, Connection, Event, Exchange, ExchangeError, Refusal, tls},
+    kmp::{
+        Agreed, Capabilities, Connection, Event, Exchange, ExchangeError, Refusal, exchange::MAX_OPEN, tls,
+    },
 };
 
 /// For TCP, TLS and the first messages together.
@@ -56,6 +58,8 @@ pub(super) struct Peering {
     pub(super) active: Option<ChannelId>,
     /// All channels with it.
     pub(super) channels: Vec<ChannelId>,
+    /// Keys are needed now, or new TLS is: to be opened whoever is to keep it up.
+    pub(super) is_needed: bool,
     /// Our end's address of the last connection with it.
     pub(super) local: Option<IpAddr>,
     /// Why the last channel failed or ended.
@@ -77,8 +81,8 @@ pub(super) struct Channel {
     /// What ended it.
     pub(super) failure: Option<String>,
     /// Offers under way, ours by number, then the peer's.
-    pub(super) ours: HashMap<u32, Connection>,
-    pub(super) theirs: HashMap<u32, Connection>,
+    pub(super) ours: BTreeMap<u32, Connection>,
+    pub(super) theirs: BTreeMap<u32, Connection>,
 }
 
 #[derive(Clone)]
@@ -147,6 +151,7 @@ impl Channels {
     /// Opens a channel to `peer` beside the one that may be there, as soon as that is not too often.
     pub fn dial(&mut self, peer: KmpPeer, now: Instant) {
         let peering = self.peers.entry(peer).or_default();
+        peering.is_needed = true;
         let at = peering.dialer.at_once(now);
         if self.timers.at(Timer::Dial(peer)).is_none_or(|other| at < other) {
             self.timers.set(Timer::Dial(peer), at);
@@ -171,7 +176,8 @@ impl Channels {
         recv_id: KeyId,
     ) -> Result<u32, NoChannel> {
         let offer = self.say(id, |exchange| exchange.offer(connection, role, recv_id))?;
-        self.channels.get_mut(&id).ok_or(NoChannel)?.ours.insert(offer, connection);
+        let ours = &mut self.channels.get_mut(&id).ok_or(NoChannel)?.ours;
+        remember(ours, offer, connection);
         Ok(offer)
     }
 
@@ -208,6 +214,23 @@ impl Channels {
     /// [`NoChannel`].
     pub fn done(&mut self, id: ChannelId, offer: u32) -> Result<(), NoChannel> {
         self.say(id, |exchange| exchange.done(offer))
+    }
+
+    /// Remembers an offer of the peer.
+    pub(super) fn take_in_offer(&mut self, id: ChannelId, offer: u32, connection: Connection) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            remember(&mut channel.theirs, offer, connection);
+        }
+    }
+
+    /// An offer of ours is over: what it was about.
+    pub(super) fn end_of_ours(&mut self, id: ChannelId, offer: u32) -> Option<Connection> {
+        self.channels.get_mut(&id)?.ours.remove(&offer)
+    }
+
+    /// An offer of the peer is over but for our last word: what it was about.
+    pub(super) fn end_of_theirs(&mut self, id: ChannelId, offer: u32) -> Option<Connection> {
+        self.channels.get_mut(&id)?.theirs.remove(&offer)
     }
 
     /// Channels that the peer opened and whose handshake is not over.
@@ -262,8 +285,8 @@ impl Channels {
             exchange: None,
             ready: None,
             failure: None,
-            ours: HashMap::new(),
-            theirs: HashMap::new(),
+            ours: BTreeMap::new(),
+            theirs: BTreeMap::new(),
         };
         self.channels.insert(id, channel);
         self.peers.entry(peer).or_default().channels.push(id);
@@ -328,5 +351,13 @@ impl Channels {
 impl Channel {
     fn rival(&self) -> Rival {
         Rival { began: self.began, by_lower: self.by_lower }
+    }
+}
+
+/// Remembers what an offer is about; the oldest one is forgotten where there are more than an exchange has.
+fn remember(offers: &mut BTreeMap<u32, Connection>, offer: u32, connection: Connection) {
+    offers.insert(offer, connection);
+    if offers.len() > MAX_OPEN {
+        offers.pop_first();
     }
 }

@@ -13,17 +13,21 @@ use std::{future::pending, time::Instant};
 use tcpauth_common::layout::Quartet;
 use tokio::{sync::mpsc, time::sleep_until};
 
+use associations::Associations;
 pub(super) use channel::ChannelEvent;
 use channel::ChannelId;
 use channels::Channels;
+pub(super) use external::Route;
 use layered::Layered;
 use refresh::Refresh;
 
 use super::Daemon;
 
+mod associations;
 mod channel;
 mod channels;
 mod dial;
+mod external;
 mod layered;
 mod peering;
 mod refresh;
@@ -45,6 +49,7 @@ pub(super) struct KmpPeer {
 /// What there is of agreed keys, and of ways to agree on them. Holds secrets: no `Debug`.
 pub(super) struct Kmp {
     pub(super) channels: Channels,
+    pub(super) associations: Associations,
     pub(super) layered: Layered,
     pub(super) refresh: Refresh,
 }
@@ -52,15 +57,25 @@ pub(super) struct Kmp {
 impl Kmp {
     /// Nothing yet. Channels will tell `events`, which the main loop reads.
     pub fn new(events: mpsc::Sender<ChannelEvent>) -> Self {
-        Self { channels: Channels::new(events), layered: Layered::default(), refresh: Refresh::default() }
+        Self {
+            channels: Channels::new(events),
+            associations: Associations::default(),
+            layered: Layered::default(),
+            refresh: Refresh::default(),
+        }
     }
 
     /// When [`Daemon::on_kmp_time`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        [self.channels.next_due(), self.layered.next_due(), self.refresh.next_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.channels.next_due(),
+            self.associations.next_due(),
+            self.layered.next_due(),
+            self.refresh.next_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 
@@ -76,6 +91,7 @@ impl Daemon {
     pub(super) fn on_kmp_time(&mut self) {
         let now = Instant::now();
         self.on_channels_time(now);
+        self.on_external_time(now);
         self.on_layered_time(now);
         self.on_refresh_time(now);
     }

@@ -18,13 +18,14 @@ use super::{
     super::Daemon,
     KmpPeer,
     channel::{ChannelEvent, ChannelId, Line, Listener, address},
-    channels::{Channel, NoChannel, Ready, Timer},
+    channels::{Channel, Ready, Timer},
     dial::dials,
 };
 use crate::{
     config::{Authentication, KeyManagement, Kmp, Neighbor},
     kernel::mapped,
-    kmp::{Capabilities, Endpoint, Event, Exchange, Psk, Side},
+    keys::TcpOptions,
+    kmp::{Capabilities, Connection, Endpoint, Event, Exchange, Psk, Side},
     sessions::{self, begun_with},
 };
 
@@ -118,6 +119,7 @@ impl Daemon {
                 }
             }
         }
+        self.on_external_channel_gone(id, peer);
         self.on_refresh_channel_gone(id, peer);
     }
 
@@ -158,12 +160,14 @@ impl Daemon {
     fn begin_tls(&mut self, id: ChannelId, side: Side, number: u32, quartet: &Quartet, session: &Session) {
         let Some(neighbor) = self.neighbors.numbered(number) else { return };
         let Some(kmp) = &neighbor.kmp else { return };
-        let Some(psk) = psk(kmp, quartet, session, neighbor) else {
+        let Some((psk, options)) = psk(kmp, quartet, session, neighbor) else {
             self.close_channel(id, "the key that its TCP connection began with is gone".to_owned());
             return;
         };
-        let exchange =
-            Endpoint::new(side, &kmp.tls, &psk).map(|endpoint| Exchange::new(endpoint, capabilities(kmp)));
+        let exchange = Endpoint::new(side, &kmp.tls, &psk).map(|endpoint| {
+            Exchange::new(endpoint, Capabilities::ours(&kmp.algorithms, kmp.rekey_interval))
+                .with_tcp_options(options)
+        });
         match exchange {
             Ok(exchange) => {
                 if let Some(channel) = self.kmp.channels.channels.get_mut(&id) {
@@ -194,19 +198,40 @@ impl Daemon {
                 let ready = Ready { since: Instant::now(), tls, peer: capabilities };
                 self.tell_channel_up(peer, &ready);
                 if self.kmp.channels.ready(id, ready, Instant::now()) {
+                    self.on_external_channel(id, peer);
                     self.on_refresh_channel(id, peer);
                 }
             }
             Event::Offered { id: offer, connection, role } => {
-                if let Some(channel) = self.kmp.channels.channels.get_mut(&id) {
-                    channel.theirs.insert(offer, connection);
+                self.kmp.channels.take_in_offer(id, offer, connection);
+                match connection.server_isn {
+                    None => self.on_external_offered(id, peer, offer, connection, role),
+                    Some(_) => self.on_refresh_offered(id, peer, offer, connection, role),
                 }
-                self.on_refresh_offered(id, peer, offer, connection, role);
             }
-            Event::Accepted { id: offer, agreed } => self.on_refresh_accepted(id, peer, offer, agreed),
-            Event::Confirmed { id: offer } => self.on_refresh_confirmed(id, peer, offer),
-            Event::Done { id: offer } => self.on_refresh_done(id, peer, offer),
-            Event::Refused { id: offer, reason } => self.on_refresh_refused(id, peer, offer, reason),
+            Event::Accepted { id: offer, agreed } => match agreed.connection.server_isn {
+                None => self.on_external_accepted(id, peer, offer, agreed),
+                Some(_) => self.on_refresh_accepted(id, peer, offer, agreed),
+            },
+            Event::Confirmed { id: offer } => match self.kmp.channels.end_of_theirs(id, offer) {
+                // The session comes by itself, with the SYN.
+                Some(Connection { server_isn: None, .. }) => drop(self.kmp.channels.done(id, offer)),
+                Some(_) => self.on_refresh_confirmed(id, peer, offer),
+                None => {}
+            },
+            Event::Done { id: offer } => {
+                if let Some(Connection { server_isn: Some(_), .. }) = self.kmp.channels.end_of_ours(id, offer)
+                {
+                    self.on_refresh_done(id, peer, offer);
+                }
+            }
+            Event::Refused { id: offer, reason } => match self.kmp.channels.end_of_ours(id, offer) {
+                Some(Connection { server_isn: None, .. }) => {
+                    self.on_external_refused(id, peer, offer, reason)
+                }
+                Some(_) => self.on_refresh_refused(id, peer, offer, reason),
+                None => {}
+            },
         }
     }
 
@@ -241,9 +266,9 @@ impl Daemon {
         }) {
             return;
         }
+        let is_needed = peering.is_needed;
         let device = neighbor.peer.interface.clone();
-        let scope = device.as_deref().and_then(|name| if_nametoindex(name).ok()).unwrap_or(0);
-        let peer_end = address(sessions::address(peer.address), kmp.port, scope);
+        let peer_end = peer_end(neighbor, kmp, peer);
         let bound = kmp.local_address.or(peering.local);
         let local = match bound.map_or_else(|| routed(peer_end, device.as_deref()), Ok) {
             Ok(local) => local,
@@ -258,9 +283,14 @@ impl Daemon {
             }
         };
         let by_lower = dials(local, peer_end.ip());
+        if !is_needed && (!by_lower || peering.active.is_some()) {
+            // The peer's to keep up, or there already.
+            return;
+        }
         let channels = &mut self.kmp.channels;
         if let Some(peering) = channels.peers.get_mut(&peer) {
             peering.dialer.begin(now);
+            peering.is_needed = false;
         }
         channels
             .begin(peer, true, by_lower, now, |id, events| Line::dial(id, bound, peer_end, device, events));
@@ -274,10 +304,9 @@ impl Daemon {
         };
         let Some(kmp) = &neighbor.kmp else { return false };
         let device = neighbor.peer.interface.as_deref();
-        let scope = device.and_then(|name| if_nametoindex(name).ok()).unwrap_or(0);
         let known =
             kmp.local_address.or(self.kmp.channels.peers.get(&peer).and_then(|peering| peering.local));
-        let peer_end = address(sessions::address(peer.address), kmp.port, scope);
+        let peer_end = peer_end(neighbor, kmp, peer);
         match known.map_or_else(|| routed(peer_end, device), Ok) {
             Ok(local) => dials(local, peer_end.ip()),
             // Who is to dial is seen once there is a route: `dial` says that there is none.
@@ -371,30 +400,27 @@ fn is_kept_up(neighbor: &Neighbor) -> bool {
     neighbor.key_management == KeyManagement::External && neighbor.peer.is_host()
 }
 
-/// The secret of a channel, which is the one that its own TCP connection began under, and who the ends are.
-fn psk(kmp: &Kmp, quartet: &Quartet, session: &Session, neighbor: &Neighbor) -> Option<Psk> {
+/// Where the daemon of `peer` listens.
+fn peer_end(neighbor: &Neighbor, kmp: &Kmp, peer: KmpPeer) -> SocketAddr {
+    let scope = neighbor.peer.interface.as_deref().and_then(|name| if_nametoindex(name).ok()).unwrap_or(0);
+    address(sessions::address(peer.address), kmp.port, scope)
+}
+
+/// The secret of a channel, which is the one that its own TCP connection began under, and who the ends are; and what
+/// that key covers of TCP options.
+fn psk(kmp: &Kmp, quartet: &Quartet, session: &Session, neighbor: &Neighbor) -> Option<(Psk, TcpOptions)> {
     let key = begun_with(session, quartet, neighbor)?;
     let (identity, peer_identity) = match &kmp.tls.authentication {
         Authentication::Psk { identity, peer_identity, .. } => (identity.clone(), peer_identity.clone()),
         Authentication::RawPublicKey { .. } => (None, None),
     };
     let text = |address| sessions::address(address).to_string();
-    Some(Psk {
+    let psk = Psk {
         identity: identity.unwrap_or_else(|| text(quartet.local)),
         peer_identity: peer_identity.unwrap_or_else(|| text(quartet.peer)),
         secret: key.mkt.master_key.clone(),
-    })
-}
-
-/// What our end can do.
-fn capabilities(kmp: &Kmp) -> Capabilities {
-    Capabilities {
-        version: 1,
-        software: concat!("tcpauth ", env!("CARGO_PKG_VERSION")).to_owned(),
-        algorithms: kmp.algorithms.iter().map(|algorithm| algorithm.name().to_owned()).collect(),
-        option_kinds: vec![29],
-        rekey_interval: kmp.rekey_interval,
-    }
+    };
+    Some((psk, key.mkt.tcp_options))
 }
 
 /// Where to listen: on all addresses of a family, unless each of its neighbours has one of ours.

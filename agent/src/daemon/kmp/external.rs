@@ -1,0 +1,440 @@
+//! Keys that are agreed on a channel before a connection's SYN leaves (`key-management = "external"`).
+//!
+//! ```text
+//! our SYN is held ─► Offer ─► the peer's daemon: association, Accept
+//!                            ─► association, Confirm; the SYN goes on, under the agreed key
+//! the peer's SYN is held ─► verified with the association's key; and so on, as with a key chain of that one key
+//! ```
+
+use std::{net::SocketAddr, time::Instant};
+
+use tcpauth_common::{
+    DropReason,
+    key_choice::flag::{ACK, RST, SYN},
+    layout::{Direction, Held, Quartet, Session},
+};
+
+use super::{
+    super::{Daemon, drops::Drop},
+    KmpPeer,
+    associations::{Begun, Waiting},
+    channel::ChannelId,
+};
+use crate::{
+    config::{Fallback, KeyManagement, Neighbor},
+    keys::{KeyChain, Role},
+    kmp::{Agreed, Connection, Refusal},
+    sessions::{self, Progress, Segment, Signature, free_key_id, progress, with_agreed},
+};
+
+/// Where the keys of a held segment come from. Holds secrets: no `Debug`.
+pub(in super::super) enum Route {
+    /// From the neighbour's chain.
+    Chain,
+    /// They were agreed: of this connection, and the neighbour with no other keys.
+    Agreed(Begun, Box<Neighbor>),
+    /// From the chain, as none could be agreed, and the neighbour's `fallback` allows it.
+    Fallback,
+    /// They have to be agreed first.
+    Wait,
+    /// They were agreed by a daemon that is no more: the connection has to begin anew.
+    Lost,
+    /// There are none.
+    Refuse(DropReason),
+}
+
+/// What decides about a segment of a connection without agreed keys.
+struct Unknown<'a> {
+    neighbor: &'a Neighbor,
+    existing: Option<&'a Session>,
+    /// Of the segment, if it has an option.
+    key_id: Option<u8>,
+}
+
+impl Daemon {
+    /// Where the keys of a held segment of `neighbor` come from.
+    pub(in super::super) fn route(
+        &self,
+        held: &Held,
+        frame: &[u8],
+        neighbor: &Neighbor,
+        existing: Option<&Session>,
+    ) -> Route {
+        if neighbor.key_management != KeyManagement::External || is_channel(neighbor, &held.quartet) {
+            return Route::Chain;
+        }
+        let segment = match Segment::parse(held, frame) {
+            Ok(segment) => segment,
+            Err(reason) => return Route::Refuse(reason),
+        };
+        let outbound = held.direction == Direction::Outbound as u8;
+        let client_isn = client_isn(&segment, outbound, existing);
+        let begun = Begun { quartet: held.quartet, client_isn };
+        if let Some(association) = self.kmp.associations.of(&begun) {
+            return Route::Agreed(begun, Box::new(with_agreed(neighbor, &association.mkt)));
+        }
+        let key_id = match segment.signature(neighbor.wire) {
+            Ok(Signature::Ao { key_id, .. }) => Some(key_id.0),
+            _ => None,
+        };
+        let unknown = Unknown { neighbor, existing, key_id };
+        match (segment.flags() & (SYN | ACK), outbound) {
+            (SYN, true) => unknown.our_syn(client_isn),
+            (SYN, false) => unknown.peers_syn(),
+            (_, true) => unknown.our_answer(client_isn),
+            (_, false) => unknown.peers_answer(),
+        }
+    }
+
+    /// Has a SYN of ours wait until its keys are agreed, and asks for them.
+    pub(in super::super) fn wait_for_keys(&mut self, held: &Held, frame: &[u8], neighbor: u32) {
+        let now = Instant::now();
+        let peer = KmpPeer::of(neighbor, &held.quartet);
+        let Ok(segment) = Segment::parse(held, frame) else { return };
+        let waiting = Waiting { held: *held, frame: frame.to_vec(), isn: segment.isn(), peer, offer: None };
+        if !self.kmp.associations.wait(waiting, now) {
+            self.refuse(held, frame, DropReason::Overload);
+            return;
+        }
+        self.kmp.channels.learn_local(peer, sessions::address(held.quartet.local));
+        match self.kmp.channels.active(peer) {
+            Some(channel) => self.offer_keys(channel, &held.quartet),
+            None => self.kmp.channels.dial(peer, now),
+        }
+    }
+
+    /// Gives up what has waited for too long.
+    pub(super) fn on_external_time(&mut self, now: Instant) {
+        while let Some(waiting) = self.kmp.associations.take_overdue(now) {
+            let state = self.kmp.channels.state(waiting.peer);
+            let reason = format!("the peer's daemon did not answer in time; channel: {}", state.line(now));
+            self.without_keys(waiting, &reason);
+        }
+    }
+
+    /// What nobody uses is forgotten, and so are connections that the peer's daemon cannot know any more.
+    pub(in super::super) fn tidy_associations(&mut self) {
+        let neighbors = &self.neighbors;
+        self.kmp.associations.expire(Instant::now(), |peer| neighbors.numbered(peer.neighbor).is_some());
+        for peer in self.kmp.associations.peers() {
+            self.begin_anew(peer);
+        }
+    }
+
+    /// Keys of a connection came into its session.
+    pub(in super::super) fn on_agreed_installed(&mut self, begun: &Begun) {
+        self.kmp.associations.used(begun, Instant::now());
+    }
+
+    /// A channel is up: what waits is offered on it.
+    pub(super) fn on_external_channel(&mut self, channel: ChannelId, peer: KmpPeer) {
+        self.begin_anew(peer);
+        for quartet in self.kmp.associations.waiting_for(peer) {
+            self.offer_keys(channel, &quartet);
+        }
+    }
+
+    /// A channel is gone: what was offered on it is offered on the next, or on the one that takes its place.
+    pub(super) fn on_external_channel_gone(&mut self, channel: ChannelId, peer: KmpPeer) {
+        self.kmp.associations.forget_offers(peer, channel);
+        let waiting = self.kmp.associations.waiting_for(peer);
+        match self.kmp.channels.active(peer) {
+            Some(other) => waiting.iter().for_each(|quartet| self.offer_keys(other, quartet)),
+            None if waiting.is_empty() => {}
+            None => self.kmp.channels.dial(peer, Instant::now()),
+        }
+    }
+
+    /// The peer opens a connection, and offers to agree on its keys.
+    pub(super) fn on_external_offered(
+        &mut self,
+        channel: ChannelId,
+        peer: KmpPeer,
+        offer: u32,
+        connection: Connection,
+        role: Role,
+    ) {
+        // Then the channel is gone, and the peer offers again on the next.
+        let _ = match self.answer_to(peer, &connection, role) {
+            Ok(begun) => self.accept_offer(channel, peer, offer, begun),
+            Err(reason) => {
+                tracing::warn!(peer = %sessions::address(peer.address), ?connection, "an offer of keys is refused: {reason}");
+                self.kmp.channels.refuse(channel, offer, reason)
+            }
+        };
+    }
+
+    /// The peer accepted our offer: the SYN goes on.
+    pub(super) fn on_external_accepted(
+        &mut self,
+        channel: ChannelId,
+        peer: KmpPeer,
+        offer: u32,
+        agreed: Agreed,
+    ) {
+        let Some(begun) = self.begun(peer, &agreed.connection, agreed.role) else { return };
+        if self.kmp.channels.confirm(channel, offer).is_err() {
+            return;
+        }
+        self.kmp.associations.insert(begun, peer, channel, agreed, Instant::now());
+        let waiting = self.kmp.associations.waiting(&begun.quartet);
+        if waiting.is_some_and(|waiting| waiting.isn.0 == begun.client_isn)
+            && let Some(waiting) = self.kmp.associations.take_waiting(&begun.quartet)
+        {
+            self.on_held(&waiting.held, &waiting.frame);
+        }
+    }
+
+    /// The peer does not agree.
+    pub(super) fn on_external_refused(
+        &mut self,
+        channel: ChannelId,
+        peer: KmpPeer,
+        offer: u32,
+        reason: Refusal,
+    ) {
+        let refused = (self.kmp.associations.waiting_for(peer).into_iter()).find(|quartet| {
+            let waiting = self.kmp.associations.waiting(quartet);
+            waiting.is_some_and(|waiting| waiting.offer == Some((channel, offer)))
+        });
+        let Some(waiting) = refused.and_then(|quartet| self.kmp.associations.take_waiting(&quartet)) else {
+            return;
+        };
+        if reason == Refusal::Collision {
+            // The peer's SYN of the same connection comes, and our end answers that one.
+            return;
+        }
+        let reason = format!("the peer's daemon refuses to agree on keys: {reason}");
+        self.without_keys(waiting, &reason);
+    }
+
+    fn accept_offer(
+        &mut self,
+        channel: ChannelId,
+        peer: KmpPeer,
+        offer: u32,
+        begun: Begun,
+    ) -> Result<(), super::channels::NoChannel> {
+        let existing = self.dataplane.session(&begun.quartet).ok().flatten();
+        let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return Ok(()) };
+        let recv_id = free_key_id(existing.as_ref(), &neighbor.keys);
+        let Some(agreed) = self.kmp.channels.accept(channel, offer, recv_id)? else { return Ok(()) };
+        if existing.is_some_and(|session| is_unheard(&session, begun.client_isn)) {
+            // The SYN comes again, under the new key.
+            self.remove_half_open(&begun.quartet);
+        }
+        self.kmp.associations.insert(begun, peer, channel, agreed, Instant::now());
+        Ok(())
+    }
+
+    /// The connection that the peer offers keys of.
+    ///
+    /// # Errors
+    /// Why they are refused.
+    fn answer_to(&self, peer: KmpPeer, connection: &Connection, role: Role) -> Result<Begun, Refusal> {
+        let begun = self.begun(peer, connection, role).ok_or(Refusal::UnknownConnection)?;
+        // Of a connection that begins, its client asks.
+        if role != Role::Server {
+            return Err(Refusal::UnknownConnection);
+        }
+        let is_known = self.kmp.associations.of(&begun).is_some();
+        if !is_known && !self.kmp.associations.has_room(peer) {
+            return Err(Refusal::Busy);
+        }
+        Ok(begun)
+    }
+
+    /// The connection, if it may be one with `peer` of which keys are agreed here.
+    fn begun(&self, peer: KmpPeer, connection: &Connection, role: Role) -> Option<Begun> {
+        let index_of = |name: &str| self.interfaces.bound(name);
+        let neighbor = self.neighbors.numbered(peer.neighbor)?;
+        let scope = neighbor.peer.interface.as_deref().map_or(Some(0), index_of)?;
+        let begun = Begun::new(connection, role, scope);
+        let owner = self.neighbors.owner(&begun.quartet, &index_of)?;
+        let is_theirs = owner.number == peer.neighbor && begun.quartet.peer == peer.address;
+        let is_external = neighbor.key_management == KeyManagement::External;
+        (is_theirs && is_external && !is_channel(neighbor, &begun.quartet)).then_some(begun)
+    }
+
+    /// Offers to agree on the keys of a SYN that waits, unless that was done.
+    fn offer_keys(&mut self, channel: ChannelId, quartet: &Quartet) {
+        let existing = self.dataplane.session(quartet).ok().flatten();
+        let Some(waiting) = self.kmp.associations.waiting(quartet).filter(|one| one.offer.is_none()) else {
+            return;
+        };
+        let Some(neighbor) = self.neighbors.numbered(waiting.peer.neighbor) else { return };
+        let recv_id = free_key_id(existing.as_ref(), &neighbor.keys);
+        let Some(connection) = Connection::new(quartet, Role::Client, Some(waiting.isn), None) else {
+            return;
+        };
+        // If the channel is gone, the next one takes it up.
+        if let Ok(offer) = self.kmp.channels.offer(channel, connection, Role::Client, recv_id) {
+            waiting.offer = Some((channel, offer));
+        }
+    }
+
+    /// No keys could be agreed for a SYN of ours.
+    fn without_keys(&mut self, waiting: Waiting, reason: &str) {
+        let Some(neighbor) = self.neighbors.numbered(waiting.peer.neighbor) else { return };
+        let falls_back = neighbor.kmp.as_ref().is_some_and(|kmp| kmp.fallback == Fallback::Implicit);
+        let (ends, peer) = (ends(&waiting.held.quartet), neighbor.peer.to_string());
+        if falls_back {
+            tracing::warn!(
+                neighbor = peer,
+                connection = ends,
+                "falls back to keys derived from the password, without forward secrecy: {reason}"
+            );
+            self.take_held(&waiting.held, &waiting.frame, Route::Fallback);
+        } else {
+            tracing::warn!(neighbor = peer, connection = ends, "a new connection has no keys: {reason}");
+            self.refuse(&waiting.held, &waiting.frame, DropReason::NoKey);
+        }
+    }
+
+    /// Removes half-open sessions with `peer` whose keys were agreed on a channel that is no more, and which it has not
+    /// answered: perhaps its daemon knows nothing of them any more. TCP sends the SYN again, and new keys are agreed.
+    fn begin_anew(&mut self, peer: KmpPeer) {
+        let Some(active) = self.kmp.channels.active(peer) else { return };
+        let suspects = self.kmp.associations.with(peer).filter(|(_, one)| {
+            one.channel != active && one.role == Role::Client && one.agreed.elapsed() > ANSWER_LIMIT
+        });
+        let suspects: Vec<Begun> = suspects.map(|(begun, _)| *begun).collect();
+        for begun in suspects {
+            let session = self.dataplane.session(&begun.quartet).ok().flatten();
+            let is_unanswered = session.is_some_and(|session| {
+                progress(&session) == Progress::SynSent && session.local_isn.0 == begun.client_isn
+            });
+            if is_unanswered {
+                self.remove_half_open(&begun.quartet);
+                self.kmp.associations.remove(&begun);
+            }
+        }
+    }
+
+    /// Removes sessions whose keys were to come from associations that an earlier daemon had.
+    pub(in super::super) fn forget_half_open(&mut self) {
+        let lost: Vec<Quartet> = (self.dataplane.sessions().filter_map(Result::ok))
+            .filter(|(_, session)| is_agreed(session) && progress(session) != Progress::Closed)
+            .filter(|(_, session)| session.flags & BOTH_ISNS != BOTH_ISNS)
+            .map(|(quartet, _)| quartet)
+            .collect();
+        lost.iter().for_each(|quartet| self.remove_half_open(quartet));
+    }
+
+    pub(in super::super) fn remove_half_open(&mut self, quartet: &Quartet) {
+        if let Err(error) = self.dataplane.remove_session(quartet) {
+            tracing::error!("a half-open session could not be removed: {error}");
+        }
+    }
+
+    /// Counts and tells a held segment that is dropped.
+    pub(in super::super) fn refuse(&mut self, held: &Held, frame: &[u8], reason: DropReason) {
+        let drop = Drop::of_held(held, frame, reason);
+        self.drops.count_own(&drop);
+        self.record_drop(&drop);
+    }
+}
+
+const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+
+/// A SYN that was not answered for so long may have met a daemon that does not know its key.
+const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Unknown<'_> {
+    fn our_syn(&self, isn: u32) -> Route {
+        match self.existing {
+            // It was held twice.
+            Some(session) if session.flags & Session::LOCAL_ISN != 0 && session.local_isn.0 == isn => {
+                Route::Chain
+            }
+            _ => Route::Wait,
+        }
+    }
+
+    fn peers_syn(&self) -> Route {
+        if self.falls_back() && self.key_id.is_some_and(|id| has_id(&self.neighbor.keys, id)) {
+            Route::Fallback
+        } else {
+            Route::Refuse(DropReason::NoKey)
+        }
+    }
+
+    /// The SYN which it answers verified with a key of the chain, or with one that was agreed.
+    fn our_answer(&self, client_isn: u32) -> Route {
+        match self.existing {
+            Some(session) if is_of_chain(session, client_isn, &self.neighbor.keys) => Route::Fallback,
+            Some(session)
+                if progress(session) == Progress::Established && !answers_new_syn(session, client_isn) =>
+            {
+                Route::Chain
+            }
+            Some(_) => Route::Lost,
+            None => Route::Refuse(DropReason::NoSession),
+        }
+    }
+
+    fn peers_answer(&self) -> Route {
+        match self.existing {
+            // The answer was held twice, or came while its keys were on their way.
+            Some(session) if session.flags & BOTH_ISNS == BOTH_ISNS => Route::Chain,
+            Some(session) if is_agreed(session) => Route::Lost,
+            Some(_) => Route::Fallback,
+            None => Route::Refuse(DropReason::NoSession),
+        }
+    }
+
+    fn falls_back(&self) -> bool {
+        self.neighbor.kmp.as_ref().is_some_and(|kmp| kmp.fallback == Fallback::Implicit)
+    }
+}
+
+/// Whether a connection is the channel to the neighbour's daemon: its keys come from the chain.
+pub(in super::super) fn is_channel(neighbor: &Neighbor, quartet: &Quartet) -> bool {
+    let is_end = |port: u16| [quartet.local_port, quartet.peer_port].contains(&port);
+    neighbor.kmp.as_ref().is_some_and(|kmp| is_end(kmp.port)) && !is_end(neighbor.port)
+}
+
+/// The ISN of the client of the connection that a held segment is of.
+fn client_isn(segment: &Segment<'_>, outbound: bool, existing: Option<&Session>) -> u32 {
+    let acknowledged = segment.ack().wrapping_sub(1);
+    let session = existing.filter(|session| session.flags & Session::LOCAL_ISN != 0);
+    match (segment.flags() & (SYN | RST | ACK), session) {
+        (SYN, _) => segment.isn().0,
+        (flags, Some(session)) if outbound && flags & RST != 0 && flags & ACK == 0 => session.peer_isn.0,
+        // What it answers: the peer's SYN, or ours.
+        _ => acknowledged,
+    }
+}
+
+fn is_agreed(session: &Session) -> bool {
+    session.flags & Session::AGREED != 0
+}
+
+/// Whether an answer to the peer's SYN with this ISN is to a SYN that verified with a key of the chain.
+fn is_of_chain(session: &Session, client_isn: u32, chain: &KeyChain) -> bool {
+    session.flags & Session::SYN_RECV != 0
+        && session.syn_recv_isn.0 == client_isn
+        && has_id(chain, session.syn_recv.key_id.0)
+}
+
+fn answers_new_syn(session: &Session, client_isn: u32) -> bool {
+    session.flags & Session::SYN_RECV != 0
+        && session.syn_recv_isn.0 == client_isn
+        && session.peer_isn.0 != client_isn
+}
+
+fn has_id(chain: &KeyChain, id: u8) -> bool {
+    chain.keys.iter().any(|key| key.mkt.recv_id.0 == id)
+}
+
+/// Whether nothing but the peer's SYN with this ISN was heard in `session`.
+fn is_unheard(session: &Session, client_isn: u32) -> bool {
+    session.flags & Session::PEER_ISN != 0
+        && session.peer_isn.0 == client_isn
+        && session.recv_seq == u64::from(client_isn)
+}
+
+fn ends(quartet: &Quartet) -> String {
+    let end = |address, port| SocketAddr::new(sessions::address(address), port);
+    format!("{} > {}", end(quartet.local, quartet.local_port), end(quartet.peer, quartet.peer_port))
+}
