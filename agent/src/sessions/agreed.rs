@@ -109,3 +109,226 @@ fn order(newest_first: &[u32]) -> u32 {
     let placed = newest_first.iter().zip(0..);
     placed.fold(NO_ORDER, |order, (slot, age)| order & !(3 << (2 * age)) | slot << (2 * age))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tcpauth_common::{Algorithm, Isn, layout::SynKey, sequence::ExtendedSeq};
+
+    use super::*;
+    use crate::{
+        keys::Role,
+        sessions::testing::{mirrored, mkt, neighbor, quartet},
+    };
+
+    const ISNS: (Isn, Isn) = (Isn(1000), Isn(2000));
+
+    /// One end of a connection that is up.
+    struct End {
+        session: Session,
+        quartet: Quartet,
+        role: Role,
+        sent: u64,
+    }
+
+    /// Both ends, with one key of the chain.
+    fn ends() -> (End, End) {
+        let ours = quartet(false);
+        let theirs = Quartet {
+            local: ours.peer,
+            peer: ours.local,
+            local_port: ours.peer_port,
+            peer_port: ours.local_port,
+            scope: 0,
+        };
+        let key = mkt("password", Algorithm::HmacSha1_96);
+        let end = |quartet, mkt: &Mkt, role, (local_isn, peer_isn): (Isn, Isn)| {
+            let mut session = Session { local_isn, peer_isn, flags: 3, ..Session::default() };
+            let flags = KeySlot::SEND | KeySlot::ACCEPT;
+            session.slots[0] = KeySlot { flags, ..mkt.traffic_slot(&quartet, local_isn, peer_isn, role) };
+            session.rollover =
+                Rollover { order: order(&[0]), current: 0, rnext: 0, received: 0, ..Rollover::default() };
+            End { session, quartet, role, sent: 0 }
+        };
+        (end(ours, &key, Role::Client, ISNS), end(theirs, &mirrored(&key), Role::Server, (ISNS.1, ISNS.0)))
+    }
+
+    impl End {
+        fn apply(&mut self, change: &KeyChange) {
+            change.apply(&mut self.session, 1);
+        }
+
+        fn roll_in(&mut self, mkt: &Mkt, move_now: bool) {
+            let Session { local_isn, peer_isn, .. } = self.session;
+            let slot = mkt.traffic_slot(&self.quartet, local_isn, peer_isn, self.role);
+            let change = roll_in(&self.session, &self.quartet, slot, move_now);
+            self.apply(&change);
+        }
+
+        /// Sends a segment with new data to `other`; whether it verified there.
+        fn send(&mut self, other: &mut Self) -> bool {
+            self.sent += 1;
+            let rollover = &self.session.rollover;
+            let sealing = rollover.sealing(&self.session.slots);
+            let sealed = self.session.slots[sealing as usize];
+            let rnext = rollover.rnext_id(&self.session.slots, sealing);
+            let slots = other.session.slots;
+            let found = (0..MAX_KEYS as u32).find(|slot| {
+                let slot = &slots[*slot as usize];
+                slot.flags & KeySlot::ACCEPT != 0
+                    && slot.recv_id == sealed.send_id
+                    && slot.recv.words == sealed.send.words
+            });
+            let Some(slot) = found else { return false };
+            let at = ExtendedSeq(self.sent);
+            other.session.rollover.on_verified(&slots, slot, Some(rnext), at, at, 1);
+            true
+        }
+    }
+
+    /// What two daemons agree on: each chooses the KeyID under which it receives.
+    fn agree(offerer: &End, accepter: &End, number: u8) -> (Mkt, Mkt) {
+        let chain = KeyChain::of(mkt("password", Algorithm::HmacSha1_96));
+        let ours = Mkt {
+            recv_id: free_key_id(Some(&offerer.session), &chain),
+            send_id: free_key_id(Some(&accepter.session), &chain),
+            ..mkt(&format!("agreed {number}"), Algorithm::HmacSha256_128)
+        };
+        let theirs = mirrored(&ours);
+        (ours, theirs)
+    }
+
+    proptest! {
+        #[test]
+        fn no_segment_is_lost_while_keys_roll_in_one_after_the_other(
+            steps in prop::collection::vec((any::<bool>(), 0usize..4, 0usize..4, any::<bool>()), 1..12),
+        ) {
+            let (mut a, mut b) = ends();
+            for (number, (by_a, first, second, settles)) in (0..).zip(steps) {
+                let (offerer, accepter) = if by_a { (&mut a, &mut b) } else { (&mut b, &mut a) };
+                let (ours, theirs) = agree(offerer, accepter, number);
+                // The accepter installs first, and tells the offerer.
+                accepter.roll_in(&theirs, false);
+                for _ in 0..first {
+                    prop_assert!(offerer.send(accepter));
+                    prop_assert!(accepter.send(offerer));
+                }
+                offerer.roll_in(&ours, false);
+                for _ in 0..=second {
+                    prop_assert!(accepter.send(offerer));
+                    prop_assert!(offerer.send(accepter));
+                }
+                prop_assert!(accepter.send(offerer));
+                for end in [&*offerer, &*accepter] {
+                    let rollover = end.session.rollover;
+                    prop_assert_eq!([rollover.current, rollover.received, rollover.rnext], [rollover.newest(0); 3]);
+                    prop_assert_ne!(end.session.flags & Session::AGREED, 0);
+                }
+                if settles {
+                    for end in [&mut *offerer, &mut *accepter] {
+                        if let Some(change) = settle(&end.session, &end.quartet) {
+                            end.apply(&change);
+                        }
+                        prop_assert_eq!(ages(&end.session).count(), 1);
+                        prop_assert_eq!(end.session.slots.iter().filter(|slot| slot.algorithm != 0).count(), 1);
+                        prop_assert!(settle(&end.session, &end.quartet).is_none());
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn keys_that_are_in_use_stay_whatever_rolls_in(rolls in prop::collection::vec((any::<bool>(), any::<bool>()), 1..20)) {
+            let (mut a, mut b) = ends();
+            for (number, (move_now, receives)) in (0..).zip(rolls) {
+                let (ours, theirs) = agree(&a, &b, number);
+                let in_use = |end: &End| {
+                    let rollover = end.session.rollover;
+                    [rollover.current, rollover.received].map(|slot| end.session.slots[slot as usize].recv.words)
+                };
+                let [current, received] = in_use(&a);
+                a.roll_in(&ours, move_now);
+                let words = a.session.slots.map(|slot| slot.recv.words);
+                prop_assert!(words.contains(&current) && words.contains(&received));
+                let newest = a.session.rollover.newest(0);
+                prop_assert_eq!(a.session.rollover.rnext, newest);
+                prop_assert_eq!(a.session.slots[newest as usize].send_id, ours.send_id);
+                prop_assert!(!move_now || a.session.rollover.current == newest);
+                if receives {
+                    b.roll_in(&theirs, true);
+                    prop_assert!(b.send(&mut a));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_one_direction_uses_are_not_settled() {
+        let (mut a, mut b) = ends();
+        let (ours, theirs) = agree(&a, &b, 1);
+        a.roll_in(&ours, false);
+        assert!(settle(&a.session, &a.quartet).is_none(), "nobody uses the new one");
+        b.roll_in(&theirs, true);
+        assert!(settle(&b.session, &b.quartet).is_none(), "it receives under the old one");
+        assert!(b.send(&mut a));
+        let change = settle(&a.session, &a.quartet);
+        assert_eq!(change.map(|change| change.order), Some(order(&[a.session.rollover.newest(0)])));
+    }
+
+    #[test]
+    fn a_key_id_is_nobodys_and_comes_back_late() {
+        let chain = KeyChain::of(mkt("password", Algorithm::HmacSha1_96));
+        let mut taken = chain.clone();
+        taken.keys[0].mkt.recv_id = KeyId(128);
+        assert_eq!((free_key_id(None, &chain), free_key_id(None, &taken)), (KeyId(128), KeyId(129)));
+        let (mut a, mut b) = ends();
+        let mut ids = Vec::new();
+        for number in 0..=127 {
+            let (ours, theirs) = agree(&a, &b, number);
+            ids.push(ours.recv_id.0);
+            a.roll_in(&ours, true);
+            b.roll_in(&theirs, true);
+        }
+        let every: Vec<u8> = AGREED_IDS.collect();
+        assert_eq!(ids, every);
+    }
+
+    #[test]
+    fn a_connection_began_under_the_key_of_its_clients_syn() {
+        let mut neighbor = neighbor("192.0.2.1");
+        let key = |number: u8| {
+            let mkt = Mkt {
+                send_id: KeyId(number),
+                recv_id: KeyId(number),
+                ..mkt("password", Algorithm::HmacSha1_96)
+            };
+            ChainKey { number: number.into(), ..KeyChain::of(mkt).keys[0].clone() }
+        };
+        neighbor.keys = KeyChain { name: None, keys: vec![key(1), key(2)] }.into();
+        let quartet = quartet(false);
+        for number in [1, 2] {
+            let mkt = key(number).mkt;
+            let (client, server) = (mkt.syn_send(&quartet, ISNS.0), mkt.syn_recv(&quartet, ISNS.1));
+            let session = |flags, syn_send, syn_recv| Session {
+                flags: 3 | flags,
+                local_isn: ISNS.0,
+                peer_isn: ISNS.1,
+                syn_recv_isn: ISNS.1,
+                syn_send,
+                syn_recv,
+                ..Session::default()
+            };
+            for session in [
+                session(Session::CLIENT, client, SynKey::default()),
+                session(Session::SYN_RECV, SynKey::default(), server),
+            ] {
+                let found = begun_with(&session, &quartet, &neighbor).map(|key| key.number);
+                assert_eq!(found, Some(number.into()));
+            }
+            assert!(
+                begun_with(&session(Session::CLIENT, SynKey::default(), server), &quartet, &neighbor)
+                    .is_none()
+            );
+        }
+    }
+}
