@@ -3,9 +3,9 @@
 use std::{
     fs,
     io::Write,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -85,6 +85,7 @@ impl Agent {
         let mut command = self.namespace.command(binary("tcpauthd")?);
         command.args(["--foreground", "--instance", self.namespace.name(), "--config"]);
         command.arg(self.config_file()).envs(self.environment.iter().cloned());
+        open_files_as_of_a_service(&mut command);
         if self.logs_keys {
             command.arg("--key-log").arg(self.key_log());
         }
@@ -270,6 +271,21 @@ impl Agent {
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.tcpauth(&[&["--json"], arguments].concat())?;
         serde_json::from_str(&text).with_context(|| format!("tcpauth {}: {text}", arguments.join(" ")))
+    }
+}
+
+/// The limit that systemd and a login shell give, whatever that of the tests is.
+fn open_files_as_of_a_service(command: &mut Command) {
+    const SOFT: libc::rlim_t = 1024;
+    // SAFETY: both calls are async-signal-safe and the structure outlives them.
+    unsafe {
+        command.pre_exec(|| {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            limit.rlim_cur = limit.rlim_max.min(SOFT);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            Ok(())
+        });
     }
 }
 

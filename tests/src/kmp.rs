@@ -17,7 +17,9 @@ use crate::{
     frame::Segment,
     impair::Forwarder,
     independent,
+    namespace::Namespace,
     network::{Network, Router},
+    process::run,
     scenario::{PASSWORD, Protected, neighbor},
     wait::eventually,
     wire::Capture,
@@ -128,6 +130,18 @@ pub fn forwarder(protected: &Protected) -> Result<&Forwarder> {
 pub fn forwarder_of(network: &Network) -> Result<&Forwarder> {
     let middle = network.middle.as_ref();
     middle.and_then(|middle| middle.forwarder.as_ref()).context("the test made a network without a forwarder")
+}
+
+/// Closes every channel at its end in `namespace`, with a reset.
+///
+/// # Errors
+/// If the kernel cannot.
+pub fn close_channels(namespace: &Namespace) -> Result<()> {
+    let mut command = namespace.command("ss");
+    command.args(["--kill", "--tcp", "--numeric", "state", "established"]);
+    command.arg(format!("( sport = :{CHANNEL_PORT} or dport = :{CHANNEL_PORT} )"));
+    run(command)?;
+    Ok(())
 }
 
 /// Whether a segment is one of a channel.

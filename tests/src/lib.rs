@@ -4,7 +4,7 @@
 //! - [`network`]: two routers, and what is between them: a switch with an attacker on it, nothing, or
 //!   an [`impair`]ed path.
 //! - [`agent`], [`keys`]: `tcpauthd` and `tcpauth` on a router, and the keys that they change; [`clock`]: its clock.
-//! - [`kmp`]: routers that agree on keys in a TLS handshake.
+//! - [`kmp`]: routers that agree on keys in a TLS handshake; [`crowd`]: a thousand neighbours that do.
 //! - [`scenario`]: routers that protect their sessions: where most tests begin.
 //! - [`bgp`]: BIRD, FRR and GoBGP.
 //! - [`frame`], [`wire`]: segments forged, sniffed and captured; [`blaster`]: sent at the highest rate.
@@ -17,6 +17,7 @@ pub mod bgp;
 pub mod binaries;
 pub mod blaster;
 pub mod clock;
+pub mod crowd;
 pub mod frame;
 pub mod impair;
 pub mod independent;

@@ -20,6 +20,7 @@ use tcpauth_tests::{
     agent::Agent,
     bgp,
     binaries::binary,
+    crowd::Crowd,
     frame::{Segment, flags},
     impair::Impairment,
     keys::Ends,
@@ -345,6 +346,39 @@ fn many_connections_at_once() -> Result<()> {
             Holdings { sessions, ..before }.wait_until_back(agent, SOON).with_context(|| mode.name())?;
         }
         Ends::of(&protected).nothing_dropped_for(&["wrong-mac", "unknown-key-id", "wrong-length"])?;
+    }
+    Ok(())
+}
+
+/// A thousand neighbours have their sessions, lose them with both daemons, and come back all at once.
+#[test]
+fn a_thousand_neighbors_reconnect_at_once() -> Result<()> {
+    let mut crowd = Crowd::new(1000, &Mode::External.fields(""))?;
+    crowd.wait_for_channels()?;
+    let start = Instant::now();
+    drop(crowd.connect_all()?);
+    println!("connected in {:.1?}", start.elapsed());
+    let before = [Holdings::of(&crowd.agent1)?, Holdings::of(&crowd.agent2)?];
+    for round in 0..2 {
+        for agent in [&mut crowd.agent1, &mut crowd.agent2] {
+            agent.end(libc::SIGKILL)?;
+        }
+        for agent in [&mut crowd.agent1, &mut crowd.agent2] {
+            agent.start_again()?;
+        }
+        let start = Instant::now();
+        let pairs = crowd.connect_all().with_context(|| format!("round {round}"))?;
+        println!("connected without channels in {:.1?}", start.elapsed());
+        for (near, far) in &pairs {
+            transfer::ping(near, far)?;
+        }
+    }
+    crowd.wait_for_channels()?;
+    for (agent, before) in [&crowd.agent1, &crowd.agent2].into_iter().zip(before) {
+        // Those of sessions that closed are kept for two minutes.
+        let sessions = before.sessions + 2000;
+        Holdings { sessions, descriptors: before.descriptors + 2, sockets: before.sockets + 2, ..before }
+            .wait_until_back(agent, SOON)?;
     }
     Ok(())
 }

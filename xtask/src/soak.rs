@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the end-to-end tests that last, longer and again and again.
+//! `cargo xtask soak`: the end-to-end tests that last, longer and again and again; or those of agreed keys in full number.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,7 @@ use tcpauth_tests::{
     agent::hide_logs,
     binaries::use_folder,
     impair::{Impairment, Treated},
+    kmp::{self, Mode},
     namespace,
     network::{Network, Wire},
     scenario::Protected,
@@ -25,7 +26,24 @@ pub struct Arguments {
     /// Seed of the first round; each round takes the next one
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What is transferred, again and again
+    #[arg(long, value_enum, default_value = "bulk")]
+    case: Case,
 }
+
+/// What is transferred.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Case {
+    /// Much, in one connection
+    Bulk,
+    /// A megabyte each way in each of 200 connections whose keys are agreed beside them, 5 % of all segments lost
+    External,
+    /// The same on the connections themselves
+    Layered,
+}
+
+/// Connections in a round of a case with many.
+const CONNECTIONS: u32 = 200;
 
 /// Octets each way in a round.
 const ROUND: u64 = 20 << 20;
@@ -43,11 +61,24 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             break;
         }
         check_interrupted()?;
-        let took = round(seed)?;
-        println!("seed {seed}: {} MiB each way in {:.1} s", ROUND >> 20, took.0.as_secs_f32());
-        println!("  {:?}", took.1);
+        let (what, (took, treated)) = match arguments.case {
+            Case::Bulk => (format!("{} MiB each way", ROUND >> 20), round(seed)?),
+            Case::External => (format!("{CONNECTIONS} connections"), many(Mode::External, seed)?),
+            Case::Layered => (format!("{CONNECTIONS} connections"), many(Mode::Layered, seed)?),
+        };
+        println!("seed {seed}: {what} in {:.1} s", took.as_secs_f32());
+        println!("  {treated:?}");
     }
     Ok(())
+}
+
+fn many(mode: Mode, seed: u64) -> Result<(Duration, Treated)> {
+    let impairment = Impairment { loss: 50, seed, ..Impairment::default() };
+    let protected = kmp::agreeing(Network::with(Wire::Impaired(impairment), 1500)?, mode, "")?;
+    let (client, server) = protected.ends();
+    let start = Instant::now();
+    transfer::exchange_many(&client, &server, CONNECTIONS, 10, 1 << 20)?;
+    Ok((start.elapsed(), kmp::forwarder(&protected)?.treated()))
 }
 
 fn round(seed: u64) -> Result<(Duration, Treated)> {

@@ -18,6 +18,7 @@ mod measured;
 mod plot;
 mod programs;
 mod publish;
+mod rekey;
 mod report;
 mod scale;
 mod statistics;
@@ -89,6 +90,8 @@ enum Case {
     Scale,
     /// New keys for many sessions by one command; part of `scale`
     Rollover,
+    /// New keys for many sessions by handshakes: time and memory
+    Rekey,
     /// Time per segment of each algorithm: in BPF, on the host, by OpenSSL
     Mac,
     /// Instructions that the kernel verified in each program
@@ -146,6 +149,7 @@ impl Case {
             Self::Connect => connect::measure(effort)?,
             Self::Scale => scale::measure(effort)?,
             Self::Rollover => scale::rollover::measure(effort)?,
+            Self::Rekey => rekey::measure(effort)?,
             Self::Mac => mac::measure(effort)?,
             Self::Programs => Report { measured: programs::measure()?, ..Report::default() },
             Self::Trial => Report { measured: trial::measure()?, ..Report::default() },

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
     agent::Agent,
+    crowd,
     network::{INTERFACE, Network, Wire},
     process::run,
     scenario::{PASSWORD, end, wait_attached},
@@ -141,10 +142,7 @@ impl Lab {
     /// # Errors
     /// If it does not run.
     pub fn resident_megabytes(&self) -> Result<f64> {
-        let process = self.agent.id().context("tcpauthd is not running")?;
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let kibibytes = number_after(&status, "VmRSS:").context("no VmRSS")?;
-        Ok(kibibytes * 1024.0 / 1e6)
+        crowd::resident_megabytes(&self.agent)
     }
 
     /// Connects to every neighbour, and gives the octets of map memory that each session takes.
@@ -153,7 +151,7 @@ impl Lab {
     /// If a connection does not come up.
     pub fn connect_all(&mut self) -> Result<f64> {
         wait_attached(&self.agent, INTERFACE)?;
-        allow_descriptors()?;
+        crowd::allow_descriptors()?;
         let before = self.session_memory()?;
         let listener = self.listen()?;
         for number in 0..self.neighbors {
@@ -258,19 +256,6 @@ fn carry(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {
         sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(())
     })
-}
-
-/// A socket for each session is in this process: as many as it may have.
-fn allow_descriptors() -> Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure outlives the calls.
-    let result = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
-    };
-    ensure!(result == 0, "more open files: {}", io::Error::last_os_error());
-    Ok(())
 }
 
 fn number_after(text: &str, name: &str) -> Option<f64> {
