@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn neighbors_name_each_other() {
         let [config1, config2] = configs(300, "port = 179");
-        let line1 = "neighbor.\"198.19.1.43\" = { password = \"v61ne0qkel33&\", kmp-local-address = \"198.18.1.43\", \
+        let line1 = "neighbor.\"198.19.1.44\" = { password = \"v61ne0qkel33&\", kmp-local-address = \"198.18.1.44\", \
                      port = 179 }";
         assert_eq!(config1.lines().last(), Some(line1));
-        assert!(config2.lines().last().unwrap().starts_with("neighbor.\"198.18.1.43\" ="));
+        assert!(config2.lines().last().unwrap().starts_with("neighbor.\"198.18.1.44\" ="));
     }
 }
