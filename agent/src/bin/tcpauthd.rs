@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let config_file = arguments.config.unwrap_or_else(|| arguments.instance.config_file());
     // Relative paths in errors and in the status would be relative to nothing an operator knows.
     let config_file = std::path::absolute(&config_file).unwrap_or(config_file);
-    let options = Options { instance: arguments.instance, config_file };
+    let key_log = arguments.key_log.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let options = Options { instance: arguments.instance, config_file, key_log };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => match runtime.block_on(daemon::run(options)) {
             Ok(()) => ExitCode::SUCCESS,

@@ -48,6 +48,11 @@ fn text(event: &Event, colour: Colour) -> String {
             human::timestamp(*time),
             colour.paint(paint_of_key(state), "key"),
         ),
+        Event::Kmp { time, neighbor, state, text } => format!(
+            "{} neighbor {neighbor}: {} {state}: {text}",
+            human::timestamp(*time),
+            colour.paint(paint_of_kmp(state), "handshake"),
+        ),
         Event::Missed { count } => colour
             .paint(Paint::Warn, &format!("{} not shown: too many at once", human::plural(*count, "event"))),
     }
@@ -58,6 +63,15 @@ fn paint_of_key(state: &str) -> Paint {
     match state {
         "closed" => Paint::Bad,
         "ending" => Paint::Warn,
+        _ => Paint::Good,
+    }
+}
+
+/// In which colour the state that an [`Event::Kmp`] tells of is shown.
+fn paint_of_kmp(state: &str) -> Paint {
+    match state {
+        "failed" => Paint::Bad,
+        "down" | "fallback" => Paint::Warn,
         _ => Paint::Good,
     }
 }
@@ -75,6 +89,8 @@ mod tests {
              192.0.2.9:40000 > 192.0.2.2:179, flags S, seq 4294967295, key id 7",
             "2024-03-01T00:00:00.000Z neighbor 192.0.2.1: session 192.0.2.2:40000 > 192.0.2.1:179 is established",
             "2024-03-01T00:00:01.000Z neighbor 192.0.2.1: key: key 2 is preferred",
+            "2024-03-01T00:00:02.000Z neighbor 192.0.2.3: handshake refreshed: 192.0.2.2:40000 > 192.0.2.3:179 has new \
+             keys, hmac-sha-256-128",
             "3 events not shown: too many at once",
         ];
         assert_eq!(lines, expected);
@@ -86,5 +102,12 @@ mod tests {
         assert_eq!(paint_of_key("ending"), Paint::Warn);
         assert_eq!(paint_of_key("preferred"), Paint::Good);
         assert_eq!(paint_of_key("open"), Paint::Good);
+    }
+
+    #[test]
+    fn a_handshake_that_fails_is_shown_in_red() {
+        assert_eq!(paint_of_kmp("failed"), Paint::Bad);
+        assert_eq!(paint_of_kmp("fallback"), Paint::Warn);
+        assert_eq!(paint_of_kmp("refreshed"), Paint::Good);
     }
 }

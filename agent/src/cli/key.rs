@@ -1,7 +1,12 @@
-//! `tcpauth key show|add|roll|retire`: keys that change without a reset.
+//! `tcpauth key show|add|roll|retire|refresh`: keys that change without a reset.
 
 use super::{
-    failure::Failure, key_add::AddArgs, key_roll::RollArgs, key_show, neighbor::order, output::Output,
+    failure::Failure,
+    key_add::AddArgs,
+    key_roll::{RefreshArgs, RollArgs},
+    key_show,
+    neighbor::order,
+    output::Output,
 };
 use crate::control::{client::Client, protocol::Request};
 
@@ -45,6 +50,15 @@ pub enum KeyCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Agree on new keys now, with neighbors whose keys are agreed in a handshake
+    ///
+    /// On either router: the two daemons make a new handshake, and sessions that are up move to the new keys without a
+    /// reset. The old ones are worth nothing a few seconds later. It happens by itself after `rekey-interval`, after
+    /// `rekey-segments`, and when the password changes.
+    ///
+    /// Shows how many sessions have moved, until all have or the time to wait is over. The exit code is 0 once the
+    /// daemon has begun; sessions that cannot get new keys go on with those they have. Ctrl-C ends only the waiting.
+    Refresh(RefreshArgs),
 }
 
 impl KeyCommand {
@@ -54,6 +68,7 @@ impl KeyCommand {
             Self::Show { neighbor } => key_show::run(client, neighbor, output).await,
             Self::Add(add) => add.run(client, output).await,
             Self::Roll(roll) => roll.run(client, output).await,
+            Self::Refresh(refresh) => refresh.run(client, output).await,
             Self::Retire { neighbor, number, force } => {
                 order(client, Request::KeyRetire { peer: neighbor, number, force }, output).await
             }

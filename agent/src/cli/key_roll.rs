@@ -1,4 +1,5 @@
-//! `tcpauth key roll`: prefer a key, and follow how the sessions move to it.
+//! `tcpauth key roll` and `tcpauth key refresh`: prefer a key, or agree on new ones, and follow how the sessions move
+//! to it.
 
 use std::{
     io::{self, IsTerminal},
@@ -39,8 +40,48 @@ pub struct RollArgs {
 impl RollArgs {
     /// Have the daemon roll, then follow the sessions until all have moved, the time is over, or Ctrl-C.
     pub async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
-        let start = Instant::now();
         let request = Request::KeyRoll { peer: self.neighbor.clone(), number: self.number };
+        Order { request, neighbor: self.neighbor, wait: self.wait, only_agreed: false }
+            .carry_out(client, output)
+            .await
+    }
+}
+
+/// Whose keys to replace, and how long to follow it.
+#[derive(clap::Args)]
+pub struct RefreshArgs {
+    /// A neighbor as in the configuration [default: all whose keys are agreed]
+    #[arg(value_name = "NEIGHBOR")]
+    pub neighbor: Option<String>,
+    /// Wait at most so long for the sessions to move; 0 to return at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub wait: u32,
+}
+
+impl RefreshArgs {
+    /// Have the daemon agree on new keys, then follow the sessions until all have moved, the time is over, or Ctrl-C.
+    pub async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
+        let request = Request::KeyRefresh { peer: self.neighbor.clone() };
+        Order { request, neighbor: self.neighbor, wait: self.wait, only_agreed: true }
+            .carry_out(client, output)
+            .await
+    }
+}
+
+/// What the daemon is to do, and whose sessions are followed then.
+struct Order {
+    request: Request,
+    neighbor: Option<String>,
+    /// Seconds; 0: they are not followed.
+    wait: u32,
+    /// Only those of neighbours whose keys are agreed.
+    only_agreed: bool,
+}
+
+impl Order {
+    async fn carry_out(mut self, client: &Client, output: Output) -> Result<(), Failure> {
+        let start = Instant::now();
+        let request = std::mem::replace(&mut self.request, Request::Status);
         let done = Answer::Done(client.order(request).await?);
         output.line(&done, |_| if let Answer::Done(done) = &done { done.clone() } else { String::new() })?;
         if self.wait == 0 {
@@ -59,6 +100,12 @@ impl RollArgs {
         output.line(&Answer::Keys(keys), |_| format!("{line_start}{result}"))
     }
 
+    async fn keys(&self, client: &Client) -> Result<Vec<NeighborKeys>, Failure> {
+        let mut keys = client.keys(self.neighbor.clone()).await?;
+        keys.retain(|neighbor| !self.only_agreed || neighbor.agreed.is_some());
+        Ok(keys)
+    }
+
     /// Ask until all sessions have moved, `deadline`, or Ctrl-C. What was answered last.
     async fn follow(
         &self,
@@ -68,7 +115,7 @@ impl RollArgs {
         deadline: Instant,
     ) -> Result<Vec<NeighborKeys>, Failure> {
         let mut interrupted = pin!(interrupted());
-        let mut keys = client.keys(self.neighbor.clone()).await?;
+        let mut keys = self.keys(client).await?;
         loop {
             let progress = Progress::of(&keys);
             let left = deadline.saturating_duration_since(Instant::now());
@@ -80,7 +127,7 @@ impl RollArgs {
             }
             let again = async {
                 sleep(PERIOD.min(left)).await;
-                client.keys(self.neighbor.clone()).await
+                self.keys(client).await
             };
             keys = tokio::select! {
                 biased;
@@ -101,6 +148,9 @@ const NOTHING_LOST: &str = "nothing is lost: these sessions go on with their old
 /// Said of sessions whose peer cannot choose.
 const NO_KEY_ID: &str = "over TCP-MD5, and among keys that share an id, we may send with the new key already: nothing \
                          is lost if the peer has it; if not, add it there now";
+/// Said of sessions whose keys are agreed.
+const UNTIL_AGREED: &str = "nothing is lost: these sessions go on with the keys they have until new ones are agreed; \
+                            `tcpauth status` tells what they wait for";
 /// So many neighbours that are waited for are named.
 const NAMED: usize = 10;
 
@@ -144,9 +194,13 @@ impl<'a> Progress<'a> {
         if let more @ 1.. = self.waiting.len().saturating_sub(NAMED) {
             lines.push(format!("  and {} more: `tcpauth key show`", human::plural(more as u64, "neighbor")));
         }
+        if self.waiting.iter().any(|neighbor| neighbor.agreed.is_some()) {
+            lines.push(UNTIL_AGREED.to_owned());
+        }
         // Without a preferred key there is no comfort.
         let asks = |neighbor: &&NeighborKeys| preferred(neighbor).map(|key| can_ask_for(key, &neighbor.keys));
-        let asks: Vec<_> = self.waiting.iter().filter_map(asks).collect();
+        let by_chain = self.waiting.iter().copied().filter(|neighbor| neighbor.agreed.is_none());
+        let asks: Vec<_> = by_chain.filter_map(|neighbor| asks(&neighbor)).collect();
         for (whether, said) in [(true, NOTHING_LOST), (false, NO_KEY_ID)] {
             if asks.contains(&whether) {
                 lines.push(said.to_owned());
@@ -180,6 +234,9 @@ fn waits_for(neighbor: &NeighborKeys) -> String {
     let verb = if waiting == 1 { "waits" } else { "wait" };
     let sessions = human::plural(neighbor.open_sessions, "session");
     match preferred(neighbor) {
+        _ if neighbor.agreed.is_some() => {
+            format!("neighbor {name}: {waiting} of {sessions} {verb} for new keys to be agreed")
+        }
         Some(key) => format!(
             "neighbor {name}: {waiting} of {sessions} {verb} for the peer (key {}: we send with it on {}, the peer on {})",
             key.number, key.sending_sessions, key.receiving_sessions
@@ -253,6 +310,21 @@ and has rolled it too";
             let result = Progress::of(&both).result(ELAPSED);
             assert!(result.ends_with(&format!("{NOTHING_LOST}\n{NO_KEY_ID}")), "{result}");
         }
+    }
+
+    #[test]
+    fn keys_that_are_agreed_are_waited_for_without_a_preferred_one() {
+        let waiting = samples::agreed_keys();
+        let result = Progress::of(std::slice::from_ref(&waiting)).result(ELAPSED);
+        let expected = "\
+rolled 1 of 3 sessions, 3.1 s
+  neighbor 192.0.2.3: 2 of 3 sessions wait for new keys to be agreed
+nothing is lost: these sessions go on with the keys they have until new ones are agreed; `tcpauth status` tells what \
+they wait for";
+        assert_eq!(result, expected);
+        let both = [waiting, neighbor("192.0.2.1", 0, 1)];
+        let result = Progress::of(&both).result(ELAPSED);
+        assert!(result.ends_with(&format!("{UNTIL_AGREED}\n{NOTHING_LOST}")), "{result}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::control::{
     client::Client,
-    protocol::{KeyStatus, NeighborKeys},
+    protocol::{AgreedKeys, KeyStatus, NeighborKeys},
 };
 
 /// Show the keys of `neighbor`, or of all.
@@ -38,14 +38,48 @@ fn keys_of(neighbor: &NeighborKeys, now: Timestamp, colour: Colour) -> String {
     let mut text = colour.paint(Paint::Strong, &title);
     text += &match neighbor.open_sessions {
         0 => ": no open sessions\n".to_owned(),
+        open if neighbor.agreed.is_some() => {
+            format!(
+                ": {} of {} under their newest agreed keys\n",
+                neighbor.rolled_sessions,
+                human::plural(open, "open session")
+            )
+        }
         open => format!(": {} of {} rolled\n", neighbor.rolled_sessions, human::plural(open, "open session")),
     };
+    if let Some(agreed) = &neighbor.agreed {
+        text += &agreed_keys(agreed);
+        text += "keys of the chain, for handshakes:\n";
+    }
     text += &table(&neighbor.keys).render(colour);
     if let Some((paint, warning)) = neighbor.closes.as_deref().map(|closes| end_of_chain(closes, now)) {
         text += &colour.paint(paint, &warning);
         text.push('\n');
     }
     text
+}
+
+/// What the sessions that have agreed keys have, and which have none.
+fn agreed_keys(agreed: &AgreedKeys) -> String {
+    let mut text = format!("agreed keys: {}", human::plural(agreed.sessions, "session"));
+    let algorithms: Vec<_> =
+        agreed.algorithms.iter().map(|(algorithm, count)| format!("{algorithm} {count}")).collect();
+    if !algorithms.is_empty() {
+        text += &format!(" ({})", algorithms.join(", "));
+    }
+    if let (Some(newest), Some(oldest)) = (agreed.newest_seconds, agreed.oldest_seconds) {
+        text += &match human::duration(newest) == human::duration(oldest) {
+            true => format!(", {} old", human::duration(newest)),
+            false => format!(", {} to {} old", human::duration(newest), human::duration(oldest)),
+        };
+    }
+    if agreed.due_sessions > 0 {
+        text += &format!("; {} to get new ones now", agreed.due_sessions);
+    }
+    if agreed.chain_sessions > 0 {
+        text += &format!("; {} under a key of the chain", human::plural(agreed.chain_sessions, "session"));
+    }
+    text + "\n"
 }
 
 fn table(keys: &[KeyStatus]) -> Table {
@@ -126,6 +160,7 @@ mod tests {
             rolled_sessions: 0,
             closes: None,
             keys: vec![KeyStatus { algorithm: "md5".to_owned(), ..samples::key(0) }],
+            agreed: None,
         };
         let expected = "\
 neighbor 192.0.2.1, key chain backbone: 312 of 500 open sessions rolled
@@ -141,6 +176,26 @@ KEY  SEND/RECV-ID  ALGORITHM  SEND-LIFETIME  ACCEPT-LIFETIME  STATE  SENDING  PE
 ";
         assert_eq!(text(&[samples::keys(), own], now(), Colour::Off), expected);
         assert_eq!(text(&[], now(), Colour::Off), "no neighbors are configured\n");
+    }
+
+    #[test]
+    fn agreed_keys_stand_before_those_of_the_handshake() {
+        let expected = "\
+neighbor 192.0.2.3: 1 of 3 open sessions under their newest agreed keys
+agreed keys: 2 sessions (hmac-sha-256-128 2), 12s to 1h0m old; 1 to get new ones now; 1 session under a key of the chain
+keys of the chain, for handshakes:
+KEY  SEND/RECV-ID  ALGORITHM      SEND-LIFETIME  ACCEPT-LIFETIME  STATE             SENDING  PEER SENDING  SWITCHED
+  1  1/1           hmac-sha-1-96  always         always           valid, preferred        1             1
+";
+        assert_eq!(text(&[samples::agreed_keys()], now(), Colour::Off), expected);
+        let one = AgreedKeys {
+            sessions: 1,
+            oldest_seconds: Some(5),
+            newest_seconds: Some(5),
+            ..AgreedKeys::default()
+        };
+        assert_eq!(agreed_keys(&one), "agreed keys: 1 session, 5s old\n");
+        assert_eq!(agreed_keys(&AgreedKeys::default()), "agreed keys: 0 sessions\n");
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod key;
 mod key_add;
 mod key_roll;
 mod key_show;
+mod kmp;
 mod neighbor;
 mod neighbor_add;
 mod neighbor_add_kmp;
@@ -86,7 +87,7 @@ pub enum Command {
     /// Show sessions
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Show keys, and change them without a reset: add, roll, retire
+    /// Show keys, and change them without a reset: add, roll, retire, refresh
     ///
     /// A key is changed in three steps. Each is done on both routers, before the next one begins; on which of them
     /// first, and how long after the other, does not matter.
@@ -98,6 +99,9 @@ pub enum Command {
     /// 3. `key retire`: when `key show` tells that nobody sends with the old key, both forget it.
     ///
     /// `config write` then keeps the change in the configuration file.
+    ///
+    /// Keys that the two daemons agree on by themselves (`key-management` `external` and `layered`) are replaced by
+    /// `key refresh`, on either router.
     #[command(subcommand)]
     Key(KeyCommand),
     /// Compare the running configuration with the file, or write it there
@@ -270,6 +274,15 @@ mod tests {
             panic!("not key roll --all");
         };
         assert_eq!((roll.neighbor, roll.number, roll.all, roll.wait), (None, None, true, 0));
+        let Command::Key(KeyCommand::Refresh(refresh)) = parsed("key refresh 192.0.2.1 --wait 3").command
+        else {
+            panic!("not key refresh");
+        };
+        assert_eq!((refresh.neighbor.as_deref(), refresh.wait), (Some("192.0.2.1"), 3));
+        let Command::Key(KeyCommand::Refresh(refresh)) = parsed("key refresh").command else {
+            panic!("not key refresh of all");
+        };
+        assert_eq!((refresh.neighbor, refresh.wait), (None, 10));
         let Command::Key(KeyCommand::Retire { neighbor, number, force }) =
             parsed("key retire 192.0.2.1 1 --force").command
         else {
@@ -324,6 +337,7 @@ mod tests {
             "key roll 192.0.2.1 2 --all",
             "key roll 192.0.2.1 newest",
             "key roll 192.0.2.1 --wait -1",
+            "key refresh 192.0.2.1 2",
             "key retire 192.0.2.1",
             "config",
             "genkey --bits 100",

@@ -3,6 +3,7 @@
 use super::{
     counts,
     failure::Failure,
+    kmp,
     neighbor_add::AddArgs,
     output::Output,
     status::paint_of_neighbor,
@@ -87,8 +88,14 @@ fn block(neighbor: &NeighborStatus) -> Block {
     };
     block.painted_field("state", paint_of_neighbor(&neighbor.state), state);
     block.field("key management", &neighbor.key_management);
-    block.field("algorithm", &neighbor.algorithm);
-    block.field("key ids", format!("send {}, receive {}", neighbor.send_id, neighbor.recv_id));
+    let ids = format!("send {}, receive {}", neighbor.send_id, neighbor.recv_id);
+    if let Some(kmp) = &neighbor.kmp {
+        kmp::fields(&mut block, kmp);
+        block.field("handshake key", format!("{}, key ids {ids}", neighbor.algorithm));
+    } else {
+        block.field("algorithm", &neighbor.algorithm);
+        block.field("key ids", ids);
+    }
     block.field("tcp options", &neighbor.tcp_options);
     block.field("port", neighbor.port.to_string());
     if let Some(hops) = neighbor.ttl_security {
@@ -114,6 +121,30 @@ fn block(neighbor: &NeighborStatus) -> Block {
 mod tests {
     use super::*;
     use crate::cli::samples;
+
+    #[test]
+    fn what_was_agreed_and_what_the_peer_could_do_is_shown() {
+        let expected = "\
+neighbor 192.0.2.3
+  state:           established
+  key management:  external
+  channel:         up for 5m0s, 192.0.2.2:41234 > 192.0.2.3:17179
+  agreed:          hmac-sha-256-128, in TLS 1.3 with TLS_AES_128_GCM_SHA256
+  peer is:         192.0.2.3
+  peer could do:   hmac-sha-512-256 (unknown here), hmac-sha-256-128, hmac-sha-1-96
+  peer runs:       tcpauth 0.3.0, messages up to version 2, option kinds 29, new keys after 30m0s
+  new keys:        after 1h0m or 1000000 segments; last 3m12s ago, next in 56m48s
+  fallback:        never
+  handshake key:   hmac-sha-1-96, key ids send 1, receive 1
+  tcp options:     include
+  port:            179
+  unauthenticated: drop
+  sessions:        1
+  signed:          1204 segments, 96.0 KiB
+  verified:        1199 segments, 1000 B
+";
+        assert_eq!(text(&[samples::kmp_neighbor()], Colour::Off), expected);
+    }
 
     #[test]
     fn neighbors_read_well() {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::control::protocol::{
-    AgentStatus, Counts, Event, InterfaceStatus, KeyStatus, LastDrop, NeighborKeys, NeighborStatus,
-    SessionStatus, Status,
+    AgentStatus, AgreedKeys, ChannelStatus, Counts, Event, InterfaceStatus, KeyStatus, KmpStatus, LastDrop,
+    NeighborKeys, NeighborStatus, PeerCapabilities, SessionStatus, Status, TlsStatus,
 };
 
 /// A router with one good, one failing and one idle neighbour.
@@ -26,6 +26,7 @@ pub fn status() -> Status {
             sessions: 2,
             held_segments: 4,
             overload: 0,
+            key_log: None,
         },
         interfaces: vec![
             interface("eth0", 2, 1500, "tcx"),
@@ -70,11 +71,15 @@ pub fn session() -> SessionStatus {
         peer: "192.0.2.1:179".to_owned(),
         state: "established".to_owned(),
         key_management: "implicit".to_owned(),
+        keys: "chain".to_owned(),
+        keys_age_seconds: Some(192),
+        phase: "open".to_owned(),
         algorithm: "hmac-sha-1-96".to_owned(),
         send_id: 1,
         recv_id: 2,
         peer_algorithm: Some("hmac-sha-1-96".to_owned()),
         peer_key_id: Some(2),
+        accepted_ids: vec![2, 1],
         local_isn: Some(3_735_928_559),
         peer_isn: None,
         send_sne: 0,
@@ -112,6 +117,27 @@ pub fn keys() -> NeighborKeys {
                 ..key(3)
             },
         ],
+        agreed: None,
+    }
+}
+
+/// Keys of sessions that were agreed, and the one under which handshakes run.
+pub fn agreed_keys() -> NeighborKeys {
+    NeighborKeys {
+        neighbor: "192.0.2.3".to_owned(),
+        chain: None,
+        open_sessions: 3,
+        rolled_sessions: 1,
+        closes: None,
+        keys: vec![KeyStatus { preferred: true, sending_sessions: 1, receiving_sessions: 1, ..key(1) }],
+        agreed: Some(AgreedKeys {
+            sessions: 2,
+            due_sessions: 1,
+            chain_sessions: 1,
+            algorithms: BTreeMap::from([("hmac-sha-256-128".to_owned(), 2)]),
+            oldest_seconds: Some(3600),
+            newest_seconds: Some(12),
+        }),
     }
 }
 
@@ -159,8 +185,56 @@ pub fn events() -> Vec<Event> {
             state: "preferred".to_owned(),
             text: "key 2 is preferred".to_owned(),
         },
+        Event::Kmp {
+            time: 1_709_251_202.0,
+            neighbor: "192.0.2.3".to_owned(),
+            state: "refreshed".to_owned(),
+            text: "192.0.2.2:40000 > 192.0.2.3:179 has new keys, hmac-sha-256-128".to_owned(),
+        },
         Event::Missed { count: 3 },
     ]
+}
+
+/// One whose keys are agreed on a channel that is up.
+pub fn kmp_neighbor() -> NeighborStatus {
+    NeighborStatus {
+        key_management: "external".to_owned(),
+        sessions: 1,
+        open_sessions: 1,
+        counters: counters(),
+        kmp: Some(KmpStatus {
+            mode: "external".to_owned(),
+            channel: ChannelStatus {
+                state: "up".to_owned(),
+                text: "up for 5m0s, 192.0.2.2:41234 > 192.0.2.3:17179".to_owned(),
+            },
+            tls: Some(TlsStatus {
+                version: "TLS 1.3".to_owned(),
+                suite: "TLS_AES_128_GCM_SHA256".to_owned(),
+                peer: "192.0.2.3".to_owned(),
+            }),
+            algorithm: Some("hmac-sha-256-128".to_owned()),
+            peer: Some(PeerCapabilities {
+                software: "tcpauth 0.3.0".to_owned(),
+                version: 2,
+                algorithms: ["hmac-sha-512-256", "hmac-sha-256-128", "hmac-sha-1-96"]
+                    .map(str::to_owned)
+                    .into(),
+                unknown_algorithms: vec!["hmac-sha-512-256".to_owned()],
+                option_kinds: vec![29],
+                rekey_interval_seconds: 1800,
+            }),
+            fallback: "never".to_owned(),
+            fallback_sessions: 0,
+            rekey_interval_seconds: 3600,
+            rekey_segments: Some(1_000_000),
+            last_refresh_seconds_ago: Some(192),
+            next_refresh_seconds: Some(3408),
+            due_sessions: 0,
+            last_failure: None,
+        }),
+        ..neighbor("192.0.2.3", "established")
+    }
 }
 
 fn counters() -> Counts {
@@ -193,5 +267,6 @@ fn neighbor(peer: &str, state: &str) -> NeighborStatus {
         open_sessions: 0,
         counters: Counts::default(),
         last_drop: None,
+        kmp: None,
     }
 }

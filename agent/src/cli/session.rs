@@ -8,7 +8,7 @@ use super::{
     human,
     output::Output,
     status::paint_of,
-    table::{Block, Colour},
+    table::{Block, Colour, Paint},
     watch,
 };
 use crate::control::{client::Client, protocol::SessionStatus};
@@ -94,12 +94,46 @@ fn block(session: &SessionStatus) -> Block {
     block.field("age", human::duration(session.age_seconds));
     block.field("idle", human::duration(session.idle_seconds));
     block.field("key management", &session.key_management);
+    if session.phase != "open" {
+        let paint = if session.phase == "failed" { Paint::Bad } else { Paint::Warn };
+        block.painted_field("handshake", paint, phase(&session.phase));
+    }
+    block.field("keys", keys(session));
     block.field("algorithm", &session.algorithm);
     block.field("key ids", format!("send {}, receive {}", session.send_id, session.recv_id));
+    if !session.accepted_ids.is_empty() {
+        let ids: Vec<_> = session.accepted_ids.iter().map(ToString::to_string).collect();
+        block.field("accepted", format!("key ids {}", ids.join(", ")));
+    }
     block.field("isns", format!("local {}, peer {}", isn(session.local_isn), isn(session.peer_isn)));
     block.field("sne", format!("send {}, receive {}", session.send_sne, session.recv_sne));
     counts::fields(&mut block, &session.counters);
     block
+}
+
+/// Where the traffic keys come from, and how old they are.
+fn keys(session: &SessionStatus) -> String {
+    let from = match session.keys.as_str() {
+        "agreed" => "agreed in a handshake",
+        _ if matches!(session.key_management.as_str(), "external" | "layered") => {
+            "of the key chain, none agreed yet"
+        }
+        _ => "of the key chain",
+    };
+    match session.keys_age_seconds {
+        Some(age) => format!("{from}, sent with for {}", human::duration(age)),
+        None => from.to_owned(),
+    }
+}
+
+/// Where the handshake on a connection stands.
+fn phase(phase: &str) -> &str {
+    match phase {
+        "handshake" => "the two daemons agree on keys; the BGP daemons wait",
+        "switching" => "keys are agreed; waiting for the peer to go on with them",
+        "failed" => "failed: the connection is being reset, nothing passes",
+        other => other,
+    }
 }
 
 /// An ISN as packet decoders print it.
@@ -123,8 +157,10 @@ session 192.0.2.2:40000 > 192.0.2.1:179
   age:            3m12s
   idle:           4s
   key management: implicit
+  keys:           of the key chain, sent with for 3m12s
   algorithm:      hmac-sha-1-96
   key ids:        send 1, receive 2
+  accepted:       key ids 2, 1
   isns:           local 3735928559, peer not known yet
   sne:            send 0, receive 1
   signed:         1204 segments, 96.0 KiB
@@ -133,6 +169,37 @@ session 192.0.2.2:40000 > 192.0.2.1:179
 ";
         assert_eq!(text(&[session], Colour::Off), expected);
         assert_eq!(text(&[], Colour::Off), "no sessions\n");
+    }
+
+    #[test]
+    fn agreed_keys_and_a_handshake_that_goes_on_are_shown() {
+        let agreed = SessionStatus {
+            key_management: "layered".to_owned(),
+            keys: "agreed".to_owned(),
+            ..samples::session()
+        };
+        let shown = text(std::slice::from_ref(&agreed), Colour::Off);
+        assert!(
+            shown.contains("\n  keys:           agreed in a handshake, sent with for 3m12s\n"),
+            "{shown}"
+        );
+        assert!(!shown.contains("handshake:"), "{shown}");
+        for (state, expected) in
+            [("handshake", "daemons agree"), ("switching", "waiting for the peer"), ("failed", "being reset")]
+        {
+            let session = SessionStatus {
+                phase: state.to_owned(),
+                keys: "chain".to_owned(),
+                keys_age_seconds: None,
+                ..agreed.clone()
+            };
+            let shown = text(&[session], Colour::Off);
+            assert!(
+                shown.lines().any(|line| line.starts_with("  handshake:") && line.contains(expected)),
+                "{shown}"
+            );
+            assert!(shown.contains("of the key chain, none agreed yet\n"), "{shown}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{
     counts,
     failure::{Failure, NEIGHBOR_FAILING},
-    human,
+    human, kmp,
     output::Output,
     table::{Block, Cell, Colour, Paint, Table},
 };
@@ -71,6 +71,11 @@ fn agent(agent: &AgentStatus) -> Block {
     if let Some(error) = &agent.reload_error {
         block.painted_field("reload refused", Paint::Bad, error);
     }
+    if let Some(file) = &agent.key_log {
+        let warning =
+            format!("agreed keys are written in clear to {file}: whoever reads it can forge segments");
+        block.painted_field("KEY LOG", Paint::Bad, warning);
+    }
     block.field("sessions", agent.sessions.to_string());
     block.field("held since start", human::plural(agent.held_segments, "segment"));
     if agent.overload > 0 {
@@ -125,7 +130,8 @@ fn notes(neighbor: &NeighborStatus, paint: Paint) -> Vec<(Paint, String)> {
     let reason = neighbor.reason.iter().map(|reason| (paint, reason.clone()));
     let dropped = counts::dropped(&neighbor.counters).map(|dropped| format!("dropped: {dropped}"));
     let last = neighbor.last_drop.iter().map(|last| format!("last drop: {}", counts::last_drop(last)));
-    reason.chain(dropped.into_iter().chain(last).map(|line| (Paint::Plain, line))).collect()
+    let fallback = neighbor.kmp.iter().filter_map(kmp::fallback_in_use).map(|line| (Paint::Warn, line));
+    reason.chain(fallback).chain(dropped.into_iter().chain(last).map(|line| (Paint::Plain, line))).collect()
 }
 
 #[cfg(test)]
@@ -163,6 +169,7 @@ NEIGHBOR         STATE        SESSIONS  SIGNED  VERIFIED  DROPPED
             "tcpauth.toml:3:1: unknown field `pasword`\ntcpauth.toml:4:1: unknown field `prot`".to_owned(),
         );
         status.agent.overload = 1;
+        status.agent.key_log = Some("/tmp/keys.log".to_owned());
         status.interfaces.clear();
         status.neighbors.clear();
         let expected = "\
@@ -170,6 +177,7 @@ tcpauthd 0.1.0, instance default, pid 812, up 3h5m
   config:           /etc/tcpauth/tcpauth.toml
   reload refused:   tcpauth.toml:3:1: unknown field `pasword`
                     tcpauth.toml:4:1: unknown field `prot`
+  KEY LOG:          agreed keys are written in clear to /tmp/keys.log: whoever reads it can forge segments
   sessions:         2
   held since start: 4 segments
   overload:         1 record lost, a ring buffer was full
@@ -179,6 +187,19 @@ no interfaces
 no neighbors are configured
 ";
         assert_eq!(text(&status, Colour::Off), expected);
+    }
+
+    #[test]
+    fn keys_of_the_password_for_want_of_agreed_ones_are_loud() {
+        let mut status = samples::status();
+        let mut neighbor = samples::kmp_neighbor();
+        if let Some(kmp) = &mut neighbor.kmp {
+            (kmp.fallback, kmp.fallback_sessions) = ("implicit".to_owned(), 1);
+        }
+        status.neighbors = vec![neighbor];
+        let shown = text(&status, Colour::On);
+        let expected = "\x1b[33mfallback: 1 session has keys derived from the password: no keys could be agreed\x1b[0m\n";
+        assert!(shown.contains(expected), "{shown}");
     }
 
     #[test]

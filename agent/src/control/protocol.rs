@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::kmp::{AgreedKeys, ChannelStatus, KmpFailure, KmpStatus, PeerCapabilities, TlsStatus};
+
 /// What the CLI asks of the daemon.
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
@@ -67,6 +69,11 @@ pub enum Request {
         number: u32,
         /// Also if sessions still use it.
         force: bool,
+    },
+    /// Agree on new keys for the sessions of a neighbour now, by a new handshake.
+    KeyRefresh {
+        /// The neighbour, as in the configuration; all whose keys are agreed if not given.
+        peer: Option<String>,
     },
     /// How the running configuration differs from the file.
     ConfigDiff,
@@ -130,6 +137,8 @@ pub struct AgentStatus {
     pub held_segments: u64,
     /// Records lost because a ring buffer was full.
     pub overload: u64,
+    /// File to which agreed keys are written in clear, if that was asked for.
+    pub key_log: Option<String>,
 }
 
 /// One interface.
@@ -180,6 +189,8 @@ pub struct NeighborStatus {
     pub counters: Counts,
     /// The last drop, if any.
     pub last_drop: Option<LastDrop>,
+    /// How keys are agreed, if they are.
+    pub kmp: Option<KmpStatus>,
 }
 
 /// Counters of a neighbour or session.
@@ -223,12 +234,16 @@ pub struct NeighborKeys {
     pub chain: Option<String>,
     /// Its sessions whose both ISNs are known and that are not closed.
     pub open_sessions: u64,
-    /// Those of them that seal with the preferred key and whose peer does.
+    /// Those of them that seal with the preferred key and whose peer does; if keys are agreed, with the newest agreed
+    /// ones, and that wait for none.
     pub rolled_sessions: u64,
     /// From when on no key may be sent with or none is accepted, if the lifetimes end; RFC 3339.
     pub closes: Option<String>,
     /// The keys, by number.
     pub keys: Vec<KeyStatus>,
+    /// The keys of sessions that were agreed in a handshake, if the neighbour's are: `keys` then serve for the
+    /// handshakes only.
+    pub agreed: Option<AgreedKeys>,
 }
 
 /// A key of a neighbour. Never the secret.
@@ -271,6 +286,12 @@ pub struct SessionStatus {
     pub state: String,
     /// Key management by name.
     pub key_management: String,
+    /// Where the traffic keys come from: `chain` or `agreed`.
+    pub keys: String,
+    /// Seconds since we began to send with the keys of now; `None` before there are any.
+    pub keys_age_seconds: Option<u64>,
+    /// `open`, or where the handshake on the connection stands: `handshake`, `switching`, `failed`.
+    pub phase: String,
     /// Algorithm of the key that we send with, by name.
     pub algorithm: String,
     /// Its KeyID in what we send.
@@ -281,6 +302,8 @@ pub struct SessionStatus {
     pub peer_algorithm: Option<String>,
     /// KeyID in what the peer sends, once known.
     pub peer_key_id: Option<u8>,
+    /// KeyIDs of the keys that verify what arrives, the newest first.
+    pub accepted_ids: Vec<u8>,
     /// Our ISN, once known.
     pub local_isn: Option<u32>,
     /// The peer's ISN, once known.
@@ -342,6 +365,18 @@ pub enum Event {
         /// Number of the key, if it is about one.
         key: Option<u32>,
         /// `preferred`, `ending`, `closed`, `open`.
+        state: String,
+        /// In one line, for an operator.
+        text: String,
+    },
+    /// A handshake that agrees on keys began to work, failed, or gave keys.
+    Kmp {
+        /// Seconds since the Unix epoch.
+        time: f64,
+        /// The neighbour, as in the configuration.
+        neighbor: String,
+        /// `up` (channel), `down` (channel), `agreed` (of a new connection), `refreshed` (of one that was up), `failed`,
+        /// `fallback`.
         state: String,
         /// In one line, for an operator.
         text: String,

@@ -18,6 +18,12 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", default_value_t)]
     pub instance: Instance,
 
+    /// For debugging: append the keys that are agreed with neighbors to this file, in clear, for `tcpauth verify`
+    ///
+    /// Whoever reads it can forge segments of these sessions. It gets mode 0600; the status says that it is written.
+    #[arg(long, value_name = "FILE")]
+    pub key_log: Option<PathBuf>,
+
     /// Log to standard error, also under systemd
     #[arg(long)]
     pub foreground: bool,

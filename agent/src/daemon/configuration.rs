@@ -162,6 +162,7 @@ impl Daemon {
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
         self.peer_keys.follow(&before, &self.neighbors);
         self.schedule.follow(&self.neighbors);
+        self.refresh_changed(&before);
         self.tell_keys(now);
         let changed = self.numbers_of_other_channels(&before);
         self.follow_channels(&|number| changed.contains(&number));

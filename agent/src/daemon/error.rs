@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::KeyLogError;
 use crate::{config::ConfigErrors, control::server::ServerError, kernel::KernelError};
 
 /// A failure that ends the daemon, or keeps it from starting.
@@ -35,6 +36,9 @@ pub enum DaemonError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Agreed keys cannot be written where they were asked for.
+    #[error(transparent)]
+    KeyLog(#[from] KeyLogError),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),

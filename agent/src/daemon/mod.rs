@@ -24,6 +24,7 @@ use tokio::{
 
 pub use arguments::Arguments;
 pub use error::DaemonError;
+pub use kmp::KeyLogError;
 
 use crate::{
     config::Config,
@@ -39,7 +40,7 @@ use configuration::{no_neighbor, same_peer};
 use drops::Drops;
 use interfaces::Interfaces;
 use keys::Schedule;
-use kmp::{ChannelEvent, Kmp};
+use kmp::{ChannelEvent, KeyLog, Kmp};
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
 use peer_keys::PeerKeys;
@@ -76,6 +77,8 @@ pub struct Options {
     pub instance: Instance,
     /// The configuration file.
     pub config_file: PathBuf,
+    /// Where agreed keys are written in clear, if that is asked for.
+    pub key_log: Option<PathBuf>,
 }
 
 /// Runs until SIGTERM or SIGINT. Needs a tokio runtime of the current thread, as the network namespace is
@@ -85,6 +88,7 @@ pub struct Options {
 /// [`DaemonError::Config`] before anything is touched; the others at any time.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
     let config = Config::load(&options.config_file)?;
+    let key_log = options.key_log.as_deref().map(KeyLog::open).transpose()?;
     let _lock = InstanceLock::take(&options.instance)?;
     // Early: a reload asked for while starting must not end the daemon.
     let mut signals = Signals::receive().map_err(DaemonError::Signals)?;
@@ -93,6 +97,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let links = LinkWatch::new()?;
     let (channel_events, channels) = mpsc::channel(kmp::EVENT_BACKLOG);
     let mut daemon = Daemon::start(options, config, events.clone(), &links, Kmp::new(channel_events))?;
+    daemon.key_log = key_log;
     let (held, dropped) = (daemon.dataplane.take_held()?, daemon.dataplane.take_dropped()?);
     let mut sources = Sources { held, dropped, links, channels };
     daemon.take_in_links(&mut sources.links)?;
@@ -125,6 +130,7 @@ struct Daemon {
     schedule: Schedule,
     peer_keys: PeerKeys,
     kmp: Kmp,
+    key_log: Option<KeyLog>,
     dataplane: Dataplane,
     interfaces: Interfaces,
     drops: Drops,
@@ -187,6 +193,7 @@ impl Daemon {
             schedule: Schedule::default(),
             peer_keys: PeerKeys::default(),
             kmp,
+            key_log: None,
             dataplane,
             interfaces,
             drops: Drops::new(events.clone()),
@@ -315,6 +322,7 @@ impl Daemon {
             }
             Request::KeyRoll { peer, number } => done(self.roll_keys(peer.as_deref(), number)),
             Request::KeyRetire { peer, number, force } => done(self.retire_key(&peer, number, force)),
+            Request::KeyRefresh { peer } => done(self.refresh_keys(peer.as_deref())),
             Request::ConfigDiff => self.differences().map_or_else(Answer::Error, Answer::Differences),
             Request::ConfigWrite => done(self.write_config()),
             Request::Events => Answer::Error("events are followed on a connection of their own".to_owned()),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use tcpauth_common::{
     Algorithm, DropReason,
-    layout::{Counters, Quartet, Session},
+    layout::{Counters, KeySlot, MAX_KEYS, Quartet, Session},
     rollover::slot_at,
 };
 
@@ -14,9 +14,10 @@ use super::{
     diagnosis::{Diagnosis, Evidence, diagnose},
     drops::{direction, end},
     keys::{closed_reason, notices},
+    kmp::is_channel,
 };
 use crate::{
-    config::Neighbor,
+    config::{KeyManagement, Neighbor},
     control::protocol::{AgentStatus, Counts, LastDrop, NeighborStatus, SessionStatus, Status},
     kernel::KernelError,
     sessions::{Monotonic, Progress, progress},
@@ -47,6 +48,7 @@ impl Daemon {
                     .iter()
                     .filter_map(|neighbor| neighbor.counters.dropped.get(overload))
                     .sum(),
+                key_log: self.key_log.as_ref().map(|log| log.path().display().to_string()),
             },
             interfaces: self.interfaces.status(),
             neighbors,
@@ -84,6 +86,7 @@ impl Daemon {
             sessions: sessions.len() as u64,
             open_sessions: open.count() as u64,
             counters: counts(&counters),
+            kmp: self.kmp_status(number, neighbor, sessions),
             last_drop: last_drop.map(|drop| LastDrop {
                 reason: drop.reason.name().to_owned(),
                 seconds_ago: now.since(drop.time).as_secs(),
@@ -140,12 +143,19 @@ impl Daemon {
         Ok(counters)
     }
 
-    /// The sessions in the map.
+    /// Whether a connection is that of a channel on which keys are agreed.
+    pub(super) fn is_of_channel(&self, neighbor: u32, quartet: &Quartet) -> bool {
+        self.neighbors.numbered(neighbor).is_some_and(|neighbor| is_channel(neighbor, quartet))
+    }
+
+    /// The sessions in the map, without those of channels on which keys are agreed.
     pub(super) fn sessions_by_neighbor(&self) -> Result<SessionsByNeighbor, KernelError> {
         let mut sessions = SessionsByNeighbor::new();
         for entry in self.dataplane.sessions() {
-            let (_, session) = entry?;
-            sessions.entry(session.neighbor).or_default().push(session);
+            let (quartet, session) = entry?;
+            if !self.is_of_channel(session.neighbor, &quartet) {
+                sessions.entry(session.neighbor).or_default().push(session);
+            }
         }
         Ok(sessions)
     }
@@ -174,10 +184,20 @@ impl Daemon {
             local: end(quartet.local, quartet.local_port),
             peer: end(quartet.peer, quartet.peer_port),
             state: progress(session).name().to_owned(),
-            key_management: neighbor.map_or("", |neighbor| neighbor.key_management.name()).to_owned(),
+            key_management: match neighbor {
+                Some(_) if self.is_of_channel(session.neighbor, quartet) => KeyManagement::Implicit.name(),
+                Some(neighbor) => neighbor.key_management.name(),
+                None => "",
+            }
+            .to_owned(),
+            keys: if session.flags & Session::AGREED != 0 { "agreed" } else { "chain" }.to_owned(),
+            keys_age_seconds: (session.rollover.current_since != 0)
+                .then(|| now.since(Monotonic(session.rollover.current_since)).as_secs()),
+            phase: phase_name(session.phase).to_owned(),
             algorithm: algorithm_name(algorithm),
             send_id: send_id.0,
             recv_id: recv_id.0,
+            accepted_ids: accepted_ids(session),
             peer_algorithm: received.map(|received| algorithm_name(received.algorithm)),
             peer_key_id: received.map(|received| received.recv_id.0),
             local_isn: known(Session::LOCAL_ISN, session.local_isn.0),
@@ -188,6 +208,25 @@ impl Daemon {
             idle_seconds: now.since(Monotonic(session.last_segment)).as_secs(),
             counters: counts(&session.counters.into()),
         }
+    }
+}
+
+/// KeyIDs of the slots that verify, the newest first.
+fn accepted_ids(session: &Session) -> Vec<u8> {
+    (0..MAX_KEYS as u32)
+        .filter_map(|age| slot_at(&session.slots, session.rollover.newest(age)))
+        .filter(|slot| slot.algorithm != 0 && slot.flags & KeySlot::ACCEPT != 0)
+        .map(|slot| slot.recv_id.0)
+        .collect()
+}
+
+/// [`Session::phase`] in a word.
+fn phase_name(phase: u32) -> &'static str {
+    match phase {
+        Session::OPEN => "open",
+        Session::HANDSHAKE => "handshake",
+        Session::SWITCHING => "switching",
+        _ => "failed",
     }
 }
 

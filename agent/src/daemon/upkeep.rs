@@ -21,7 +21,8 @@ impl Daemon {
         self.adopt();
         self.tidy_associations();
         if let Err(error) =
-            self.remove_expired().and_then(|()| self.follow_peers()).and_then(|()| self.log_states())
+            (self.remove_expired().and_then(|()| self.follow_peers()).and_then(|()| self.follow_refresh()))
+                .and_then(|()| self.log_states())
         {
             tracing::error!("upkeep: {error}");
         }

@@ -219,7 +219,7 @@ pub struct Bucket {
 
 /// The two ends of a connection, seen from this host.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quartet {
     /// Our end's address (ours, or a container's behind us), IPv4-mapped for IPv4.
     pub local: [u8; 16],

@@ -1,9 +1,13 @@
 //! Which session uses which key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
-use tcpauth_common::layout::{Quartet, Session};
+use tcpauth_common::{
+    Algorithm,
+    layout::{Quartet, Session},
+    rollover::slot_at,
+};
 
 use super::super::{
     Daemon,
@@ -11,7 +15,7 @@ use super::super::{
 };
 use crate::{
     config::Neighbor,
-    control::protocol::{KeyStatus, NeighborKeys},
+    control::protocol::{AgreedKeys, KeyStatus, NeighborKeys},
     kernel::KernelError,
     keys::ChainKey,
     sessions::{Monotonic, Progress, key_in_slot, progress},
@@ -24,6 +28,18 @@ pub(super) struct Usage {
     rolled: u64,
     /// By number of the key.
     keys: HashMap<u32, KeyUsage>,
+    /// Of those whose keys are agreed.
+    agreed: AgreedUsage,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct AgreedUsage {
+    sessions: u64,
+    due: u64,
+    /// By name of the algorithm.
+    algorithms: BTreeMap<String, u64>,
+    /// Since when the session with the oldest keys, and that with the newest, sends with them.
+    since: Option<(Monotonic, Monotonic)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,11 +85,14 @@ impl Daemon {
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
             let Some(neighbor) = self.neighbors.numbered(session.neighbor) else { continue };
-            if is_open(&session) && is_wanted(session.neighbor) {
+            let is_counted = is_open(&session) && !self.is_of_channel(session.neighbor, &quartet);
+            if is_counted && is_wanted(session.neighbor) {
                 let preferred = *preferred
                     .entry(session.neighbor)
                     .or_insert_with(|| neighbor.keys.preferred(now).map(|key| key.number));
-                usage.entry(session.neighbor).or_default().count(&session, &quartet, neighbor, preferred);
+                let is_due = self.kmp.refresh.is_due(&quartet);
+                let usage = usage.entry(session.neighbor).or_default();
+                usage.count(&session, &quartet, neighbor, preferred, is_due);
             }
         }
         Ok(usage)
@@ -86,12 +105,23 @@ fn is_open(session: &Session) -> bool {
 }
 
 impl Usage {
-    fn count(&mut self, session: &Session, quartet: &Quartet, neighbor: &Neighbor, preferred: Option<u32>) {
+    /// `is_due`: it is to get new keys now.
+    fn count(
+        &mut self,
+        session: &Session,
+        quartet: &Quartet,
+        neighbor: &Neighbor,
+        preferred: Option<u32>,
+        is_due: bool,
+    ) {
         let rollover = &session.rollover;
         let key_in = |slot| key_in_slot(session, quartet, slot, &neighbor.keys);
         let (current, received) = (key_in(rollover.current), key_in(rollover.received));
         self.open += 1;
-        self.rolled += u64::from(preferred.is_some() && current == preferred && received == preferred);
+        self.rolled += u64::from(match neighbor.kmp {
+            Some(_) => self.agreed.count(session, is_due),
+            None => preferred.is_some() && current == preferred && received == preferred,
+        });
         for (number, since, sends) in
             [(current, rollover.current_since, true), (received, rollover.received_since, false)]
         {
@@ -105,6 +135,39 @@ impl Usage {
     /// Open sessions that send with the key, or whose peer does.
     pub(super) fn of_key(&self, number: u32) -> u64 {
         self.keys.get(&number).map_or(0, |key| key.sending.max(key.receiving))
+    }
+}
+
+impl AgreedUsage {
+    /// Whether both sides use the session's newest keys, and need no newer ones.
+    fn count(&mut self, session: &Session, is_due: bool) -> bool {
+        let rollover = &session.rollover;
+        if session.flags & Session::AGREED == 0 {
+            return false;
+        }
+        self.sessions += 1;
+        self.due += u64::from(is_due);
+        let algorithm = slot_at(&session.slots, rollover.current).map_or(0, |slot| slot.algorithm);
+        if let Some(algorithm) = Algorithm::from_number(algorithm) {
+            *self.algorithms.entry(algorithm.name().to_owned()).or_default() += 1;
+        }
+        let since = Monotonic(rollover.current_since);
+        let (oldest, newest) = self.since.unwrap_or((since, since));
+        self.since = Some((oldest.min(since), newest.max(since)));
+        let newest = rollover.newest(0);
+        !is_due && rollover.current == newest && rollover.received == newest
+    }
+
+    fn shown(&self, open: u64, now: Monotonic) -> AgreedKeys {
+        let age = |since| now.since(since).as_secs();
+        AgreedKeys {
+            sessions: self.sessions,
+            due_sessions: self.due,
+            chain_sessions: open - self.sessions,
+            algorithms: self.algorithms.clone(),
+            oldest_seconds: self.since.map(|(oldest, _)| age(oldest)),
+            newest_seconds: self.since.map(|(_, newest)| age(newest)),
+        }
     }
 }
 
@@ -135,6 +198,7 @@ fn shown(neighbor: &Neighbor, usage: &Usage, now: Timestamp, monotonic: Monotoni
         rolled_sessions: usage.rolled,
         closes: chain.closes_at(now).or_else(|| chain.closed_at(now)).map(|end| end.to_string()),
         keys: chain.keys.iter().map(key_status).collect(),
+        agreed: neighbor.kmp.as_ref().map(|_| usage.agreed.shown(usage.open, monotonic)),
     }
 }
 
@@ -193,7 +257,7 @@ mod tests {
         let neighbor = neighbor();
         let mut usage = Usage::default();
         for (current, received) in [(0, 0), (2, 0), (2, 2), (2, 2), (2, 3)] {
-            usage.count(&session(current, received), &quartet(false), &neighbor, Some(2));
+            usage.count(&session(current, received), &quartet(false), &neighbor, Some(2), false);
         }
         let shown = shown(&neighbor, &usage, at(0), Monotonic(9_000_000_000));
         assert_eq!((shown.open_sessions, shown.rolled_sessions), (5, 2));
@@ -204,6 +268,58 @@ mod tests {
         assert_eq!(shown.keys[1].switched_seconds_ago, Some(4), "the last one moved, either way");
         assert_eq!(shown.closes, None);
         assert_eq!((usage.of_key(1), usage.of_key(2), usage.of_key(3)), (2, 4, 0));
+    }
+
+    #[test]
+    fn sessions_with_agreed_keys_are_counted_apart_from_those_under_a_key_of_the_chain() {
+        let kmp = crate::config::Kmp {
+            port: 17179,
+            local_address: None,
+            fallback: crate::config::Fallback::Never,
+            rekey_interval: std::time::Duration::from_secs(3600),
+            rekey_segments: None,
+            algorithms: vec![Algorithm::HmacSha1_96],
+            tls: crate::config::Tls {
+                authentication: crate::config::Authentication::Psk {
+                    identity: None,
+                    peer_identity: None,
+                    rsa: None,
+                },
+                suites: Vec::new(),
+            },
+        };
+        let neighbor = Neighbor { kmp: Some(kmp.into()), ..neighbor() };
+        let agreed = |newest: u32, current, received, since: u64| {
+            let mut session = session(current, received);
+            session.flags |= Session::AGREED;
+            session.rollover.order = newest | !3;
+            session.rollover.current_since = since * 1_000_000_000;
+            for slot in &mut session.slots {
+                (slot.send_id.0, slot.recv_id.0) = (200, 201);
+            }
+            session
+        };
+        let mut usage = Usage::default();
+        for (session, is_due) in [
+            (agreed(2, 2, 2, 4), false),
+            (agreed(2, 2, 0, 6), false),
+            (agreed(0, 0, 0, 2), true),
+            (session(0, 0), false),
+        ] {
+            usage.count(&session, &quartet(false), &neighbor, Some(1), is_due);
+        }
+        let shown = shown(&neighbor, &usage, at(0), Monotonic(9_000_000_000));
+        assert_eq!((shown.open_sessions, shown.rolled_sessions), (4, 1));
+        let expected = AgreedKeys {
+            sessions: 3,
+            due_sessions: 1,
+            chain_sessions: 1,
+            algorithms: BTreeMap::from([("hmac-sha-1-96".to_owned(), 3)]),
+            oldest_seconds: Some(7),
+            newest_seconds: Some(3),
+        };
+        assert_eq!(shown.agreed, Some(expected));
+        assert_eq!((shown.keys[0].sending_sessions, shown.keys[1].sending_sessions), (1, 0));
     }
 
     #[test]

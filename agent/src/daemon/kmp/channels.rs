@@ -148,6 +148,21 @@ impl Channels {
         }
     }
 
+    /// How the channels to all peers of a neighbour stand.
+    pub fn states(&self, neighbor: u32) -> impl Iterator<Item = ChannelState> + '_ {
+        self.peers.keys().filter(move |peer| peer.neighbor == neighbor).map(|peer| self.state(*peer))
+    }
+
+    /// Why the last channel to `peer` failed or ended, unless one is up.
+    pub fn because(&self, peer: KmpPeer) -> Option<&str> {
+        self.peers.get(&peer)?.because.as_deref()
+    }
+
+    /// Whether there is a channel to `peer`, up or on its way.
+    pub fn has_any(&self, peer: KmpPeer) -> bool {
+        self.peers.get(&peer).is_some_and(|peering| !peering.channels.is_empty())
+    }
+
     /// Opens a channel to `peer` beside the one that may be there, as soon as that is not too often.
     pub fn dial(&mut self, peer: KmpPeer, now: Instant) {
         let peering = self.peers.entry(peer).or_default();

@@ -7,6 +7,8 @@
 //!   has them.
 //! - `layered`: keys that are agreed on the connection itself.
 //! - `refresh`: new keys for sessions that are up.
+//! - `known`: what handshakes told, and what failed; `status`: what operators are shown; `key_log`: keys in clear, for
+//!   those who debug.
 
 use std::{future::pending, time::Instant};
 
@@ -17,7 +19,9 @@ use associations::Associations;
 pub(super) use channel::ChannelEvent;
 use channel::ChannelId;
 use channels::Channels;
-pub(super) use external::Route;
+pub(super) use external::{Route, is_channel};
+pub use key_log::{KeyLog, KeyLogError};
+use known::Known;
 use layered::Layered;
 use refresh::Refresh;
 
@@ -28,10 +32,13 @@ mod channel;
 mod channels;
 mod dial;
 mod external;
+mod key_log;
+mod known;
 mod layered;
 mod peering;
 mod refresh;
 mod state;
+mod status;
 mod timers;
 
 /// Events of channels that may wait: their tasks wait, too, and read no more.
@@ -52,6 +59,7 @@ pub(super) struct Kmp {
     pub(super) associations: Associations,
     pub(super) layered: Layered,
     pub(super) refresh: Refresh,
+    pub(super) known: Known,
 }
 
 impl Kmp {
@@ -62,6 +70,7 @@ impl Kmp {
             associations: Associations::default(),
             layered: Layered::default(),
             refresh: Refresh::default(),
+            known: Known::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ use crate::{
     kernel::mapped,
     keys::TcpOptions,
     kmp::{Capabilities, Connection, Endpoint, Event, Exchange, Psk, Side},
-    sessions::{self, begun_with},
+    sessions::{self, Monotonic, begun_with},
 };
 
 /// Channels that one peer opened and whose handshake is not over.
@@ -199,8 +200,9 @@ impl Daemon {
                 self.tell_channel_up(peer, &ready);
                 if self.kmp.channels.ready(id, ready, Instant::now()) {
                     self.on_external_channel(id, peer);
-                    self.on_refresh_channel(id, peer);
                 }
+                // Also if another one stays: its TLS is new, and it lasts long enough.
+                self.on_refresh_channel(id, peer);
             }
             Event::Offered { id: offer, connection, role } => {
                 self.kmp.channels.take_in_offer(id, offer, connection);
@@ -377,12 +379,20 @@ impl Daemon {
         }
     }
 
-    fn tell_channel_up(&self, peer: KmpPeer, ready: &Ready) {
+    fn tell_channel_up(&mut self, peer: KmpPeer, ready: &Ready) {
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
         tracing::info!(neighbor = %neighbor.peer, peer = ready.tls.peer, "channel for keys is up: {} with {}", ready.tls.version, ready.tls.suite);
+        self.kmp.known.succeeded(peer.neighbor, ready.tls.clone(), Arc::clone(&ready.peer));
+        let text = format!("channel for keys, {} with {}", ready.tls.version, ready.tls.suite);
+        self.tell_kmp(peer.neighbor, "up", text);
     }
 
-    fn tell_channel_closed(&self, peer: KmpPeer, channel: &Channel, because: &str) {
+    fn tell_channel_closed(&mut self, peer: KmpPeer, channel: &Channel, because: &str) {
+        if channel.ready.is_some() {
+            self.tell_kmp(peer.neighbor, "down", format!("channel for keys: {because}"));
+        } else if self.kmp.known.failed(peer.neighbor, because, Monotonic::now(), None) == 1 {
+            self.tell_kmp(peer.neighbor, "failed", format!("channel for keys: {because}"));
+        }
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
         let before = self.kmp.channels.peers.get(&peer).and_then(|peering| peering.because.as_deref());
         if before == Some(because) {
