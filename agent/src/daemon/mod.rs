@@ -103,6 +103,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     daemon.take_in_links(&mut sources.links)?;
     daemon.interfaces.forget_others(&mut daemon.dataplane)?;
     daemon.follow_interfaces()?;
+    daemon.forget_handshakes();
     daemon.adopt();
     daemon.forget_half_open();
     daemon.follow_channels(&|_| false);

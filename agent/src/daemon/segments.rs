@@ -18,6 +18,7 @@ use crate::{
     config::Neighbor,
     control::protocol::Event,
     kernel::{KernelError, Rekeyed},
+    keys::Role,
     sessions::{Now, Outcome, on_held, progress},
 };
 
@@ -25,7 +26,11 @@ impl Daemon {
     /// Finds the keys of a held segment and lets it go on, or drops it.
     pub(super) fn on_held(&mut self, held: &Held, frame: &[u8]) {
         self.held_segments += 1;
+        if held.verified != 0 {
+            return self.on_layered_segment(held, frame);
+        }
         let Ok(existing) = self.session_of(held) else { return };
+        let Some(existing) = self.admit_layered(held, frame, existing) else { return };
         let Some(neighbor) = neighbor_of(held, &self.neighbors, &self.interfaces) else { return };
         let route = self.route(held, frame, neighbor, existing.as_ref());
         self.take_held(held, frame, route);
@@ -55,17 +60,27 @@ impl Daemon {
                 if let Route::Agreed(..) = &route {
                     session.flags |= Session::AGREED;
                 }
+                let role = self.layered_role(held, frame, &session);
+                if role.is_some() {
+                    session.phase = Session::HANDSHAKE;
+                }
                 if let Err(error) = self.dataplane.put_session(&held.quartet, &session) {
                     tracing::error!(neighbor = %neighbor.peer, "a session has no keys: {error}");
                     return;
                 }
-                self.release(held, frame);
+                if role != Some(Role::Client) {
+                    self.release(held, frame);
+                }
                 if let Route::Agreed(begun, _) = &route {
                     self.on_agreed_installed(begun);
                 }
                 let state = progress(&session);
                 if existing.as_ref().map(progress) != Some(state) {
                     self.tell_session(&held.quartet, &session, state.name());
+                }
+                match role {
+                    Some(role) => self.begin_layered(held, frame, &session, role),
+                    None => self.note_opening(held, frame),
                 }
             }
             Outcome::Change(mut change) => match change_keys(&mut self.dataplane, &mut change) {
@@ -128,7 +143,7 @@ impl Daemon {
         self.drops.record(drop, &context);
     }
 
-    fn release(&self, held: &Held, frame: &[u8]) {
+    pub(super) fn release(&self, held: &Held, frame: &[u8]) {
         if let Err(error) = self.dataplane.release(held, frame) {
             // TCP sends it again, and then the session is there.
             tracing::warn!(reason = DropReason::Overload.name(), "{error}");

@@ -100,6 +100,16 @@ impl<'a> Segment<'a> {
         self.options.wscale_plus_1.saturating_sub(1)
     }
 
+    /// Whether there is a window scale option.
+    pub fn scales_window(&self) -> bool {
+        self.options.wscale_plus_1 != 0
+    }
+
+    /// TCP header and data.
+    pub fn octets(&self) -> &'a [u8] {
+        self.octets
+    }
+
     /// The sequence number, of a segment that carries its sender's ISN.
     pub fn isn(&self) -> Isn {
         Isn(self.seq())

@@ -418,7 +418,12 @@ fn peer_end(neighbor: &Neighbor, kmp: &Kmp, peer: KmpPeer) -> SocketAddr {
 
 /// The secret of a channel, which is the one that its own TCP connection began under, and who the ends are; and what
 /// that key covers of TCP options.
-fn psk(kmp: &Kmp, quartet: &Quartet, session: &Session, neighbor: &Neighbor) -> Option<(Psk, TcpOptions)> {
+pub(super) fn psk(
+    kmp: &Kmp,
+    quartet: &Quartet,
+    session: &Session,
+    neighbor: &Neighbor,
+) -> Option<(Psk, TcpOptions)> {
     let key = begun_with(session, quartet, neighbor)?;
     let (identity, peer_identity) = match &kmp.tls.authentication {
         Authentication::Psk { identity, peer_identity, .. } => (identity.clone(), peer_identity.clone()),
@@ -463,7 +468,7 @@ fn routed(peer: SocketAddr, device: Option<&str>) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-fn random() -> u8 {
+pub(super) fn random() -> u8 {
     let mut octet = [0];
     // Without randomness all wait for as long.
     let _ = getrandom::fill(&mut octet);

@@ -60,6 +60,18 @@ pub struct Clock {
     pub echo: u32,
 }
 
+impl Origin {
+    /// What resets the connection at our own stack, as if from the peer: the stack is where the SYNs left it.
+    pub fn reset_from_peer(&self) -> Segment {
+        reset(self.peer_isn.0.wrapping_add(1), self.local_isn.0.wrapping_add(1))
+    }
+
+    /// What resets the connection at the peer, if there was no stream.
+    pub fn reset(&self) -> Segment {
+        reset(self.local_isn.0.wrapping_add(1), self.peer_isn.0.wrapping_add(1))
+    }
+}
+
 /// Why there will be no more octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -207,14 +219,7 @@ impl Stream {
 
     /// The segment that resets the connection.
     pub fn reset(&self) -> Segment {
-        Segment {
-            seq: self.number(self.highest_sent),
-            ack: self.next_received(),
-            flags: RST | ACK,
-            window: 0,
-            timestamps: None,
-            data: Vec::new(),
-        }
+        reset(self.number(self.highest_sent), self.next_received())
     }
 
     fn take_ack(&mut self, segment: &Segment, now: Instant) -> Result<(), StreamError> {
@@ -289,4 +294,8 @@ impl Stream {
     fn next_received(&self) -> u32 {
         self.origin.peer_isn.0.wrapping_add(1).wrapping_add(self.received)
     }
+}
+
+fn reset(seq: u32, ack: u32) -> Segment {
+    Segment { seq, ack, flags: RST | ACK, window: 0, timestamps: None, data: Vec::new() }
 }

@@ -1,0 +1,308 @@
+//! Handshakes on the protected connections themselves (`key-management = "layered"`).
+//!
+//! - `begin`: which connections have one, and from where it goes on.
+//! - `frame`: the frames that the daemon makes itself.
+//!
+//! The data plane hands over what arrives while a session is in [`Session::HANDSHAKE`], and takes what our stack sends.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tcpauth_common::{
+    layout::{Direction, Held, KeyChange, KeySlot, MAX_KEYS, Quartet, Session},
+    rollover::{NO_SLOT, slot_at},
+    sequence::ExtendedSeq,
+};
+use zeroize::Zeroize;
+
+use super::{super::Daemon, KmpPeer, dial::Dialer, peering::random, timers::Timers};
+use crate::{
+    daemon::rules::change_keys,
+    kernel::Rekeyed,
+    kmp::{
+        Agreed,
+        layered::{Action, Failure, Handshake, Offsets},
+        stream::{self, Origin, StreamError},
+    },
+    sessions::{self, Monotonic, Segment, address, roll_in},
+};
+use begin::Opening;
+use frame::{Template, signed_by_peer};
+
+mod begin;
+mod frame;
+
+/// A connection on which no keys were agreed is forgotten after this: by then both ends' stacks were told.
+const FORGET_AFTER: Duration = Duration::from_secs(1);
+
+/// The handshakes under way.
+#[derive(Default)]
+pub(in super::super) struct Layered {
+    connections: HashMap<Quartet, Underway>,
+    /// Our SYNs that nobody has answered yet.
+    openings: HashMap<Quartet, Opening>,
+    troubles: HashMap<KmpPeer, Trouble>,
+    timers: Timers<Timer>,
+}
+
+/// What is due.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Timer {
+    /// Something of this handshake.
+    Handshake(Quartet),
+    /// To forget this SYN of ours.
+    Opening(Quartet),
+}
+
+/// A connection between its SYNs and its keys.
+struct Underway {
+    peer: KmpPeer,
+    origin: Origin,
+    template: Template,
+    /// At the client: what our stack has to get in the end.
+    syn_ack: Option<(Held, Vec<u8>)>,
+    /// `None` once it failed.
+    handshake: Option<Handshake>,
+    begun: Instant,
+}
+
+/// What went wrong with a neighbour's daemon, until something goes well.
+struct Trouble {
+    dialer: Dialer,
+    /// Until then our end opens no connection to it.
+    until: Instant,
+}
+
+impl Layered {
+    /// When [`Daemon::on_layered_time`] has something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.timers.next_due()
+    }
+
+    /// A moment for what is due next of this handshake.
+    fn set_timer(&mut self, quartet: Quartet) {
+        let handshake = self.connections.get(&quartet).and_then(|connection| connection.handshake.as_ref());
+        if let Some(due) = handshake.and_then(Handshake::next_due) {
+            self.timers.set(Timer::Handshake(quartet), due);
+        }
+    }
+
+    fn forget(&mut self, quartet: &Quartet) {
+        self.connections.remove(quartet);
+        self.timers.clear(Timer::Handshake(*quartet));
+    }
+}
+
+impl Daemon {
+    /// Takes in a segment of a handshake, which verified.
+    pub(in super::super) fn on_layered_segment(&mut self, held: &Held, frame: &[u8]) {
+        let now = Instant::now();
+        let segment = Segment::parse(held, frame).ok();
+        let segment = segment.and_then(|segment| stream::Segment::parse(segment.octets()));
+        let connection = self.kmp.layered.connections.get_mut(&held.quartet);
+        let handshake = connection.and_then(|connection| connection.handshake.as_mut());
+        if let (Some(segment), Some(handshake)) = (segment, handshake) {
+            handshake.on_segment(&segment, now);
+            self.act(held.quartet, now);
+        }
+    }
+
+    /// Sends again, and gives up, what is due.
+    pub(super) fn on_layered_time(&mut self, now: Instant) {
+        while let Some(timer) = self.kmp.layered.timers.take_due(now) {
+            match timer {
+                Timer::Opening(quartet) => {
+                    self.kmp.layered.openings.remove(&quartet);
+                }
+                Timer::Handshake(quartet) => self.on_handshake_time(quartet, now),
+            }
+        }
+    }
+
+    fn on_handshake_time(&mut self, quartet: Quartet, now: Instant) {
+        let Some(connection) = self.kmp.layered.connections.get_mut(&quartet) else { return };
+        let Some(handshake) = &mut connection.handshake else {
+            self.forget_failed(&quartet);
+            return;
+        };
+        if handshake.is_switched() && self.session_phase(&quartet) == Some(Session::OPEN) {
+            self.succeed(&quartet, now);
+            return;
+        }
+        if let Some(connection) = self.kmp.layered.connections.get_mut(&quartet)
+            && let Some(handshake) = &mut connection.handshake
+        {
+            handshake.on_time(now);
+        }
+        self.act(quartet, now);
+    }
+
+    /// Does what a handshake asks for.
+    fn act(&mut self, quartet: Quartet, now: Instant) {
+        while let Some(action) = self.next_action(&quartet) {
+            match action {
+                Action::Send(segment) => self.send_to_peer(&quartet, &segment),
+                Action::Switch(agreed, offsets) => {
+                    if let Err(error) = self.use_agreed(&quartet, &agreed, Session::SWITCHING, offsets) {
+                        self.fail(quartet, &Failure::NotInstalled(error), now);
+                    }
+                }
+                Action::Open(agreed, offsets) => {
+                    match self.use_agreed(&quartet, &agreed, Session::OPEN, offsets) {
+                        Ok(()) => self.succeed(&quartet, now),
+                        Err(error) => self.fail(quartet, &Failure::NotInstalled(error), now),
+                    }
+                }
+                Action::Fail(failure) => self.fail(quartet, &failure, now),
+            }
+        }
+        self.kmp.layered.set_timer(quartet);
+    }
+
+    fn next_action(&mut self, quartet: &Quartet) -> Option<Action> {
+        self.kmp.layered.connections.get_mut(quartet)?.handshake.as_mut()?.next_action()
+    }
+
+    /// Puts agreed keys into the session: at the client it sends with them at once, as the server has them.
+    fn use_agreed(
+        &mut self,
+        quartet: &Quartet,
+        agreed: &Agreed,
+        phase: u32,
+        offsets: Offsets,
+    ) -> Result<(), String> {
+        let session = self.dataplane.session(quartet).map_err(|error| error.to_string())?;
+        let session = session.ok_or("the session is gone")?;
+        let mut slot = agreed.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn, agreed.role);
+        let mut change = roll_in(&session, quartet, slot, phase == Session::OPEN);
+        slot.send.words.zeroize();
+        slot.recv.words.zeroize();
+        change.flags |= KeyChange::SET_PHASE;
+        change.phase = phase;
+        change.sent_before = offsets.sent;
+        change.received_before = offsets.received;
+        match change_keys(&mut self.dataplane, &mut change) {
+            Ok(Rekeyed::Done) => {
+                self.log_key(agreed);
+                Ok(())
+            }
+            Ok(Rekeyed::NoSession | Rekeyed::OtherConnection) => Err("the session is gone".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The connection is open: its stacks may speak.
+    fn succeed(&mut self, quartet: &Quartet, now: Instant) {
+        let Some(connection) = self.kmp.layered.connections.remove(quartet) else { return };
+        self.kmp.layered.forget(quartet);
+        self.kmp.layered.troubles.remove(&connection.peer);
+        if let Some((held, frame)) = &connection.syn_ack {
+            self.release(held, frame);
+        }
+        let agreed = connection.handshake.as_ref().and_then(Handshake::peer);
+        let neighbor = self.neighbors.numbered(connection.peer.neighbor);
+        if let (Some(neighbor), Some((peer, tls))) = (neighbor, agreed) {
+            let took = now.saturating_duration_since(connection.begun);
+            tracing::debug!(
+                neighbor = %neighbor.peer, peer = tls.peer, ?took,
+                "keys agreed on a connection: {} with {}", tls.version, tls.suite
+            );
+            self.kmp.known.succeeded(connection.peer.neighbor, tls.clone(), Arc::clone(peer));
+        }
+        if let Ok(Some(session)) = self.dataplane.session(quartet) {
+            self.tell_session(quartet, &session, sessions::progress(&session).name());
+        }
+    }
+
+    /// No keys: both ends' stacks are told, and nothing else passes from now on.
+    fn fail(&mut self, quartet: Quartet, failure: &Failure, now: Instant) {
+        let Some(connection) = self.kmp.layered.connections.get_mut(&quartet) else { return };
+        let handshake = connection.handshake.take();
+        let reset = handshake.map_or_else(|| connection.origin.reset(), |handshake| handshake.reset());
+        let (peer, origin) = (connection.peer, connection.origin);
+        self.close_session(&quartet);
+        if *failure != Failure::Stream(StreamError::Reset) {
+            self.send_to_peer(&quartet, &reset);
+        }
+        self.send_to_stack(&quartet, &origin.reset_from_peer());
+        self.kmp.layered.timers.set(Timer::Handshake(quartet), now + FORGET_AFTER);
+        self.note_trouble(peer, &failure.to_string(), now);
+    }
+
+    /// Lets nothing but RSTs pass.
+    fn close_session(&mut self, quartet: &Quartet) {
+        let Ok(Some(session)) = self.dataplane.session(quartet) else { return };
+        let mut change = KeyChange::nothing(quartet, &session);
+        change.flags |= KeyChange::SET_PHASE;
+        change.phase = Session::FAILED;
+        (change.sent_before, change.received_before) = (0, 0);
+        if let Err(error) = change_keys(&mut self.dataplane, &mut change) {
+            // Its keys are those of the handshake still: nothing of the stacks' passes.
+            tracing::error!("a connection without keys could not be closed: {error}");
+        }
+    }
+
+    fn note_trouble(&mut self, peer: KmpPeer, because: &str, now: Instant) {
+        let fresh = || Trouble { dialer: Dialer::default(), until: now };
+        let trouble = self.kmp.layered.troubles.entry(peer).or_insert_with(fresh);
+        trouble.until = trouble.dialer.again(now, None, random());
+        let wait = trouble.until.saturating_duration_since(now);
+        let times = self.kmp.known.failed(peer.neighbor, because, Monotonic::now(), None);
+        let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
+        let address = address(peer.address);
+        if times == 1 {
+            tracing::warn!(neighbor = %neighbor.peer, %address, ?wait, "no keys for a connection: {because}");
+            self.tell_kmp(peer.neighbor, "failed", format!("keys on a connection: {because}"));
+        } else {
+            tracing::debug!(neighbor = %neighbor.peer, %address, ?wait, "no keys for a connection: {because}");
+        }
+    }
+
+    /// The session of a connection that failed, unless another one has its quartet by now.
+    fn forget_failed(&mut self, quartet: &Quartet) {
+        self.kmp.layered.forget(quartet);
+        if self.session_phase(quartet) == Some(Session::FAILED)
+            && let Err(error) = self.dataplane.remove_session(quartet)
+        {
+            tracing::error!("a connection without keys could not be forgotten: {error}");
+        }
+    }
+
+    fn session_phase(&self, quartet: &Quartet) -> Option<u32> {
+        self.dataplane.session(quartet).ok().flatten().map(|session| session.phase)
+    }
+
+    /// Sends for our end. The data plane signs it.
+    fn send_to_peer(&self, quartet: &Quartet, segment: &stream::Segment) {
+        let Some(connection) = self.kmp.layered.connections.get(quartet) else { return };
+        let tcp = segment.octets(quartet.local_port, quartet.peer_port);
+        let (held, frame) = connection.template.frame(Direction::Outbound, tcp);
+        self.release(&held, &frame);
+    }
+
+    /// Sends to our own stack, as the peer would.
+    fn send_to_stack(&self, quartet: &Quartet, segment: &stream::Segment) {
+        let Some(connection) = self.kmp.layered.connections.get(quartet) else { return };
+        let Ok(Some(session)) = self.dataplane.session(quartet) else { return };
+        let slot = newest_accepted(&session);
+        let tcp = segment.octets(quartet.peer_port, quartet.local_port);
+        let sne = ExtendedSeq(session.recv_seq).extend(tcpauth_common::SeqNumber(segment.seq)).sne();
+        let (peer, local) = (address(quartet.peer), address(quartet.local));
+        if let Some(tcp) = slot.and_then(|slot| signed_by_peer(&tcp, slot, sne, peer, local)) {
+            let (held, frame) = connection.template.frame(Direction::Inbound, tcp);
+            self.release(&held, &frame);
+        }
+    }
+}
+
+/// The key that the data plane verifies with and that is the newest of these.
+fn newest_accepted(session: &Session) -> Option<&KeySlot> {
+    (0..MAX_KEYS as u32)
+        .map(|age| session.rollover.newest(age))
+        .filter(|slot| *slot != NO_SLOT)
+        .filter_map(|slot| slot_at(&session.slots, slot))
+        .find(|slot| slot.flags & KeySlot::ACCEPT != 0)
+}

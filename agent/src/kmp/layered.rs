@@ -1,1 +1,0 @@
-//! The handshake on the protected connection itself, before its first octet of data.
