@@ -260,6 +260,7 @@ impl Daemon {
                     if let Err(error) = self.follow_interfaces() {
                         tracing::error!("neighbours bound to interfaces could not be brought up to date: {error}");
                     }
+                    self.keep_channels_up();
                 }
                 Some(event) = sources.channels.recv() => self.on_channel_event(event),
                 () = kmp::due(self.kmp.next_due()) => self.on_kmp_time(),

@@ -20,6 +20,7 @@ impl Daemon {
         self.interfaces.retry(&mut self.dataplane);
         self.adopt();
         self.tidy_associations();
+        self.tidy_channels();
         if let Err(error) =
             (self.remove_expired().and_then(|()| self.follow_peers()).and_then(|()| self.follow_refresh()))
                 .and_then(|()| self.log_states())

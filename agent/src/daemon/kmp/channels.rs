@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{
     KmpPeer,
     channel::{ChannelEvent, ChannelId, Line, Listener},
-    dial::{Dialer, Rival, replaces},
+    dial::{AT_ONCE, Dialer, Rival, replaces},
     state::ChannelState,
     timers::Timers,
 };
@@ -28,6 +28,9 @@ use crate::{
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A channel that another one replaced is left for what is under way on it.
 const LINGER: Duration = Duration::from_secs(5);
+/// A channel that is not to be there all the time is closed by the end that opened it, so long after it was last asked
+/// for.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// All channels.
 pub(in super::super) struct Channels {
@@ -58,12 +61,16 @@ pub(super) struct Peering {
     pub(super) active: Option<ChannelId>,
     /// All channels with it.
     pub(super) channels: Vec<ChannelId>,
+    /// A channel is to be there all the time.
+    pub(super) is_kept_up: bool,
     /// Keys are needed now, or new TLS is: to be opened whoever is to keep it up.
     pub(super) is_needed: bool,
     /// Our end's address of the last connection with it.
     pub(super) local: Option<IpAddr>,
     /// Why the last channel failed or ended.
     pub(super) because: Option<String>,
+    /// When the last channel ended.
+    pub(super) ended: Option<Instant>,
 }
 
 /// One channel. Holds secrets: no `Debug`.
@@ -127,7 +134,7 @@ impl Channels {
 
     /// How the channel to `peer` stands.
     pub fn state(&self, peer: KmpPeer) -> ChannelState {
-        let Some(peering) = self.peers.get(&peer) else { return ChannelState::Idle };
+        let Some(peering) = self.peers.get(&peer) else { return ChannelState::Idle { because: None } };
         let active = peering.active.and_then(|id| self.channels.get(&id)?.ready.as_ref());
         if let Some(Ready { since, tls, peer }) = active {
             return ChannelState::Up { since: *since, tls: tls.clone(), peer: Arc::clone(peer) };
@@ -144,7 +151,8 @@ impl Channels {
         match (self.timers.at(Timer::Dial(peer)), because) {
             (Some(until), Some(because)) => ChannelState::Waiting { until, because },
             (Some(since), None) => ChannelState::Connecting { since, because: None },
-            (None, because) => ChannelState::Awaited { because },
+            (None, because) if peering.is_kept_up => ChannelState::Awaited { because },
+            (None, because) => ChannelState::Idle { because },
         }
     }
 
@@ -167,7 +175,10 @@ impl Channels {
     pub fn dial(&mut self, peer: KmpPeer, now: Instant) {
         let peering = self.peers.entry(peer).or_default();
         peering.is_needed = true;
-        let at = peering.dialer.at_once(now);
+        // One that we open just after the peer opened one does not take its place.
+        let active = peering.active.and_then(|active| self.channels.get(&active));
+        let rival = active.filter(|active| active.by_lower && !active.is_ours);
+        let at = peering.dialer.at_once(now).max(rival.map_or(now, |rival| rival.began + AT_ONCE * 5 / 4));
         if self.timers.at(Timer::Dial(peer)).is_none_or(|other| at < other) {
             self.timers.set(Timer::Dial(peer), at);
         }
@@ -193,6 +204,7 @@ impl Channels {
         let offer = self.say(id, |exchange| exchange.offer(connection, role, recv_id))?;
         let ours = &mut self.channels.get_mut(&id).ok_or(NoChannel)?.ours;
         remember(ours, offer, connection);
+        self.postpone_idle(id);
         Ok(offer)
     }
 
@@ -274,10 +286,20 @@ impl Channels {
         let failure = match said {
             Ok(said) if channel.line.send(exchange.take_output()) => return Ok(said),
             Ok(_) => "the peer does not read what we send".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                // An alert that tells the peer; it may have gone already.
+                let _ = channel.line.send(exchange.take_output());
+                error.to_string()
+            }
         };
         self.fail(id, failure);
         Err(NoChannel)
+    }
+
+    /// Forgets a peer without channels.
+    pub(super) fn forget(&mut self, peer: KmpPeer) {
+        self.peers.remove(&peer);
+        self.timers.clear(Timer::Dial(peer));
     }
 
     /// A channel begins, over what `line` makes.
@@ -313,10 +335,10 @@ impl Channels {
     pub(super) fn ready(&mut self, id: ChannelId, ready: Ready, now: Instant) -> bool {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
         channel.ready = Some(ready);
-        self.timers.clear(Timer::Close(id));
         let (peer, new) = (channel.peer, channel.rival());
         let Some(peering) = self.peers.get_mut(&peer) else { return false };
         self.timers.clear(Timer::Dial(peer));
+        peering.is_needed = false;
         peering.because = None;
         let old = peering.active.and_then(|old| Some((old, self.channels.get(&old)?.rival())));
         match old {
@@ -329,8 +351,21 @@ impl Channels {
                 if let Some((old, _)) = old {
                     self.timers.set(Timer::Close(old), now + LINGER);
                 }
+                self.postpone_idle(id);
                 true
             }
+        }
+    }
+
+    /// The active channel was asked for something: it stays, or stays for a while.
+    fn postpone_idle(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        let peering = self.peers.get(&channel.peer).filter(|peering| peering.active == Some(id));
+        let Some(peering) = peering else { return };
+        if peering.is_kept_up || !channel.is_ours {
+            self.timers.clear(Timer::Close(id));
+        } else {
+            self.timers.set(Timer::Close(id), Instant::now() + IDLE_LIMIT);
         }
     }
 
@@ -347,7 +382,7 @@ impl Channels {
                 // One that had been replaced does again what it did.
                 peering.active = peering.channels.iter().rev().find(ready).copied();
                 if let Some(active) = peering.active {
-                    self.timers.clear(Timer::Close(active));
+                    self.postpone_idle(active);
                 }
             }
         }

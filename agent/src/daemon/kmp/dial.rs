@@ -1,4 +1,4 @@
-//! When to dial a neighbour's daemon, and which of two channels stays. No I/O, and time is told.
+//! When to dial a neighbour's daemon, and which of two channels stays. Time is told.
 
 use std::{
     net::IpAddr,
@@ -28,8 +28,15 @@ impl Dialer {
         self.last = Some(now);
     }
 
-    /// The channel is gone, or never came up; it was up for `up`. When to dial again: `jitter` is random.
-    pub fn again(&mut self, now: Instant, up: Option<Duration>, jitter: u8) -> Instant {
+    /// The channel is gone, or never came up; it was up for `up`. When to dial again.
+    pub fn again(&mut self, now: Instant, up: Option<Duration>) -> Instant {
+        let mut jitter = [128];
+        // Without randomness all wait for as long.
+        let _ = getrandom::fill(&mut jitter);
+        self.again_with(now, up, jitter[0])
+    }
+
+    fn again_with(&mut self, now: Instant, up: Option<Duration>, jitter: u8) -> Instant {
         if up.is_some_and(|up| GOOD <= up) {
             self.failures = 0;
         }
@@ -75,9 +82,10 @@ mod tests {
     fn attempts_become_rare_and_never_cease() {
         let now = Instant::now();
         let mut dialer = Dialer::default();
-        let delays: Vec<u128> = (0..9).map(|_| (dialer.again(now, None, 128) - now).as_millis()).collect();
+        let delays: Vec<u128> =
+            (0..9).map(|_| (dialer.again_with(now, None, 128) - now).as_millis()).collect();
         assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        let delay = |dialer: &mut Dialer, up| (dialer.again(now, Some(up), 128) - now).as_millis();
+        let delay = |dialer: &mut Dialer, up| (dialer.again_with(now, Some(up), 128) - now).as_millis();
         assert_eq!(delay(&mut dialer, Duration::from_secs(9)), 30_000, "it was hardly up");
         assert_eq!(delay(&mut dialer, GOOD), 500);
     }
@@ -88,7 +96,7 @@ mod tests {
         let mut dialer = Dialer::default();
         assert_eq!(dialer.at_once(now), now);
         (0..9).for_each(|_| {
-            dialer.again(now, None, 0);
+            dialer.again_with(now, None, 0);
         });
         dialer.begin(now);
         assert_eq!(dialer.at_once(now), now + SHORTEST);
@@ -100,7 +108,7 @@ mod tests {
         fn jitter_is_a_quarter_at_most(failures in 0u32..40, jitter: u8) {
             let now = Instant::now();
             let mut dialer = Dialer { failures, last: None };
-            let delay = dialer.again(now, None, jitter) - now;
+            let delay = dialer.again_with(now, None, jitter) - now;
             let middle = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
             prop_assert!(middle.mul_f64(0.75) <= delay && delay <= middle.mul_f64(1.25));
         }

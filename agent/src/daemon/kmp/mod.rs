@@ -1,8 +1,8 @@
 //! Keys that are agreed with the daemons of neighbours.
 //!
 //! - `channel`: the TCP connections, a task each; all else happens in the main loop.
-//! - `channels`: which of them there are; `peering`: what happens on them; `dial`: when one is opened, and by whom;
-//!   `state`: how they stand, for operators.
+//! - `channels`: which of them there are; `reach`: how they are opened; `dial`: when, and by whom; `peering`: what happens
+//!   on them; `ending`: why they end; `state`: how they stand, for operators.
 //! - `external`: keys of connections before their SYN leaves; `associations`: those that were agreed, until the session
 //!   has them.
 //! - `layered`: keys that are agreed on the connection itself.
@@ -31,11 +31,13 @@ mod associations;
 mod channel;
 mod channels;
 mod dial;
+mod ending;
 mod external;
 mod key_log;
 mod known;
 mod layered;
 mod peering;
+mod reach;
 mod refresh;
 mod state;
 mod status;

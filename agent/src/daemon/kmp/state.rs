@@ -7,8 +7,11 @@ use crate::kmp::{Capabilities, tls::Summary};
 /// How the channel to a neighbour's daemon stands.
 #[derive(Clone, Debug)]
 pub(in super::super) enum ChannelState {
-    /// Nobody has needed it.
-    Idle,
+    /// Nobody needs it now.
+    Idle {
+        /// Why the last one failed or ended.
+        because: Option<String>,
+    },
     /// It is for the peer to open it.
     Awaited {
         /// Why the last one failed or ended.
@@ -48,7 +51,7 @@ impl ChannelState {
     /// One word, for JSON.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Idle => "idle",
+            Self::Idle { .. } => "idle",
             Self::Awaited { .. } => "awaited",
             Self::Connecting { .. } => "connecting",
             Self::Handshaking { .. } => "handshaking",
@@ -64,7 +67,7 @@ impl ChannelState {
             because.as_ref().map_or_else(String::new, |because| format!("; before: {because}"))
         };
         match self {
-            Self::Idle => "not needed yet".to_owned(),
+            Self::Idle { because } => format!("opened when it is needed{}", after(because)),
             Self::Awaited { because } => {
                 format!("waiting for the peer, which has the lower address, to connect{}", after(because))
             }

@@ -94,7 +94,7 @@ impl Daemon {
         }
         let up = states.iter().filter(|state| matches!(state, ChannelState::Up { .. })).count();
         let failed = states.iter().find(|state| matches!(state, ChannelState::Waiting { .. }));
-        let state = failed.unwrap_or(&ChannelState::Idle);
+        let state = failed.unwrap_or(&ChannelState::Idle { because: None });
         let name = if failed.is_none() && up > 0 { "up" } else { state.name() };
         ChannelStatus { state: name.to_owned(), text: format!("{up} of {} up", states.len()) }
     }
@@ -102,7 +102,7 @@ impl Daemon {
 
 fn channel_status(state: &ChannelState, on_demand: bool, now: Instant) -> ChannelStatus {
     let text = match state {
-        ChannelState::Idle | ChannelState::Awaited { because: None } if on_demand => {
+        ChannelState::Idle { because: None } if on_demand => {
             "not needed now: keys are agreed on the connections; for new keys it is opened".to_owned()
         }
         _ => state.line(now),
