@@ -11,15 +11,22 @@ use tcpauth_common::{
 use super::handshake::{our_syn_signer, syn_signer};
 use crate::{
     config::Neighbor,
-    keys::{ChainKey, KeyChain, Mkt},
+    keys::{ChainKey, KeyChain, Lifetime, Mkt},
 };
 
 /// KeyIDs of agreed keys.
 pub const AGREED_IDS: RangeInclusive<u8> = 128..=255;
 
-/// `neighbor` with no key but an agreed one.
-pub fn with_agreed(neighbor: &Neighbor, mkt: &Mkt) -> Neighbor {
-    Neighbor { keys: KeyChain::of(mkt.clone()).into(), ..neighbor.clone() }
+/// `neighbor` with no keys but agreed ones, at least one; the last is asked for.
+pub fn with_agreed<'a>(neighbor: &Neighbor, mkts: impl IntoIterator<Item = &'a Mkt>) -> Neighbor {
+    let key = |(number, mkt): (u32, &Mkt)| ChainKey {
+        number,
+        mkt: mkt.clone(),
+        send: Lifetime::ALWAYS,
+        accept: Lifetime::ALWAYS,
+    };
+    let keys = KeyChain { name: None, keys: (0..).zip(mkts).map(key).collect() };
+    Neighbor { keys: keys.into(), ..neighbor.clone() }
 }
 
 /// The key of the chain under which a connection that is up began: that of its client's SYN.
@@ -32,13 +39,19 @@ pub fn begun_with<'a>(session: &Session, quartet: &Quartet, neighbor: &'a Neighb
 }
 
 /// A KeyID for segments to us under keys that are to be agreed: none that a key of the chain has, none that the
-/// session uses in a slot that verifies, and the next after the newest one, so that an old one comes back late.
+/// session uses, and the next after that of its newest key, so that an old one comes back late.
 pub fn free_key_id(session: Option<&Session>, chain: &KeyChain) -> KeyId {
+    free_key_id_beside(session, chain, &[])
+}
+
+/// As [`free_key_id`], and none of `others`, which were agreed for the same connection and are in no session yet.
+pub fn free_key_id_beside(session: Option<&Session>, chain: &KeyChain, others: &[KeyId]) -> KeyId {
     let in_slots =
         || session.into_iter().flat_map(|session| &session.slots).filter(|slot| slot.algorithm != 0);
     let is_taken = |id: u8| {
         in_slots().any(|slot| slot.recv_id.0 == id || slot.send_id.0 == id)
             || chain.keys.iter().any(|key| key.mkt.recv_id.0 == id)
+            || others.contains(&KeyId(id))
     };
     let newest = session.and_then(|session| session.slots.get(session.rollover.newest(0) as usize));
     let after = newest.map(|slot| slot.recv_id.0).filter(|id| AGREED_IDS.contains(id));
@@ -281,6 +294,7 @@ mod tests {
         let mut taken = chain.clone();
         taken.keys[0].mkt.recv_id = KeyId(128);
         assert_eq!((free_key_id(None, &chain), free_key_id(None, &taken)), (KeyId(128), KeyId(129)));
+        assert_eq!(free_key_id_beside(None, &taken, &[KeyId(130), KeyId(129)]), KeyId(131));
         let (mut a, mut b) = ends();
         let mut ids = Vec::new();
         for number in 0..=127 {

@@ -20,7 +20,7 @@ use tcpauth_common::{
 };
 
 pub use adopt::{AdoptError, adopt};
-pub use agreed::{AGREED_IDS, begun_with, free_key_id, roll_in, settle, with_agreed};
+pub use agreed::{AGREED_IDS, begun_with, free_key_id, free_key_id_beside, roll_in, settle, with_agreed};
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     time::{Duration, Instant},
 };
 
@@ -47,6 +48,8 @@ pub struct Association {
     pub channel: ChannelId,
     /// What our end is.
     pub role: Role,
+    /// The ISN of the client.
+    pub client_isn: u32,
     /// The keys.
     pub mkt: Mkt,
     /// When.
@@ -73,6 +76,8 @@ pub struct Waiting {
 pub(in super::super) struct Associations {
     agreed: HashMap<Begun, Association>,
     of_peer: HashMap<KmpPeer, Vec<Begun>>,
+    /// The ISNs of clients of each quartet.
+    of_quartet: HashMap<Quartet, Vec<u32>>,
     waiting: HashMap<Quartet, Waiting>,
     waiting_of_peer: HashMap<KmpPeer, Vec<Quartet>>,
     /// When to give up waiting.
@@ -108,6 +113,13 @@ impl Associations {
         self.agreed.get(begun)
     }
 
+    /// All keys that were agreed for connections with these ends, the latest last.
+    pub fn of_quartet(&self, quartet: &Quartet) -> impl Iterator<Item = &Association> {
+        let isns = self.of_quartet.get(quartet).into_iter().flatten();
+        let begun = isns.map(|isn| Begun { quartet: *quartet, client_isn: *isn });
+        begun.filter_map(|begun| self.agreed.get(&begun))
+    }
+
     /// Takes in that the keys of a connection served.
     pub fn used(&mut self, begun: &Begun, now: Instant) {
         if let Some(association) = self.agreed.get_mut(begun) {
@@ -124,14 +136,19 @@ impl Associations {
     pub fn insert(&mut self, begun: Begun, peer: KmpPeer, channel: ChannelId, agreed: Agreed, now: Instant) {
         self.remove(&begun);
         let Agreed { role, mkt, .. } = agreed;
-        self.agreed.insert(begun, Association { peer, channel, role, mkt, agreed: now, used: now });
+        self.agreed.insert(
+            begun,
+            Association { peer, channel, role, client_isn: begun.client_isn, mkt, agreed: now, used: now },
+        );
         self.of_peer.entry(peer).or_default().push(begun);
+        self.of_quartet.entry(begun.quartet).or_default().push(begun.client_isn);
     }
 
     /// Forgets the keys of a connection.
     pub fn remove(&mut self, begun: &Begun) {
         if let Some(association) = self.agreed.remove(begun) {
             forget(&mut self.of_peer, association.peer, begun);
+            forget(&mut self.of_quartet, begun.quartet, &begun.client_isn);
         }
     }
 
@@ -212,11 +229,11 @@ impl Associations {
     }
 }
 
-fn forget<T: PartialEq>(lists: &mut HashMap<KmpPeer, Vec<T>>, peer: KmpPeer, what: &T) {
-    if let Some(list) = lists.get_mut(&peer) {
+fn forget<K: Copy + Eq + Hash, T: PartialEq>(lists: &mut HashMap<K, Vec<T>>, of: K, what: &T) {
+    if let Some(list) = lists.get_mut(&of) {
         list.retain(|other| other != what);
         if list.is_empty() {
-            lists.remove(&peer);
+            lists.remove(&of);
         }
     }
 }
@@ -297,6 +314,7 @@ mod tests {
         associations.expire(now + KEEP, |_| true);
         assert_eq!([1, 2, 3].map(|port| associations.of(&begun(port)).is_some()), [true, false, false]);
         assert_eq!(associations.with(PEER).count(), 1);
+        assert_eq!([1, 2].map(|port| associations.of_quartet(&quartet_of(port)).count()), [1, 0]);
         associations.expire(now + KEEP, |peer| peer != PEER);
         assert!(associations.peers().is_empty());
     }

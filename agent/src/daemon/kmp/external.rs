@@ -9,7 +9,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use tcpauth_common::{
-    DropReason,
+    DropReason, KeyId,
     key_choice::flag::{ACK, RST, SYN},
     layout::{Direction, Held, Quartet, Session},
 };
@@ -17,14 +17,14 @@ use tcpauth_common::{
 use super::{
     super::{Daemon, drops::Drop},
     KmpPeer,
-    associations::{Begun, Waiting},
+    associations::{Association, Begun, Waiting},
     channel::ChannelId,
 };
 use crate::{
     config::{Fallback, KeyManagement, Neighbor},
     keys::{KeyChain, Role},
     kmp::{Agreed, Connection, Refusal},
-    sessions::{self, Progress, Segment, Signature, free_key_id, progress, with_agreed},
+    sessions::{self, Progress, Segment, Signature, free_key_id_beside, progress, with_agreed},
 };
 
 /// Where the keys of a held segment come from. Holds secrets: no `Debug`.
@@ -71,7 +71,14 @@ impl Daemon {
         let client_isn = client_isn(&segment, outbound, existing);
         let begun = Begun { quartet: held.quartet, client_isn };
         if let Some(association) = self.kmp.associations.of(&begun) {
-            return Route::Agreed(begun, Box::new(with_agreed(neighbor, &association.mkt)));
+            let other = self.crossing(&begun.quartet, association.role, existing);
+            // The key of the end with the lower address, then port, is asked for by both ends.
+            let mut mkts = vec![&association.mkt];
+            let Quartet { local, local_port, peer, peer_port, .. } = begun.quartet;
+            let is_lower = (local, local_port) < (peer, peer_port);
+            let at = if (association.role == Role::Client) == is_lower { 0 } else { mkts.len() };
+            other.into_iter().for_each(|other| mkts.insert(at, &other.mkt));
+            return Route::Agreed(begun, Box::new(with_agreed(neighbor, mkts)));
         }
         let key_id = match segment.signature(neighbor.wire) {
             Ok(Signature::Ao { key_id, .. }) => Some(key_id.0),
@@ -83,6 +90,22 @@ impl Daemon {
             (SYN, false) => unknown.peers_syn(),
             (_, true) => unknown.our_answer(client_isn),
             (_, false) => unknown.peers_answer(),
+        }
+    }
+
+    /// What was agreed for the other end's SYN, if both ends open the same connection at once: either may be signed
+    /// with then, and the session has both.
+    fn crossing(&self, quartet: &Quartet, role: Role, existing: Option<&Session>) -> Option<&Association> {
+        let session = existing?;
+        let mut others = self.kmp.associations.of_quartet(quartet).filter(|other| other.role != role);
+        match (role, session.flags & BOTH_ISNS) {
+            // Its SYN may have been lost.
+            (Role::Client, Session::LOCAL_ISN) => others.last(),
+            (Role::Client, Session::PEER_ISN) => others.find(|other| other.client_isn == session.peer_isn.0),
+            (Role::Server, Session::LOCAL_ISN) => {
+                others.find(|other| other.client_isn == session.local_isn.0)
+            }
+            _ => None,
         }
     }
 
@@ -217,7 +240,7 @@ impl Daemon {
     ) -> Result<(), super::channels::NoChannel> {
         let existing = self.dataplane.session(&begun.quartet).ok().flatten();
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return Ok(()) };
-        let recv_id = free_key_id(existing.as_ref(), &neighbor.keys);
+        let recv_id = free_key_id_beside(existing.as_ref(), &neighbor.keys, &self.agreed_ids(&begun.quartet));
         let Some(agreed) = self.kmp.channels.accept(channel, offer, recv_id)? else { return Ok(()) };
         if existing.is_some_and(|session| is_unheard(&session, begun.client_isn)) {
             // The SYN comes again, under the new key.
@@ -259,11 +282,12 @@ impl Daemon {
     /// Offers to agree on the keys of a SYN that waits, unless that was done.
     fn offer_keys(&mut self, channel: ChannelId, quartet: &Quartet) {
         let existing = self.dataplane.session(quartet).ok().flatten();
+        let others = self.agreed_ids(quartet);
         let Some(waiting) = self.kmp.associations.waiting(quartet).filter(|one| one.offer.is_none()) else {
             return;
         };
         let Some(neighbor) = self.neighbors.numbered(waiting.peer.neighbor) else { return };
-        let recv_id = free_key_id(existing.as_ref(), &neighbor.keys);
+        let recv_id = free_key_id_beside(existing.as_ref(), &neighbor.keys, &others);
         let Some(connection) = Connection::new(quartet, Role::Client, Some(waiting.isn), None) else {
             return;
         };
@@ -271,6 +295,11 @@ impl Daemon {
         if let Ok(offer) = self.kmp.channels.offer(channel, connection, Role::Client, recv_id) {
             waiting.offer = Some((channel, offer));
         }
+    }
+
+    /// KeyIDs of segments to us under what was agreed for connections with these ends.
+    fn agreed_ids(&self, quartet: &Quartet) -> Vec<KeyId> {
+        self.kmp.associations.of_quartet(quartet).map(|one| one.mkt.recv_id).collect()
     }
 
     /// No keys could be agreed for a SYN of ours.
