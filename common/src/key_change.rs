@@ -152,6 +152,9 @@ impl KeyChange {
             rollover.received = NO_SLOT;
         }
         compiler_fence(Ordering::SeqCst);
+        if self.flags & Self::FOLLOW_CHAIN != 0 {
+            session.flags &= !Session::AGREED;
+        }
         if self.flags & Self::SET_AGREED != 0 {
             session.flags |= Session::AGREED;
         }

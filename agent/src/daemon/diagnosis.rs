@@ -251,6 +251,16 @@ impl Evidence<'_> {
                     self.port
                 ),
             ),
+            Progress::Handshake => {
+                ("connecting", format!("keys are being agreed on the connection, which began {age} s ago"))
+            }
+            Progress::Failed => (
+                "failing",
+                format!(
+                    "no keys were agreed on the connection, which ended {idle} s ago: the log of tcpauthd, here \
+                     or there, says why"
+                ),
+            ),
             _ if session.seen & Session::RST_SENT != 0 => (
                 "idle",
                 format!(
@@ -410,6 +420,22 @@ mod tests {
         );
         assert!(diagnosed(&[session(both, Session::RST_SENT, 3)], None, 0).1.contains("our end refused"));
         assert!(diagnosed(&[session(both, 3, 3)], None, 0).1.contains("closed 3 s ago"));
+    }
+
+    #[test]
+    fn keys_that_are_agreed_on_the_connection_are_told_of() {
+        let both = Session::LOCAL_ISN | Session::PEER_ISN;
+        for (phase, state, reason) in [
+            (Session::HANDSHAKE, "connecting", "being agreed on the connection, which began 3 s ago"),
+            (Session::SWITCHING, "connecting", "being agreed"),
+            (Session::FAILED, "failing", "no keys were agreed on the connection, which ended 3 s ago"),
+        ] {
+            // A reset that ended it is not the reason, nor what was dropped after its end.
+            let session = Session { phase, ..session(both, Session::RST_SENT, 3) };
+            let (told, why) = diagnosed(&[session], Some(&seen(DropReason::Handshake, 3, 1)), 0);
+            assert_eq!(told, state);
+            assert!(why.contains(reason), "{why}");
+        }
     }
 
     #[test]

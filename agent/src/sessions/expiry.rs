@@ -10,6 +10,8 @@ use super::Monotonic;
 const CLOSED_LIMIT: Duration = Duration::from_secs(120);
 /// Linux gives up an unanswered SYN after about 130 s.
 const HALF_OPEN_LIMIT: Duration = Duration::from_secs(150);
+/// The daemons give a handshake up after 10 s. One that is this quiet was forgotten, by a daemon that started anew.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
 /// BGP is never this quiet: its hold time is at most 18 h 12 min, and in practice 3 min.
 const NO_SOCKET_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// A container behind this host may hold the socket; it cannot be looked up.
@@ -24,6 +26,10 @@ pub enum Progress {
     SynReceived,
     /// Both ISNs are known: all segments are under traffic keys.
     Established,
+    /// Keys are agreed on the connection itself, and our end's stack waits.
+    Handshake,
+    /// No keys were agreed.
+    Failed,
     /// One end sent a FIN.
     Closing,
     /// Both ends sent a FIN, or one an RST (which the other may not have believed).
@@ -37,6 +43,8 @@ impl Progress {
             Self::SynSent => "syn-sent",
             Self::SynReceived => "syn-received",
             Self::Established => "established",
+            Self::Handshake => "handshake",
+            Self::Failed => "failed",
             Self::Closing => "closing",
             Self::Closed => "closed",
         }
@@ -59,6 +67,11 @@ pub fn progress(session: &Session) -> Progress {
     const ANY_RST: u32 = Session::RST_SENT | Session::RST_RECEIVED;
     const BOTH_FINS: u32 = Session::FIN_SENT | Session::FIN_RECEIVED;
     const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+    match session.phase {
+        Session::OPEN => {}
+        Session::HANDSHAKE | Session::SWITCHING => return Progress::Handshake,
+        _ => return Progress::Failed,
+    }
     if session.seen & ANY_RST != 0 || session.seen & BOTH_FINS == BOTH_FINS {
         Progress::Closed
     } else if session.seen & BOTH_FINS != 0 {
@@ -80,6 +93,7 @@ pub fn expiry(session: &Session, now: Monotonic, whereabouts: impl FnOnce() -> W
         // socket in TIME-WAIT goes by itself.
         Progress::Closed => idle > CLOSED_LIMIT && whereabouts() != Whereabouts::Here,
         Progress::SynSent | Progress::SynReceived => idle > HALF_OPEN_LIMIT,
+        Progress::Handshake | Progress::Failed => idle > HANDSHAKE_LIMIT,
         Progress::Established | Progress::Closing if idle > NO_SOCKET_LIMIT => match whereabouts() {
             Whereabouts::Here => false,
             Whereabouts::Gone => true,
@@ -118,6 +132,25 @@ mod tests {
             assert!(!expires(flags, 0, 150, Whereabouts::Gone));
             assert!(expires(flags, 0, 151, Whereabouts::Here));
         }
+    }
+
+    #[test]
+    fn handshakes_on_the_connection_stay_no_longer_than_they_can_last() {
+        for phase in [Session::HANDSHAKE, Session::SWITCHING, Session::FAILED, 9] {
+            // Whatever was seen: it was the daemons'.
+            for seen in [0, Session::RST_RECEIVED, Session::FIN_SENT | Session::FIN_RECEIVED] {
+                let session =
+                    Session { flags: BOTH, seen, phase, last_segment: 5 * SECOND, ..Session::default() };
+                let expires =
+                    |idle: u64| expiry(&session, Monotonic((5 + idle) * SECOND), || Whereabouts::Here);
+                assert!(!expires(15) && expires(16), "{phase} {seen}");
+                let is_failed = !matches!(phase, Session::HANDSHAKE | Session::SWITCHING);
+                let name = if is_failed { "failed" } else { "handshake" };
+                assert_eq!(progress(&session).name(), name);
+            }
+        }
+        let open = Session { flags: BOTH, sent_before: 1000, received_before: 2000, ..Session::default() };
+        assert_eq!(progress(&open), Progress::Established);
     }
 
     #[test]

@@ -2,14 +2,22 @@
 
 use tcpauth_common::layout::{Quartet, Session, SynKey};
 
-use super::{Now, handshake::Handshake, plan::plan};
+use super::{
+    Now,
+    handshake::Handshake,
+    plan::{is_agreed, plan},
+};
 use crate::config::Neighbor;
 
 /// The session with the keys that it has to have now, if they are others than it has. It is replaced whole: no data
-/// is under way, and a SYN is sent again.
+/// is under way, and a SYN is sent again. Agreed keys stay.
 pub fn half_open(session: &Session, quartet: &Quartet, neighbor: &Neighbor, now: Now) -> Option<Session> {
+    if is_agreed(session, neighbor) {
+        return None;
+    }
     let handshake = Handshake { quartet, neighbor, peer_uses: None, now };
     let mut renewed = *session;
+    renewed.flags &= !Session::AGREED;
     if session.flags & Session::LOCAL_ISN != 0 {
         let key = handshake.signed_by(session).filter(|key| key.may_be_sent(now.wall));
         let key = key.or_else(|| neighbor.keys.preferred(now.wall));

@@ -25,7 +25,7 @@ pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
 pub use held::{HOLD_LIMIT, on_held};
-pub use plan::{has_traffic_keys, identify, key_in_slot, plan};
+pub use plan::{has_traffic_keys, identify, is_agreed, key_in_slot, plan};
 pub use segment::{Segment, Signature, address};
 
 mod adopt;

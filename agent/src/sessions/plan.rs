@@ -9,7 +9,7 @@ use tcpauth_common::{
 
 use super::handshake::syn_signer;
 use crate::{
-    config::{Neighbor, Wire},
+    config::{KeyManagement, Neighbor, Wire},
     keys::{ChainKey, KeyChain, Role},
 };
 
@@ -19,6 +19,13 @@ pub fn identify(session: &Session, quartet: &Quartet, chain: &KeyChain) -> [Opti
     matched(session, quartet, &chain.newest_first()).map(|key| key.map(|key| key.number))
 }
 
+/// Whether the session's keys were agreed with the peer's daemon, and are nothing of the chain of `neighbor`, which is
+/// still of a mode in which they are.
+pub fn is_agreed(session: &Session, neighbor: &Neighbor) -> bool {
+    let agrees = matches!(neighbor.key_management, KeyManagement::External | KeyManagement::Layered);
+    session.flags & Session::AGREED != 0 && agrees
+}
+
 /// Which key of a chain is in one of a session's slots, by number: as [`identify`] tells of a session whose keys
 /// follow the chain, at the cost of a derivation only where ids and algorithm do not tell.
 pub fn key_in_slot(session: &Session, quartet: &Quartet, slot: u32, chain: &KeyChain) -> Option<u32> {
@@ -26,16 +33,19 @@ pub fn key_in_slot(session: &Session, quartet: &Quartet, slot: u32, chain: &KeyC
     let mut alike = chain.keys.iter().filter(|key| outward(slot) == outward(&key.mkt.empty_slot()));
     let (first, second) = (alike.next()?, alike.next());
     let found = match second {
-        None => Some(first),
-        Some(second) => {
-            ([first, second].into_iter().chain(alike)).find(|key| is_key_of(slot, session, quartet, key))
+        // An agreed key may look like one of the chain.
+        None if session.flags & Session::AGREED == 0 => Some(first),
+        _ => {
+            let alike = [first].into_iter().chain(second).chain(alike);
+            alike.into_iter().find(|key| is_key_of(slot, session, quartet, key))
         }
     };
     found.map(|key| key.number)
 }
 
 /// What has to change for the session to have the keys that `neighbor` has `now`; `None` if it has them, or has no
-/// traffic keys yet. A key that is in a slot stays in it, and so does what is known of it.
+/// traffic keys yet, or its keys are agreed ([`is_agreed`]). A key that is in a slot stays in it, and so does what is
+/// known of it.
 ///
 /// `forced` is the number of a key to send with at once. It is heeded only where there is no RNextKeyID to ask the
 /// peer with: with TCP-MD5, or if the key has the SendID of the one that is sent with now.
@@ -46,6 +56,9 @@ pub fn plan(
     now: Timestamp,
     forced: Option<u32>,
 ) -> Option<KeyChange> {
+    if is_agreed(session, neighbor) {
+        return None;
+    }
     let chain = &neighbor.keys;
     let mut usable = chain.newest_first();
     usable.retain(|key| key.is_usable(now));
@@ -63,6 +76,9 @@ pub fn plan(
     let accepts_syn = || syn_signer(session, quartet, neighbor).is_some_and(|key| key.is_accepted(now));
     if session.flags & Session::SYN_RECV != 0 && !accepts_syn() {
         change.flags |= KeyChange::FORGET_SYN;
+    }
+    if session.flags & Session::AGREED != 0 {
+        change.flags |= KeyChange::FOLLOW_CHAIN;
     }
     is_needed(session, &change).then_some(change)
 }

@@ -206,6 +206,8 @@ impl KeyChange {
     pub const SET_PHASE: u32 = 8;
     /// The keys are agreed from now on: [`Session::AGREED`].
     pub const SET_AGREED: u32 = 16;
+    /// The keys are those of the neighbour's chain from now on, and no agreed ones.
+    pub const FOLLOW_CHAIN: u32 = 32;
     /// What `rekey` returns: done.
     pub const DONE: u32 = 0;
     /// What `rekey` returns: there is no such session.

@@ -8,9 +8,9 @@ use tcpauth_common::{
 
 use super::*;
 use crate::{
-    config::Wire,
+    config::{KeyManagement, Wire},
     keys::{ChainKey, Lifetime},
-    sessions::{half_open, identify, plan},
+    sessions::{half_open, identify, is_agreed, key_in_slot, plan},
 };
 
 pub(super) fn at(second: i64) -> Timestamp {
@@ -386,4 +386,63 @@ fn keys_that_are_alike_have_a_slot_each_and_then_nothing_changes() {
         assert!(planned(&session, &us, second).is_none(), "at {second}");
     }
     assert_eq!(shown(&changed(&session, &us, 60), &us).0, [2]);
+}
+
+#[test]
+fn agreed_keys_stay_whatever_becomes_of_the_chain() {
+    let agreed_ones = with_keys(&[key(200, 0, 1000)]);
+    let agreed = changed(&bare(), &agreed_ones, 5);
+    let agreed = Session { flags: agreed.flags | Session::AGREED, ..agreed };
+    let half = Session { flags: Session::LOCAL_ISN | Session::AGREED, ..agreed };
+    let renewed = |session: &Session, us: &Neighbor| {
+        let now = Now { wall: at(12), ..now() };
+        half_open(session, &quartet(false), us, now)
+    };
+    for key_management in [KeyManagement::External, KeyManagement::Layered] {
+        for keys in [vec![key(1, 0, 30)], vec![key(1, 0, 30), key(2, 10, 50)], vec![key(3, 0, 1)]] {
+            let us = Neighbor { key_management, ..with_keys(&keys) };
+            assert!(is_agreed(&agreed, &us));
+            assert!(planned(&agreed, &us, 12).is_none());
+            assert!(plan(&agreed, &quartet(false), &us, at(12), Some(1)).is_none());
+            assert!(renewed(&half, &us).is_none());
+        }
+        // On the way to agreed keys, a session has the chain's.
+        let us = Neighbor { key_management, ..with_keys(&[key(1, 0, 30), key(2, 10, 50)]) };
+        let first = changed(&bare(), &us, 5);
+        assert!(!is_agreed(&first, &us));
+        assert_eq!(shown(&changed(&first, &us, 10), &us), (vec![2, 1], Some(1), Some(2)));
+    }
+}
+
+#[test]
+fn agreed_keys_go_when_the_neighbours_mode_is_another() {
+    let agreed = changed(&bare(), &with_keys(&[key(200, 0, 1000)]), 5);
+    let agreed = Session { flags: agreed.flags | Session::AGREED, sent_before: 7, ..agreed };
+    let us = with_keys(&[key(1, 0, 30)]);
+    assert!(!is_agreed(&agreed, &us));
+    let after = changed(&agreed, &us, 6);
+    assert_eq!(after.flags, agreed.flags & !Session::AGREED);
+    assert_eq!(shown(&after, &us), (vec![1], Some(1), Some(1)));
+    assert_eq!((after.sent_before, after.phase), (7, Session::OPEN));
+    assert!(planned(&after, &us, 6).is_none());
+    let half = Session { flags: Session::LOCAL_ISN | Session::AGREED, ..agreed };
+    let now = Now { wall: at(6), ..now() };
+    let renewed = half_open(&half, &quartet(false), &us, now).unwrap();
+    assert_eq!(renewed.flags, Session::LOCAL_ISN);
+    assert!(half_open(&renewed, &quartet(false), &us, now).is_none());
+}
+
+#[test]
+fn an_agreed_key_that_looks_like_one_of_the_chain_is_none_of_it() {
+    let us = with_keys(&[key(1, 0, 30)]);
+    let mut other = key(1, 0, 30);
+    other.mkt = mkt("agreed", Algorithm::HmacSha1_96);
+    (other.mkt.send_id.0, other.mkt.recv_id.0) = (1, 1);
+    let agreed = changed(&bare(), &with_keys(&[other]), 5);
+    let agreed = Session { flags: agreed.flags | Session::AGREED, ..agreed };
+    assert_eq!(key_in_slot(&agreed, &quartet(false), agreed.rollover.current, &us.keys), None);
+    // What the session began with may be there still.
+    let began = changed(&bare(), &us, 5);
+    let began = Session { flags: began.flags | Session::AGREED, ..began };
+    assert_eq!(key_in_slot(&began, &quartet(false), began.rollover.current, &us.keys), Some(1));
 }
