@@ -270,6 +270,23 @@ fn step_6_a_new_syn_leaves_the_old_session_until_it_is_answered() {
 }
 
 #[test]
+fn step_6_a_new_syn_takes_the_place_of_a_connection_without_keys() {
+    let failed = Session { phase: Session::FAILED, sent_before: 9, received_before: 8, ..established() };
+    // Heard before it failed, or not.
+    for heard in [THEIRS, 4000] {
+        let failed = Session { syn_recv_isn: Isn(heard), ..failed };
+        let new = installed(decide(&peer_syn(4000), Some(&failed)));
+        assert_eq!((new.phase, new.sent_before, new.received_before), (Session::OPEN, 0, 0));
+        assert_eq!((new.flags, new.peer_isn), (Session::PEER_ISN | Session::SYN_RECV, Isn(4000)));
+        assert!(new.slots.iter().all(|slot| slot.algorithm == 0));
+    }
+    // As long as it may come to keys, it stays.
+    let speaking = Session { phase: Session::HANDSHAKE, ..failed };
+    let both = changed(decide(&peer_syn(4000), Some(&speaking)), &speaking);
+    assert_eq!((both.phase, both.peer_isn, both.syn_recv_isn), (Session::HANDSHAKE, Isn(THEIRS), Isn(4000)));
+}
+
+#[test]
 fn step_6_an_old_syn_played_again_puts_nothing_back_that_moved_meanwhile() {
     let seen = Session { flags: established().flags | Session::ADOPTED, ..established() };
     let replayed = decide(&peer_syn(4000), Some(&seen));
