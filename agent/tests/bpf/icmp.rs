@@ -190,3 +190,35 @@ fn the_room_is_that_of_the_key_that_seals() {
         assert_eq!(out[58..62], u32::to_be_bytes(wanted), "slot {current}");
     }
 }
+
+#[test]
+fn packet_too_big_has_the_number_that_our_stack_knows() {
+    let connection = connection(Family::V6);
+    let extensions = vec![(0, vec![0, 0, 1, 4, 0, 0, 0, 0])];
+    for (sent_before, phase, translated) in [
+        (0, Session::OPEN, false),
+        (1000, Session::OPEN, true),
+        (0xffff_0000, Session::OPEN, true),
+        (1000, Session::HANDSHAKE, false),
+        (1000, Session::SWITCHING, false),
+    ] {
+        let session = Session { sent_before, received_before: 77, phase, ..connection.session() };
+        let mut lab = Lab::with(&connection, Some(&session));
+        for extensions in [vec![], extensions.clone()] {
+            let number = (LOCAL_ISN + 1).wrapping_add(sent_before);
+            let quoted = Segment { seq: number, extensions, ..quoted(&connection) };
+            let frame = message(&quoted, 2, 0, 1500);
+            let context = Context { ifindex: lab.ifindex, summed: true, ..Context::default() };
+            let (verdict, out) = lab.run("ingress", context, &frame);
+            assert_eq!(verdict, Verdict::Pass);
+            assert_eq!(out[58..62], u32::to_be_bytes(1480));
+            // Of the quoted segment, behind Ethernet, IPv6 and ICMPv6.
+            let at = 14 + 40 + 8 + quoted.l4() - 14 + 4;
+            let wanted = if translated { LOCAL_ISN + 1 } else { number };
+            assert_eq!(out[at..at + 4], wanted.to_be_bytes(), "{sent_before} {phase}");
+            assert_eq!((&out[62..at], &out[at + 4..]), (&frame[62..at], &frame[at + 4..]), "nothing else");
+            let ends = (sibling(connection.peer.ip(), 200), connection.local.ip());
+            assert_eq!(pseudo_sum(ends.0, ends.1, 58, &out[54..]), 0xffff, "checksum");
+        }
+    }
+}
