@@ -8,7 +8,7 @@ mod process;
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    os::unix::net::UnixListener,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::Stdio,
 };
@@ -257,6 +257,51 @@ fn keys_are_of_the_length_asked_for_and_never_the_same() {
     assert_eq!(key.lines().count(), 1);
     assert_ne!(genkey(&[]), key);
     assert_eq!(genkey(&["--bits=128", "--format=base64"]).len(), 24 + 1);
+}
+
+#[test]
+fn a_key_pair_is_known_by_its_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("router.pem");
+    let run = |arguments: &[&str]| tcpauth(Path::new("/nonexistent")).args(arguments).output().unwrap();
+    let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
+    let file = path.to_str().unwrap();
+
+    let made = run(&["genkey", "--raw-public-key", "--out", file]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let fingerprint = text(made.stdout);
+    assert_eq!(hex::decode(fingerprint.trim_end()).unwrap().len(), 32);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&path).unwrap().starts_with("-----BEGIN PRIVATE KEY-----\n"));
+    assert_eq!(text(run(&["key", "fingerprint", file]).stdout), fingerprint);
+    let json: Value = serde_json::from_slice(&run(&["key", "fingerprint", file, "--json"]).stdout).unwrap();
+    assert_eq!(json, json!({ "fingerprint": fingerprint.trim_end() }));
+
+    // What openssl(1) says of the public key alone.
+    let openssl = |arguments: &[&str]| {
+        std::process::Command::new("openssl").args(arguments).output().expect("openssl is installed").stdout
+    };
+    let public = dir.path().join("public.pem");
+    fs::write(&public, openssl(&["pkey", "-in", file, "-pubout"])).unwrap();
+    assert_eq!(text(run(&["key", "fingerprint", public.to_str().unwrap()]).stdout), fingerprint);
+
+    // A key that is there is not written over.
+    let key = fs::read(&path).unwrap();
+    let again = run(&["genkey", "--raw-public-key", "--out", file]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(again.stderr).contains("router.pem: File exists"));
+    assert_eq!(fs::read(&path).unwrap(), key);
+
+    let printed = run(&["genkey", "--raw-public-key"]);
+    let other = dir.path().join("other.pem");
+    fs::write(&other, &printed.stdout).unwrap();
+    let shown = text(run(&["key", "fingerprint", other.to_str().unwrap()]).stdout);
+    assert!(text(printed.stderr).ends_with(&shown) && shown != fingerprint);
+
+    fs::write(&other, "no key").unwrap();
+    let refused = run(&["key", "fingerprint", other.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(refused.stderr).contains("there is no key or certificate in it"));
 }
 
 fn status(states: &[&str]) -> Value {

@@ -1,10 +1,18 @@
-//! `tcpauth genkey`: a random pre-shared key.
+//! `tcpauth genkey`: a random pre-shared key, or a key pair.
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::ValueEnum;
 use zeroize::Zeroizing;
 
 use super::{failure::Failure, output::print};
+use crate::kmp::tls::key_file::PrivateKey;
 
 /// Which key to make.
 #[derive(clap::Args)]
@@ -15,6 +23,16 @@ pub struct GenkeyArgs {
     /// Length of the key, a multiple of 8 from 128 to 4096
     #[arg(long, value_name = "N", default_value = "256", value_parser = octets_of_bits)]
     pub bits: usize,
+    /// Make an Ed25519 key pair in place of a pre-shared key, for `tls.authentication = "raw-public-key"`
+    ///
+    /// The private key is for `tls.private-key-file` of this router. The fingerprint of the public key is for
+    /// `tls.peer-fingerprint` of the neighbor; `tcpauth key fingerprint` shows it again.
+    #[arg(long, conflicts_with_all = ["format", "bits"])]
+    pub raw_public_key: bool,
+    /// A new file for the private key, for its owner only; the fingerprint is printed [default: the private key is
+    /// printed, and the fingerprint to standard error]
+    #[arg(long, value_name = "FILE", requires = "raw_public_key")]
+    pub out: Option<PathBuf>,
 }
 
 /// How a key is written.
@@ -26,13 +44,33 @@ pub enum KeyFormat {
     Base64,
 }
 
-/// One key on one line, from the kernel's random numbers.
+/// A key pair, or one key on one line from the kernel's random numbers.
 pub fn run(args: &GenkeyArgs) -> Result<(), Failure> {
+    if args.raw_public_key {
+        return key_pair(args.out.as_deref());
+    }
     let mut key = Zeroizing::new(vec![0; args.bits]);
     getrandom::fill(&mut key).map_err(|error| Failure::Failed(format!("no random numbers: {error}")))?;
     let mut line = Zeroizing::new(written(&key, args.format));
     line.push('\n');
     print(&line)
+}
+
+fn key_pair(out: Option<&Path>) -> Result<(), Failure> {
+    let failed = |error| Failure::Failed(format!("no key was made: {error}"));
+    let key = PrivateKey::generate().map_err(failed)?;
+    let (pem, fingerprint) = (key.pem().map_err(failed)?, hex::encode(key.fingerprint().map_err(failed)?));
+    let Some(path) = out else {
+        let text = std::str::from_utf8(&pem).map_err(|error| Failure::Failed(error.to_string()))?;
+        print(text)?;
+        eprintln!("fingerprint of the public key: {fingerprint}");
+        return Ok(());
+    };
+    // An older key is never written over.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(&pem))
+        .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    print(&format!("{fingerprint}\n"))
 }
 
 fn written(key: &[u8], format: KeyFormat) -> String {

@@ -1,8 +1,12 @@
-//! `tcpauth key show|add|roll|retire|refresh`: keys that change without a reset.
+//! `tcpauth key show|add|roll|retire|refresh|fingerprint`: keys that change without a reset, and by what public ones
+//! are known.
+
+use std::path::PathBuf;
 
 use super::{
     failure::Failure,
     key_add::AddArgs,
+    key_fingerprint,
     key_roll::{RefreshArgs, RollArgs},
     key_show,
     neighbor::order,
@@ -59,6 +63,15 @@ pub enum KeyCommand {
     /// Shows how many sessions have moved, until all have or the time to wait is over. The exit code is 0 once the
     /// daemon has begun; sessions that cannot get new keys go on with those they have. Ctrl-C ends only the waiting.
     Refresh(RefreshArgs),
+    /// Print the SHA-256 fingerprint of an Ed25519 key or of a certificate; talks to no daemon
+    ///
+    /// Of a key, private or public, for `tls.peer-fingerprint`: of the public key, as a SubjectPublicKeyInfo in DER. Of a
+    /// certificate, for `tls.server-fingerprint`: of all of it in DER.
+    Fingerprint {
+        /// The key or certificate, as PEM and without a password
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 impl KeyCommand {
@@ -72,6 +85,7 @@ impl KeyCommand {
             Self::Retire { neighbor, number, force } => {
                 order(client, Request::KeyRetire { peer: neighbor, number, force }, output).await
             }
+            Self::Fingerprint { file } => key_fingerprint::run(&file, output),
         }
     }
 }

@@ -39,6 +39,7 @@ mod genkey;
 mod human;
 mod key;
 mod key_add;
+mod key_fingerprint;
 mod key_roll;
 mod key_show;
 mod kmp;
@@ -87,7 +88,7 @@ pub enum Command {
     /// Show sessions
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Show keys, and change them without a reset: add, roll, retire, refresh
+    /// Show keys, and change them without a reset: add, roll, retire, refresh; the fingerprint of a public one
     ///
     /// A key is changed in three steps. Each is done on both routers, before the next one begins; on which of them
     /// first, and how long after the other, does not matter.
@@ -119,7 +120,7 @@ pub enum Command {
     Reload,
     /// Follow what is dropped and why, and what becomes of sessions and keys
     Events,
-    /// Make a random pre-shared key
+    /// Make a random pre-shared key, or an Ed25519 key pair
     Genkey(GenkeyArgs),
     /// Verify a capture offline against the configured keys; exit code 0 only if every segment verified
     Verify(VerifyArgs),
@@ -295,6 +296,15 @@ mod tests {
             panic!("not genkey");
         };
         assert_eq!((genkey.format, genkey.bits), (genkey::KeyFormat::Base64, 16));
+        let Command::Genkey(genkey) = parsed("genkey --raw-public-key --out router.pem").command else {
+            panic!("not genkey");
+        };
+        assert!(genkey.raw_public_key && genkey.out == Some(PathBuf::from("router.pem")));
+        let Command::Key(KeyCommand::Fingerprint { file }) = parsed("key fingerprint router.pem").command
+        else {
+            panic!("not key fingerprint");
+        };
+        assert_eq!(file, PathBuf::from("router.pem"));
         assert!(matches!(parsed("check").command, Command::Check { file: None }));
         assert!(matches!(parsed("check a.toml").command, Command::Check { file: Some(_) }));
         let Command::Verify(verify) = parsed("verify bgp.pcap --config b.toml --verbose").command else {
@@ -342,6 +352,9 @@ mod tests {
             "config",
             "genkey --bits 100",
             "genkey --format raw",
+            "genkey --raw-public-key --bits 256",
+            "genkey --out router.pem",
+            "key fingerprint",
             "completions tcsh",
             "status --instance a/b",
             "status extra",
