@@ -51,6 +51,8 @@ const TEST: &[Need] = &[
     Need { name: "GoBGP", package: "gobgpd", is_there: || exists("/usr/bin/gobgpd") },
     Need { name: "ethtool", package: "ethtool", is_there: || in_path("ethtool") },
     Need { name: "faketime", package: "faketime", is_there: || in_path("faketime") },
+    Need { name: "openssl", package: "openssl", is_there: || in_path("openssl") },
+    Need { name: "GnuTLS", package: "libgnutls30", is_there: has_gnutls },
 ];
 
 /// Installs all that is missing, or says what is.
@@ -121,6 +123,10 @@ fn in_path(program: &str) -> bool {
 }
 
 /// Looks for Debian's package, which is quicker than to import it.
+fn has_gnutls() -> bool {
+    answer(Command::new("python3").args(["-c", "import ctypes; ctypes.CDLL('libgnutls.so.30')"])).is_some()
+}
+
 fn has_cryptography() -> bool {
     exists("/usr/lib/python3/dist-packages/cryptography/hazmat")
         || answer(Command::new("python3").args(["-c", "import cryptography.hazmat"])).is_some()
