@@ -13,8 +13,9 @@ use super::clash::clashes;
 use super::document::{ChainEntry, Document, Entry};
 use super::error::{Report, Subject, nearest};
 use super::fields::{FIELDS_OF_SECRET, Fields, KeyFields, Secret, Table};
+use super::kmp::{self, trial::Trials};
+use super::mode;
 use super::{Neighbor, Peer, PeerError, Problem, Unauthenticated, Wire};
-use super::{kmp, mode};
 use crate::keys::KeyChain;
 
 /// TCP port of BGP (RFC 4271, 4.2).
@@ -49,7 +50,8 @@ pub(super) fn resolve(document: &Document<'_>, folder: &Path, report: &mut Repor
     let mut entries = document.neighbors(folder, report);
     // The file's order, so that of two that exclude each other the second is wrong.
     entries.sort_by_key(|entry| entry.span.start);
-    let mut resolver = Resolver { defaults: &defaults, chains: Chains::new(chains), report };
+    let mut resolver =
+        Resolver { defaults: &defaults, chains: Chains::new(chains), trials: Trials::default(), report };
     let mut neighbors = Vec::with_capacity(entries.len());
     let mut places = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -116,6 +118,7 @@ fn is_forwarded(fields: &Fields) -> bool {
 struct Resolver<'r, 'd, 't> {
     defaults: &'r Table,
     chains: Chains<'d>,
+    trials: Trials,
     report: &'r mut Report<'t>,
 }
 
@@ -146,7 +149,7 @@ impl Resolver<'_, '_, '_> {
             is_forwarded,
             unauthenticated,
         };
-        let kmp = kmp::resolve::resolve(&source, peer.as_ref(), self.report);
+        let kmp = kmp::resolve::resolve(&source, peer.as_ref(), &mut self.trials, self.report);
         let neighbor = peer.clone().zip(keys).map(|(peer, keys)| Neighbor {
             // Those of the other family can only come from the defaults.
             forwarded: (forwarded.into_iter().flatten())

@@ -11,6 +11,7 @@ pub(super) mod fields;
 mod identity;
 mod problem;
 pub(super) mod resolve;
+pub(super) mod trial;
 pub(super) mod warning;
 
 /// How keys are agreed with a neighbour (`key-management = "external"` or `"layered"`).

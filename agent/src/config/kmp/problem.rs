@@ -97,6 +97,10 @@ pub enum KmpProblem {
     FileNotRegular(&'static str),
     #[error("{field} can be read or written by others; chmod 600 {}", .path.display())]
     KeyFileOpen { field: &'static str, path: PathBuf },
+    #[error("{0}; name another file, or correct it")]
+    FileContent(String),
+    #[error("{0}; use other suites")]
+    UnusableSuites(String),
     #[error("{field} can be written by others; chmod 644 {}", .path.display())]
     FileWritable { field: &'static str, path: PathBuf },
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tcpauth_common::Algorithm;
 
-use super::fields::{AuthenticationKind, FIELDS, TlsFields, VALIDATION_FIELDS};
+use super::fields::{AuthenticationKind, FIELDS, TLS_FIELDS, TlsFields, VALIDATION_FIELDS};
+use super::trial::{Trials, Verdict};
 use super::{Authentication, Fallback, Kmp, KmpProblem, Rsa, Tls};
 use crate::config::error::{Report, Subject};
 use crate::config::fields::Table;
@@ -46,6 +47,7 @@ pub(in crate::config) struct Source<'s> {
 pub(in crate::config) fn resolve(
     source: &Source<'_>,
     peer: Option<&Peer>,
+    trials: &mut Trials,
     report: &mut Report<'_>,
 ) -> Option<Arc<Kmp>> {
     if !source.key_management.is_agreed() {
@@ -71,6 +73,9 @@ pub(in crate::config) fn resolve(
         algorithms: algorithms.cloned().unwrap_or_else(|| Algorithm::BY_PREFERENCE.to_vec()),
         tls: tls?,
     };
+    if report.len() == before {
+        source.try_out(&kmp.tls, trials, report);
+    }
     (report.len() == before).then(|| Arc::new(kmp))
 }
 
@@ -143,7 +148,7 @@ impl Source<'_> {
                 let suites = suites.cloned().unwrap_or_else(|| suites::DEFAULT.to_vec());
                 let identity = own.identity.as_ref().or(defaults.identity.as_ref()).cloned();
                 let peer_identity = own.peer_identity.as_ref().or(defaults.peer_identity.as_ref()).cloned();
-                let rsa = self.rsa(&suites, report);
+                let rsa = self.rsa(&suites, report)?;
                 Some(Tls { authentication: Authentication::Psk { identity, peer_identity, rsa }, suites })
             }
             AuthenticationKind::RawPublicKey => {
@@ -165,6 +170,24 @@ impl Source<'_> {
                 };
                 Some(Tls { authentication, suites: self.raw_public_key_suites(report) })
             }
+        }
+    }
+
+    /// Reports suites and files with which no handshake can begin: where the field stands, and once.
+    fn try_out(&self, tls: &Tls, trials: &mut Trials, report: &mut Report<'_>) {
+        let Verdict { result: Err(wrong), is_new } = trials.of(tls) else { return };
+        let is_of = |field: &&&str| wrong.strip_prefix(**field).is_some_and(|rest| rest.starts_with(' '));
+        let field = TLS_FIELDS.iter().find(is_of);
+        let problem = match field {
+            Some(_) => KmpProblem::FileContent(wrong.clone()),
+            None => KmpProblem::UnusableSuites(wrong.clone()),
+        };
+        let field = field.copied().unwrap_or("tls.suites");
+        match (self.own.spans.of(field), self.defaults.spans.of(field)) {
+            (Some(span), _) => report.add(span, self.subject, problem),
+            (None, Some(span)) if is_new => report.add(span, &Subject::Defaults, problem),
+            (None, None) => report.add(self.span, self.subject, problem),
+            _ => {}
         }
     }
 
@@ -197,8 +220,8 @@ impl Source<'_> {
         suites.cloned().unwrap_or_else(|| suites::DEFAULT.to_vec())
     }
 
-    /// What the RSA_PSK suites among `suites` need.
-    fn rsa(&self, suites: &[&'static str], report: &mut Report<'_>) -> Option<Rsa> {
+    /// What the RSA_PSK suites among `suites` need, if there are any; `None` if it is reported as wrong.
+    fn rsa(&self, suites: &[&'static str], report: &mut Report<'_>) -> Option<Option<Rsa>> {
         let (own, defaults) = self.tls_fields();
         if !suites.iter().any(|name| suite(name).is_some_and(|suite| suite.exchange.has_certificate())) {
             // Unless the list of them is what is wrong.
@@ -206,7 +229,7 @@ impl Source<'_> {
                 self.refuse(&CERTIFICATE_FIELDS, KmpProblem::WithoutRsaPsk, report);
                 self.refuse(&VALIDATION_FIELDS, KmpProblem::WithoutRsaPsk, report);
             }
-            return None;
+            return Some(None);
         }
         let validation = own.validation.as_ref().or(defaults.validation.as_ref());
         if validation.is_none() && !VALIDATION_FIELDS.iter().any(|field| self.is_given(field)) {
@@ -214,7 +237,7 @@ impl Source<'_> {
             report.add(span, self.subject, KmpProblem::Unvalidated);
         }
         let certificate = self.certificate(report);
-        Some(Rsa { certificate, validation: validation?.clone() })
+        Some(Some(Rsa { certificate, validation: validation?.clone() }))
     }
 
     /// Our certificate and its key.

@@ -21,6 +21,16 @@ pub(in crate::config) fn warnings(kmp: &Kmp) -> Vec<String> {
             weak.name
         ));
     }
+    let of_tls13 = || suites.iter().filter(|suite| suite.exchange.is_tls13());
+    let other_hash =
+        of_tls13().find(|suite| of_tls13().next().is_some_and(|first| first.sha384 != suite.sha384));
+    if let (true, Some(unused)) = (kmp.is_psk(), other_hash) {
+        messages.push(format!(
+            "{} is never used: in TLS 1.3 a secret goes with one hash, that of the first suite (RFC 8446, 4.2.11); \
+             remove it, or put it first",
+            unused.name
+        ));
+    }
     if suites.iter().all(|suite| suite.exchange.has_certificate()) && !has_certificate(&kmp.tls) {
         messages.push(
             "all suites are RSA_PSK ones, and without tls.certificate-file every handshake that the neighbour begins \

@@ -3,8 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use openssl::asn1::Asn1Time;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa as Rsa2048;
+use openssl::x509::{X509, X509Builder, X509NameBuilder};
+
 use super::errors::error;
 use super::*;
+use crate::kmp::tls::key_file::PrivateKey;
 
 const PASSWORD: &str = "password = \"v61ne0qkel33&\"";
 const FINGERPRINT: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -308,17 +315,43 @@ fn a_secret_for_a_handshake_has_512_octets_at_most() {
     good(&chain("implicit"));
 }
 
-/// A folder with `router.key` (mode 600), `open.key` (644), `ca.pem` (644), `loose.pem` (666) and a folder `folder`.
+/// A folder with an Ed25519 key `router.key`, an RSA key `rsa.key` and its certificate `ca.pem`; with `open.key`, which
+/// everyone can read, and `loose.pem`, which everyone can write to; with `empty` and a folder `folder`.
 fn files() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for (name, mode) in [("router.key", 0o600), ("open.key", 0o644), ("ca.pem", 0o644), ("loose.pem", 0o666)]
-    {
+    let router = PrivateKey::generate().unwrap().pem().unwrap();
+    let rsa = PKey::from_rsa(Rsa2048::generate(2048).unwrap()).unwrap();
+    let rsa_pem = rsa.private_key_to_pem_pkcs8().unwrap();
+    let certificate = certificate(&rsa).to_pem().unwrap();
+    for (name, octets, mode) in [
+        ("router.key", &router[..], 0o600),
+        ("rsa.key", &rsa_pem, 0o640),
+        ("ca.pem", &certificate, 0o644),
+        ("open.key", &router, 0o644),
+        ("loose.pem", &certificate, 0o666),
+        ("empty", b"", 0o600),
+    ] {
         let path = folder.path().join(name);
-        fs::write(&path, "PEM").unwrap();
+        fs::write(&path, octets).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
     fs::create_dir(folder.path().join("folder")).unwrap();
     folder
+}
+
+/// A certificate of `key`, signed with it.
+fn certificate(key: &PKey<Private>) -> X509 {
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "router 1").unwrap();
+    let name = name.build();
+    let mut certificate = X509Builder::new().unwrap();
+    certificate.set_subject_name(&name).unwrap();
+    certificate.set_issuer_name(&name).unwrap();
+    certificate.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    certificate.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+    certificate.set_pubkey(key).unwrap();
+    certificate.sign(key, MessageDigest::sha256()).unwrap();
+    certificate.build()
 }
 
 fn parse_in(folder: &Path, defaults: &str, fields: &str) -> Result<Tls, String> {
@@ -463,11 +496,11 @@ fn rsa_psk_suites_have_a_certificate_that_something_is_asked_of() {
         _ => panic!("without certificates"),
     };
     let ca = folder.path().join("ca.pem");
-    let pair = "tls.certificate-file = \"ca.pem\"\ntls.certificate-key-file = \"router.key\"";
+    let pair = "tls.certificate-file = \"ca.pem\"\ntls.certificate-key-file = \"rsa.key\"";
     assert_eq!(
         of(parse("", &format!("{rsa}\n{pair}\ntls.ca-file = \"ca.pem\""))),
         Rsa {
-            certificate: Some((ca.clone(), folder.path().join("router.key"))),
+            certificate: Some((ca.clone(), folder.path().join("rsa.key"))),
             validation: Validation::CaFile(ca)
         }
     );
@@ -510,5 +543,64 @@ fn rsa_psk_suites_have_a_certificate_that_something_is_asked_of() {
     wrong(
         &format!("{rsa}\ntls.server-certificate = \"any\""),
         "t.toml:7:26: tls.server-certificate has an unknown value; use \"unvalidated\"",
+    );
+}
+
+#[test]
+fn what_is_in_files_is_checked() {
+    let folder = files();
+    let wrong = |defaults: &str, fields: &str, expected: &str| {
+        assert_eq!(parse_in(folder.path(), defaults, fields), Err(expected.to_owned()), "{fields}");
+    };
+    let raw = |name: &str| {
+        format!(
+            "tls.authentication = \"raw-public-key\"\ntls.peer-fingerprint = \"{FINGERPRINT}\"\n\
+             tls.private-key-file = \"{name}\""
+        )
+    };
+    let neighbor = "neighbor \"192.0.2.1\"";
+    let instead = "name another file, or correct it";
+    wrong(
+        "",
+        &raw("empty"),
+        &format!(
+            "t.toml:8:24: {neighbor}: tls.private-key-file empty: there is no private key in it, as PEM and without a \
+             password; {instead}"
+        ),
+    );
+    let not_ed25519 = "tls.private-key-file rsa.key: the key in it is none of Ed25519: tcpauth genkey --raw-public-key \
+                       makes one";
+    wrong("", &raw("rsa.key"), &format!("t.toml:8:24: {neighbor}: {not_ed25519}; {instead}"));
+    // Once where it stands, not for each neighbour that inherits it.
+    let two = format!("[neighbor.\"192.0.2.2\"]\n{PASSWORD}");
+    wrong(&raw("rsa.key"), &two, &format!("t.toml:5:24: defaults: {not_ed25519}; {instead}"));
+
+    let rsa = "tls.suites = [\"TLS_RSA_PSK_WITH_AES_128_GCM_SHA256\"]\ntls.ca-file = ";
+    let pair = |certificate: &str, key: &str| {
+        format!(
+            "{rsa}\"ca.pem\"\ntls.certificate-file = \"{certificate}\"\ntls.certificate-key-file = \"{key}\""
+        )
+    };
+    wrong(
+        "",
+        &format!("{rsa}\"empty\""),
+        &format!(
+            "t.toml:7:15: {neighbor}: tls.ca-file empty: there is no certificate in it, as PEM; {instead}"
+        ),
+    );
+    wrong(
+        "",
+        &pair("empty", "rsa.key"),
+        &format!(
+            "t.toml:8:24: {neighbor}: tls.certificate-file empty: there is no certificate in it, as PEM; {instead}"
+        ),
+    );
+    wrong(
+        "",
+        &pair("ca.pem", "router.key"),
+        &format!(
+            "t.toml:9:28: {neighbor}: tls.certificate-key-file router.key: the key is none of RSA, which the RSA_PSK \
+             suites need; {instead}"
+        ),
     );
 }

@@ -156,6 +156,13 @@ fn handshakes_that_protect_less_than_they_could_are_warned_about() {
     let suites =
         "tls.suites = [\"TLS_DHE_PSK_WITH_AES_128_GCM_SHA256\", \"TLS_PSK_WITH_AES_128_GCM_SHA256\"]";
     assert_warnings(&format!("{external}{suites}"), &[&no_secrecy("TLS_PSK_WITH_AES_128_GCM_SHA256")]);
+    assert_warnings(
+        &format!("{external}tls.suites = [\"TLS_AES_128_GCM_SHA256\", \"TLS_AES_256_GCM_SHA384\"]"),
+        &[
+            ": TLS_AES_256_GCM_SHA384 is never used: in TLS 1.3 a secret goes with one hash, that of the first suite (RFC \
+           8446, 4.2.11); remove it, or put it first",
+        ],
+    );
     let rsa =
         "tls.suites = [\"TLS_RSA_PSK_WITH_AES_128_GCM_SHA256\"]\ntls.server-certificate = \"unvalidated\"";
     assert_warnings(
