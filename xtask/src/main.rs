@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod fuzz;
 mod setup;
 mod soak;
 mod test;
@@ -31,6 +32,8 @@ enum Task {
     Demo,
     /// Run the tests, in layers: units, kernel, end-to-end (the last two as root)
     Test(test::Arguments),
+    /// Feed what strangers can send with random input
+    Fuzz(fuzz::Arguments),
     /// Run longer campaigns of the end-to-end tests (root)
     Soak(soak::Arguments),
     /// Measure against the same without tcpauth, and against TCP-MD5 (root)
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => build::run(&arguments),
         Task::Demo => demo::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };

@@ -40,7 +40,7 @@ const LAYERS: &[Layer] = &[
         needs_root: false,
         runs: &[
             &["-p", "tcpauth-common", "-p", "xtask"],
-            &["-p", "tcpauth", "-p", "tcpauth-tests", "--lib", "--bins"],
+            &["-p", "tcpauth", "-p", "tcpauth-fuzz", "-p", "tcpauth-tests", "--lib", "--bins"],
         ],
         options: &[],
     },
