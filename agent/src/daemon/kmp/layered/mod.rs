@@ -18,7 +18,7 @@ use tcpauth_common::{
 };
 use zeroize::Zeroize;
 
-use super::{super::Daemon, KmpPeer, dial::Dialer, peering::random, timers::Timers};
+use super::{super::Daemon, KmpPeer, dial::Dialer, timers::Timers};
 use crate::{
     daemon::rules::change_keys,
     kernel::Rekeyed,
@@ -248,7 +248,7 @@ impl Daemon {
     fn note_trouble(&mut self, peer: KmpPeer, because: &str, now: Instant) {
         let fresh = || Trouble { dialer: Dialer::default(), until: now };
         let trouble = self.kmp.layered.troubles.entry(peer).or_insert_with(fresh);
-        trouble.until = trouble.dialer.again(now, None, random());
+        trouble.until = trouble.dialer.again(now, None);
         let wait = trouble.until.saturating_duration_since(now);
         let times = self.kmp.known.failed(peer.neighbor, because, Monotonic::now(), None);
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };

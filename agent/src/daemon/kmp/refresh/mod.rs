@@ -77,8 +77,7 @@ impl Refresh {
 
     fn observe(&mut self, quartet: &Quartet, session: &Session, neighbors: &Neighbors, now: Monotonic) {
         let Some(neighbor) = neighbors.numbered(session.neighbor) else { return };
-        let Some(kmp) =
-            neighbor.kmp.as_ref().filter(|_| may_have_agreed_keys(session, quartet, neighbor))
+        let Some(kmp) = neighbor.kmp.as_ref().filter(|_| may_have_agreed_keys(session, quartet, neighbor))
         else {
             return;
         };
