@@ -129,12 +129,17 @@ impl Associations {
 
     /// Whether there is room for one more of `peer`.
     pub fn has_room(&self, peer: KmpPeer) -> bool {
-        self.agreed.len() < MAX && self.of_peer.get(&peer).map_or(0, Vec::len) < MAX_OF_PEER
+        self.agreed.len() < MAX || self.of_peer.contains_key(&peer)
     }
 
-    /// Keeps what was agreed, in the place of what was agreed about the same connection before.
+    /// Keeps what was agreed, in the place of what was agreed about the same connection before; where the peer has as
+    /// many as it may, of what was agreed first: that session has its keys by now, or its SYN is sent again.
     pub fn insert(&mut self, begun: Begun, peer: KmpPeer, channel: ChannelId, agreed: Agreed, now: Instant) {
         self.remove(&begun);
+        let of_peer = self.of_peer.get(&peer).map_or(&[][..], Vec::as_slice);
+        if of_peer.len() >= MAX_OF_PEER || self.agreed.len() >= MAX {
+            of_peer.first().copied().iter().for_each(|oldest| self.remove(oldest));
+        }
         let Agreed { role, mkt, .. } = agreed;
         self.agreed.insert(
             begun,
@@ -289,15 +294,29 @@ mod tests {
         let now = Instant::now();
         let mut associations = Associations::default();
         for port in 0..MAX_OF_PEER as u16 {
-            assert!(associations.has_room(PEER));
-            insert(&mut associations, port, 1, PEER, now);
             assert!(associations.wait(waiting(port, 1, 0), now));
         }
-        assert!(!associations.has_room(PEER) && associations.has_room(OTHER));
         assert!(!associations.wait(waiting(1000, 1, 0), now));
         assert!(associations.wait(waiting(3, 2, 0), now), "in the place of another");
         assert!(associations.take_waiting(&quartet_of(4)).is_some());
         assert!(associations.wait(waiting(1000, 1, 0), now));
+    }
+
+    /// However many connections follow on each other.
+    #[test]
+    fn keys_agreed_first_make_room() {
+        let now = Instant::now();
+        let mut associations = Associations::default();
+        let most = MAX_OF_PEER as u16;
+        insert(&mut associations, 60_000, 1, OTHER, now);
+        for port in 0..2 * most {
+            assert!(associations.has_room(PEER));
+            insert(&mut associations, port, 1, PEER, now);
+        }
+        let begun = |port| Begun { quartet: quartet_of(port), client_isn: 1 };
+        let kept = |port| associations.of(&begun(port)).is_some();
+        assert!(!(0..most).any(kept) && (most..2 * most).all(kept) && kept(60_000));
+        assert_eq!(associations.with(PEER).count(), MAX_OF_PEER);
     }
 
     #[test]
