@@ -13,6 +13,8 @@ pub mod layered;
 pub mod message;
 pub mod stream;
 pub mod tls;
+#[cfg(test)]
+mod vectors;
 
 pub use agreement::{Agreed, Connection};
 pub use exchange::{Event, Exchange, ExchangeError, Transport};

@@ -186,6 +186,48 @@ fn both_ends_have_the_same_keys_and_each_offer_has_its_own() {
     }
 }
 
+/// What was said, word by word, gives the keys: agent/src/kmp/vectors.rs says which.
+#[test]
+fn the_keys_are_bound_to_all_that_was_said() {
+    let (mut a, mut b) = (end(&Algorithm::TCP_AO), end(&[Algorithm::HmacSha256_96]));
+    a.receive(&[]).unwrap();
+    b.receive(&[]).unwrap();
+    a.offer(connection(), Role::Server, KeyId(130)).unwrap();
+    let to_b = a.take_output();
+    b.receive(&to_b).unwrap();
+    b.accept(1, KeyId(140)).unwrap();
+    let to_a = b.take_output();
+    a.receive(&to_a).unwrap();
+    let messages = |octets: &[u8]| {
+        let (first, rest) = Raw::split(octets).unwrap().unwrap();
+        let (second, _) = Raw::split(rest).unwrap().unwrap();
+        (first.octets.to_vec(), second.decode(1).unwrap().unwrap())
+    };
+    let ((offerers, Message::Offer(offer)), (accepters, Message::Accept(accept))) =
+        (messages(&to_b), messages(&to_a))
+    else {
+        panic!("an offer and its answer")
+    };
+    let terms = Terms {
+        version: 1,
+        connection: connection(),
+        offerer: Role::Server,
+        client_recv_id: KeyId(140),
+        server_recv_id: KeyId(130),
+        tcp_options: TcpOptions::Include,
+        offer_nonce: offer.nonce,
+        accept_nonce: accept.nonce,
+        algorithm: Algorithm::HmacSha256_96,
+        capabilities: openssl::sha::sha256(&[offerers, accepters].concat()),
+    };
+    assert!(matches!(a.next_event(), Some(Event::Ready { .. })));
+    let agreed = accepted(&mut a).unwrap();
+    let exported = a.transport.export(MASTER_KEY_LABEL, &terms.context()).unwrap();
+    assert_eq!(agreed.mkt.master_key.octets(), &exported[..]);
+    let key = a.transport.export(CONFIRMATION_LABEL, &terms.context()).unwrap();
+    assert_eq!(accept.confirmation, Confirmations::new(&key, &terms.context()).unwrap().accepter);
+}
+
 #[test]
 fn an_offer_of_before_the_first_word_costs_no_round_trip() {
     let (mut a, mut b) = (end(&Algorithm::TCP_AO), end(&Algorithm::TCP_AO));
