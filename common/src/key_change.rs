@@ -58,6 +58,7 @@ impl KeyChange {
             self.write(session, slot);
         }
         self.switch(session, now);
+        self.enter(session);
         for slot in 0..MAX_KEYS as u32 {
             self.clear(session, slot);
         }
@@ -152,6 +153,11 @@ impl KeyChange {
             rollover.received = NO_SLOT;
         }
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Fifth step: whose the keys are, and what passes under them.
+    #[inline(always)]
+    pub fn enter(&self, session: &mut Session) {
         if self.flags & Self::FOLLOW_CHAIN != 0 {
             session.flags &= !Session::AGREED;
         }

@@ -44,6 +44,7 @@ fn apply(change: &KeyChange) -> u32 {
         slot += 1;
     }
     switch(change, session);
+    enter(change, session);
     let mut slot = 0;
     while slot < MAX_KEYS as u32 {
         clear_slot(change, session, slot);
@@ -71,6 +72,7 @@ step!(withdraw, withdraw; now());
 step!(hear_syn, hear_syn;);
 step!(write_slot, write, slot;);
 step!(switch, switch; now());
+step!(enter, enter;);
 step!(clear_slot, clear, slot;);
 
 #[inline(always)]
