@@ -263,6 +263,12 @@ impl Lab {
         self.settings.set(0, Plain(settings), 0).unwrap();
     }
 
+    /// Gives an interface the slot after that of [`Lab::ifindex`].
+    pub fn add_interface(&mut self, ifindex: u32) {
+        self.slots.insert(ifindex, SLOT as u16 + 1, 0).unwrap();
+        self.interfaces.set(SLOT + 1, ifindex, 0).unwrap();
+    }
+
     /// Attaches the program called `name` until the lab goes.
     pub fn attach(&mut self, name: &str, interface: &str, hook: TcAttachType) {
         program(&mut self.ebpf, name).attach(interface, hook).unwrap();

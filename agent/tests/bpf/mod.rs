@@ -27,5 +27,6 @@ mod sne;
 mod switching;
 mod translated;
 mod trial;
+mod tunnel;
 mod vectors;
 mod wire;

@@ -212,13 +212,13 @@ fn the_whole_way_out_and_the_way_of_what_is_released() {
     }
 }
 
-fn ip(arguments: &str) {
+pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
     assert!(status.success(), "ip {arguments}");
 }
 
 /// Waits up to a second.
-fn wait_until(mut holds: impl FnMut() -> bool) -> bool {
+pub fn wait_until(mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !holds() {
         if start.elapsed() > Duration::from_secs(1) {
