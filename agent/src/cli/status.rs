@@ -30,8 +30,8 @@ pub fn paint_of_neighbor(state: &str) -> Paint {
 pub fn paint_of(state: &str) -> Paint {
     match state {
         "established" => Paint::Good,
-        "failing" => Paint::Bad,
-        "unsigned" | "connecting" | "syn-sent" | "syn-received" => Paint::Warn,
+        "failing" | "failed" => Paint::Bad,
+        "unsigned" | "connecting" | "syn-sent" | "syn-received" | "handshake" => Paint::Warn,
         _ => Paint::Plain,
     }
 }
