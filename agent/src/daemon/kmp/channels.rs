@@ -161,14 +161,10 @@ impl Channels {
         self.peers.keys().filter(move |peer| peer.neighbor == neighbor).map(|peer| self.state(*peer))
     }
 
-    /// Why the last channel to `peer` failed or ended, unless one is up.
-    pub fn because(&self, peer: KmpPeer) -> Option<&str> {
-        self.peers.get(&peer)?.because.as_deref()
-    }
-
-    /// Whether there is a channel to `peer`, up or on its way.
-    pub fn has_any(&self, peer: KmpPeer) -> bool {
-        self.peers.get(&peer).is_some_and(|peering| !peering.channels.is_empty())
+    /// Whether a channel to `peer` is on its way.
+    pub fn is_opening(&self, peer: KmpPeer) -> bool {
+        let channels = self.peers.get(&peer).map_or(&[][..], |peering| &peering.channels);
+        channels.iter().any(|id| self.channels.get(id).is_some_and(|channel| channel.ready.is_none()))
     }
 
     /// Opens a channel to `peer` beside the one that may be there, as soon as that is not too often.

@@ -25,6 +25,10 @@ impl Daemon {
         let Some(peer) = self.kmp.channels.channels.get(&id).map(|channel| channel.peer) else { return };
         let was_active = self.kmp.channels.active(peer) == Some(id);
         let Some(channel) = self.kmp.channels.remove(id) else { return };
+        let said = match &ending {
+            Ending::Failed(because) => because.clone(),
+            Ending::Planned => "the channel was closed as planned".to_owned(),
+        };
         if self.kmp.channels.active(peer).is_none() {
             let up = channel.ready.as_ref().map(|ready| now.saturating_duration_since(ready.since));
             let redials = (was_active || channel.is_ours) && self.is_ours_to_dial(peer);
@@ -44,7 +48,7 @@ impl Daemon {
             }
         }
         self.on_external_channel_gone(id, peer);
-        self.on_refresh_channel_gone(id, peer);
+        self.on_refresh_channel_gone(id, peer, &said);
     }
 
     /// Why the task of a channel ended.

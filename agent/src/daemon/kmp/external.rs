@@ -24,7 +24,7 @@ use crate::{
     config::{Fallback, KeyManagement, Neighbor},
     keys::{KeyChain, Role},
     kmp::{Agreed, Connection, Refusal},
-    sessions::{self, Progress, Segment, Signature, free_key_id_beside, progress, with_agreed},
+    sessions::{self, Monotonic, Progress, Segment, Signature, free_key_id_beside, progress, with_agreed},
 };
 
 /// Where the keys of a held segment come from. Holds secrets: no `Debug`.
@@ -199,6 +199,8 @@ impl Daemon {
         if self.kmp.channels.confirm(channel, offer).is_err() {
             return;
         }
+        self.log_key(&agreed);
+        self.tell_agreed(peer.neighbor, &agreed);
         self.kmp.associations.insert(begun, peer, channel, agreed, Instant::now());
         let waiting = self.kmp.associations.waiting(&begun.quartet);
         if waiting.is_some_and(|waiting| waiting.isn.0 == begun.client_isn)
@@ -242,6 +244,8 @@ impl Daemon {
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return Ok(()) };
         let recv_id = free_key_id_beside(existing.as_ref(), &neighbor.keys, &self.agreed_ids(&begun.quartet));
         let Some(agreed) = self.kmp.channels.accept(channel, offer, recv_id)? else { return Ok(()) };
+        self.log_key(&agreed);
+        self.tell_agreed(peer.neighbor, &agreed);
         if existing.is_some_and(|session| is_unheard(&session, begun.client_isn)) {
             // The SYN comes again, under the new key.
             self.remove_half_open(&begun.quartet);
@@ -305,9 +309,13 @@ impl Daemon {
     /// No keys could be agreed for a SYN of ours.
     fn without_keys(&mut self, waiting: Waiting, reason: &str) {
         let Some(neighbor) = self.neighbors.numbered(waiting.peer.neighbor) else { return };
+        let number = waiting.peer.neighbor;
         let falls_back = neighbor.kmp.as_ref().is_some_and(|kmp| kmp.fallback == Fallback::Implicit);
         let (ends, peer) = (ends(&waiting.held.quartet), neighbor.peer.to_string());
+        self.kmp.known.failed(number, reason, Monotonic::now(), None);
+        self.tell_kmp(number, "failed", format!("{ends}: {reason}"));
         if falls_back {
+            self.tell_kmp(number, "fallback", format!("{ends} gets keys derived from the password"));
             tracing::warn!(
                 neighbor = peer,
                 connection = ends,

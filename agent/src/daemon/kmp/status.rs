@@ -9,7 +9,7 @@ use crate::{
     config::{KeyManagement, Neighbor},
     control::protocol::{ChannelStatus, Event, KmpFailure, KmpStatus, PeerCapabilities, TlsStatus},
     kernel::mapped,
-    kmp::{Agreed, Capabilities, tls::Summary},
+    kmp::{Agreed, Capabilities, Connection, tls::Summary},
     sessions::{Monotonic, Progress, progress},
 };
 
@@ -28,6 +28,10 @@ impl Daemon {
         let known = self.kmp.known.of(number);
         let report = self.kmp.refresh.report(number);
         let last = known.and_then(|known| known.last.as_ref());
+        let state = neighbor.peer.is_host().then(|| {
+            let peer = KmpPeer { neighbor: number, address: mapped(neighbor.peer.address) };
+            self.kmp.channels.state(peer)
+        });
         Some(KmpStatus {
             mode: neighbor.key_management.name().to_owned(),
             channel: self.channel_status(number, neighbor, instant),
@@ -45,7 +49,13 @@ impl Daemon {
                 text: failure.text,
                 seconds_ago: now.since(failure.at).as_secs(),
                 attempts: failure.attempts.into(),
-                retry_seconds: failure.next.map(|next| next.since(now).as_secs()),
+                retry_seconds: match (&state, failure.next) {
+                    (_, Some(next)) => Some(next.since(now).as_secs()),
+                    (Some(ChannelState::Waiting { until, .. }), None) => {
+                        Some(until.saturating_duration_since(instant).as_secs())
+                    }
+                    _ => None,
+                },
             }),
         })
     }
@@ -72,6 +82,12 @@ impl Daemon {
             state: state.to_owned(),
             text,
         });
+    }
+
+    /// Tells followers of events that keys of a new connection were agreed.
+    pub(in super::super) fn tell_agreed(&self, number: u32, agreed: &Agreed) {
+        let Connection { client, server, .. } = agreed.connection;
+        self.tell_kmp(number, "agreed", format!("{client} > {server}, {}", agreed.mkt.algorithm.name()));
     }
 
     /// Writes keys that were agreed to the key log, if there is one.

@@ -117,8 +117,10 @@ impl Daemon {
     pub(super) fn on_refresh_time(&mut self, now: Instant) {
         let time = Monotonic::now();
         for peer in self.kmp.refresh.planner.overdue(time) {
-            let because = self.kmp.channels.because(peer);
-            let text = because.unwrap_or("the peer's daemon did not answer in time");
+            let text = match self.kmp.refresh.planner.is_dialled(peer) {
+                true => "no new channel to the peer's daemon came up in time",
+                false => "the peer's daemon did not answer in time",
+            };
             self.refresh_failed(peer, text.to_owned());
         }
         while let Some(peer) = self.kmp.refresh.planner.begin(time) {
@@ -136,14 +138,13 @@ impl Daemon {
         self.offer_sessions(peer);
     }
 
-    /// A channel is gone, and what was under way on it.
-    pub(super) fn on_refresh_channel_gone(&mut self, channel: ChannelId, peer: KmpPeer) {
+    /// A channel is gone, and what was under way on it; why, for an operator.
+    pub(super) fn on_refresh_channel_gone(&mut self, channel: ChannelId, peer: KmpPeer, because: &str) {
         self.kmp.refresh.forget_channel(channel);
         let planner = &self.kmp.refresh.planner;
         // What was opened for new keys could not be, and nothing else is on its way.
-        let is_hopeless = planner.is_dialled(peer) && !self.kmp.channels.has_any(peer);
+        let is_hopeless = planner.is_dialled(peer) && !self.kmp.channels.is_opening(peer);
         if is_hopeless || planner.is_on(peer, channel) {
-            let because = self.kmp.channels.because(peer).unwrap_or("the channel ended");
             self.refresh_failed(peer, because.to_owned());
         }
     }
@@ -192,6 +193,7 @@ impl Daemon {
             return;
         }
         if self.kmp.channels.confirm(channel, id).is_ok() {
+            self.log_key(&agreed);
             self.kmp.refresh.ours.insert((channel, id), agreed);
         }
     }
@@ -490,11 +492,14 @@ fn has_older_keys(session: &Session) -> bool {
 fn seen(session: &Session, quartet: &Quartet, kmp: &Kmp) -> Seen {
     let is_agreed = session.flags & Session::AGREED != 0;
     let passed = &session.counters.passed;
+    let (newest, current, received) =
+        (session.rollover.newest(0), session.rollover.current, session.rollover.received);
     Seen {
         peer: KmpPeer::of(session.neighbor, quartet),
         isns: (session.local_isn, session.peer_isn),
         agreed_since: is_agreed.then_some(Monotonic(session.rollover.current_since)),
         segments: [passed.signed_segments, passed.verified_segments],
+        is_moving: is_agreed && [current, received].iter().any(|slot| *slot != newest),
         limits: Limits {
             interval: kmp.rekey_interval,
             segments: kmp.rekey_segments,

@@ -46,6 +46,8 @@ pub struct Seen {
     pub agreed_since: Option<Monotonic>,
     /// Segments sealed, and verified, since it began.
     pub segments: [u64; 2],
+    /// Whether an end does not send with the newest keys yet: those of before, which it uses, need their place.
+    pub is_moving: bool,
     /// When its keys have served.
     pub limits: Limits,
 }
@@ -150,7 +152,9 @@ impl Tracked {
         let tenth = interval / 10;
         let early = tenth.mul_f64(f64::from(self.jitter) / 256.0);
         let age = if is_first { interval.saturating_sub(early) } else { interval.saturating_add(tenth) };
-        Some(after(self.since?, age))
+        // Who says little moves late: not before, unless it never does.
+        let wait = if self.seen.is_moving { interval } else { Duration::ZERO };
+        Some(after(self.since?, age.saturating_add(wait)))
     }
 
     /// Whether another connection has the quartet, or another neighbour the connection.
@@ -221,7 +225,9 @@ impl Planner {
             // Who changed something does not wait for the end of a back-off.
             let state = self.peers.entry(*peer).or_default();
             (state.failures, state.not_before) = (0, Monotonic(0));
-            self.place(*peer, None);
+            if matches!(state.stage, Stage::Idle) {
+                self.place(*peer, None);
+            }
         }
         for (peer, quartet) in &meant {
             self.now_due(*peer, *quartet);
@@ -465,3 +471,6 @@ impl Planner {
 fn after(time: Monotonic, span: Duration) -> Monotonic {
     Monotonic(time.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
 }
+
+#[cfg(test)]
+mod tests;
