@@ -139,18 +139,17 @@ impl Stream {
         let at = segment.seq.wrapping_sub(self.next_received()).cast_signed();
         let is_near = at <= WINDOW.cast_signed() && at >= -(self.received.cast_signed()) - 1;
         if !is_near {
-            self.owes_ack = true;
             return Ok(());
         }
         if segment.flags & RST != 0 {
             return Err(StreamError::Reset);
         }
+        if segment.flags & ACK == 0 {
+            return Ok(());
+        }
         if segment.flags & SYN != 0 {
             // The SYN-ACK once more.
             self.owes_ack = true;
-            return Ok(());
-        }
-        if segment.flags & ACK == 0 {
             return Ok(());
         }
         if let (Some(clock), Some(heard), true) = (&mut self.origin.clock, segment.timestamps, at <= 0) {

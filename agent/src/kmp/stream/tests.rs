@@ -140,8 +140,13 @@ fn a_syn_ack_that_comes_again_is_acknowledged_again() {
         timestamps: None,
         data: Vec::new(),
     };
+    client.segments_to_send(start);
     client.on_segment(&again, start).unwrap();
     assert_eq!(client.segments_to_send(start)[0].flags, ACK);
+    // The client's SYN once more: it does not know our ISN, and could not verify an acknowledgment.
+    let [_, mut server] = pair(start);
+    server.on_segment(&Segment { seq: CLIENT_ISN.0, ack: 0, flags: SYN, ..again }, start).unwrap();
+    assert!(server.segments_to_send(start).is_empty());
 }
 
 #[test]

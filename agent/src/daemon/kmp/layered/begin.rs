@@ -9,7 +9,7 @@ use tcpauth_common::{
 
 use super::{
     super::{KmpPeer, external::is_channel, peering::psk},
-    Daemon, Timer, Underway,
+    ACKNOWLEDGMENT_LIMIT, Daemon, Progress, Timer, Underway,
     frame::Template,
 };
 use crate::{
@@ -128,16 +128,35 @@ impl Daemon {
         };
         let syn_ack = (role == Role::Client).then(|| (Held { verified: 0, ..*held }, frame.to_vec()));
         let peer = KmpPeer::of(held.neighbor, &quartet);
-        let underway = Underway { peer, origin, template, syn_ack, handshake: None, begun: now };
+        let underway = Underway { peer, origin, template, syn_ack, progress: Progress::Awaited, begun: now };
         layered.connections.insert(quartet, underway);
+        match role {
+            Role::Client => self.run_layered(held, session, role, origin, now),
+            Role::Server => {
+                layered.timers.set(Timer::Handshake(quartet), now + ACKNOWLEDGMENT_LIMIT);
+            }
+        }
+    }
+
+    /// Begins the handshake of a server, whose client has acknowledged the SYN-ACK by `held`.
+    pub(super) fn begin_awaited(&mut self, held: &Held, now: Instant) {
+        let Some(origin) = self.kmp.layered.connections.get(&held.quartet).map(|underway| underway.origin)
+        else {
+            return;
+        };
+        let Ok(Some(session)) = self.dataplane.session(&held.quartet) else { return };
+        self.run_layered(held, &session, Role::Server, origin, now);
+    }
+
+    fn run_layered(&mut self, held: &Held, session: &Session, role: Role, origin: Origin, now: Instant) {
         match self.handshake(held, session, role, origin, now) {
             Ok(handshake) => {
-                if let Some(underway) = self.kmp.layered.connections.get_mut(&quartet) {
-                    underway.handshake = Some(handshake);
+                if let Some(underway) = self.kmp.layered.connections.get_mut(&held.quartet) {
+                    underway.progress = Progress::Running(Box::new(handshake));
                 }
-                self.act(quartet, now);
+                self.act(held.quartet, now);
             }
-            Err(failure) => self.fail(quartet, &failure, now),
+            Err(failure) => self.fail(held.quartet, &failure, now),
         }
     }
 

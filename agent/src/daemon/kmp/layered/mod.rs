@@ -12,6 +12,8 @@ use std::{
 };
 
 use tcpauth_common::{
+    SeqNumber,
+    key_choice::flag::SYN,
     layout::{Direction, Held, KeyChange, KeySlot, MAX_KEYS, Quartet, Session},
     rollover::{NO_SLOT, slot_at},
     sequence::ExtendedSeq,
@@ -35,6 +37,8 @@ use frame::{Template, signed_by_peer};
 mod begin;
 mod frame;
 
+/// A client that has not acknowledged our SYN-ACK by then has given up: Linux sends it five times in this time.
+const ACKNOWLEDGMENT_LIMIT: Duration = Duration::from_secs(64);
 /// A connection on which no keys were agreed is forgotten after this: by then both ends' stacks were told.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
 
@@ -64,9 +68,19 @@ struct Underway {
     template: Template,
     /// At the client: what our stack has to get in the end.
     syn_ack: Option<(Held, Vec<u8>)>,
-    /// `None` once it failed.
-    handshake: Option<Handshake>,
+    progress: Progress,
     begun: Instant,
+}
+
+/// How far a handshake is.
+enum Progress {
+    /// At the server: it begins with the client's acknowledgment. Whoever plays an old SYN again costs no more than it
+    /// costs our stack.
+    Awaited,
+    /// It goes on.
+    Running(Box<Handshake>),
+    /// It failed.
+    Failed,
 }
 
 /// What went wrong with a neighbour's daemon, until something goes well.
@@ -82,10 +96,16 @@ impl Layered {
         self.timers.next_due()
     }
 
+    fn running(&mut self, quartet: &Quartet) -> Option<&mut Handshake> {
+        match &mut self.connections.get_mut(quartet)?.progress {
+            Progress::Running(handshake) => Some(handshake),
+            Progress::Awaited | Progress::Failed => None,
+        }
+    }
+
     /// A moment for what is due next of this handshake.
     fn set_timer(&mut self, quartet: Quartet) {
-        let handshake = self.connections.get(&quartet).and_then(|connection| connection.handshake.as_ref());
-        if let Some(due) = handshake.and_then(Handshake::next_due) {
+        if let Some(due) = self.running(&quartet).and_then(|handshake| handshake.next_due()) {
             self.timers.set(Timer::Handshake(quartet), due);
         }
     }
@@ -97,14 +117,26 @@ impl Layered {
 }
 
 impl Daemon {
+    /// Forgets what went wrong with neighbours that are gone or `changed`: those may be another way now.
+    pub(in super::super) fn forget_troubles(&mut self, changed: impl Fn(u32) -> bool) {
+        let is_there = |number| self.neighbors.numbered(number).is_some();
+        let stays = |peer: &KmpPeer| is_there(peer.neighbor) && !changed(peer.neighbor);
+        self.kmp.layered.troubles.retain(|peer, _| stays(peer));
+    }
+
     /// Takes in a segment of a handshake, which verified.
     pub(in super::super) fn on_layered_segment(&mut self, held: &Held, frame: &[u8]) {
         let now = Instant::now();
         let segment = Segment::parse(held, frame).ok();
         let segment = segment.and_then(|segment| stream::Segment::parse(segment.octets()));
-        let connection = self.kmp.layered.connections.get_mut(&held.quartet);
-        let handshake = connection.and_then(|connection| connection.handshake.as_mut());
-        if let (Some(segment), Some(handshake)) = (segment, handshake) {
+        let Some(segment) = segment else { return };
+        let connection = self.kmp.layered.connections.get(&held.quartet);
+        let is_awaited =
+            connection.is_some_and(|connection| matches!(connection.progress, Progress::Awaited));
+        if is_awaited && segment.flags & SYN == 0 {
+            self.begin_awaited(held, now);
+        }
+        if let Some(handshake) = self.kmp.layered.running(&held.quartet) {
             handshake.on_segment(&segment, now);
             self.act(held.quartet, now);
         }
@@ -123,18 +155,15 @@ impl Daemon {
     }
 
     fn on_handshake_time(&mut self, quartet: Quartet, now: Instant) {
-        let Some(connection) = self.kmp.layered.connections.get_mut(&quartet) else { return };
-        let Some(handshake) = &mut connection.handshake else {
-            self.forget_failed(&quartet);
+        let Some(handshake) = self.kmp.layered.running(&quartet) else {
+            self.forget_closed(&quartet);
             return;
         };
         if handshake.is_switched() && self.session_phase(&quartet) == Some(Session::OPEN) {
             self.succeed(&quartet, now);
             return;
         }
-        if let Some(connection) = self.kmp.layered.connections.get_mut(&quartet)
-            && let Some(handshake) = &mut connection.handshake
-        {
+        if let Some(handshake) = self.kmp.layered.running(&quartet) {
             handshake.on_time(now);
         }
         self.act(quartet, now);
@@ -163,7 +192,7 @@ impl Daemon {
     }
 
     fn next_action(&mut self, quartet: &Quartet) -> Option<Action> {
-        self.kmp.layered.connections.get_mut(quartet)?.handshake.as_mut()?.next_action()
+        self.kmp.layered.running(quartet)?.next_action()
     }
 
     /// Puts agreed keys into the session: at the client it sends with them at once, as the server has them.
@@ -202,9 +231,10 @@ impl Daemon {
         if let Some((held, frame)) = &connection.syn_ack {
             self.release(held, frame);
         }
-        let agreed = connection.handshake.as_ref().and_then(Handshake::peer);
         let neighbor = self.neighbors.numbered(connection.peer.neighbor);
-        if let (Some(neighbor), Some((peer, tls))) = (neighbor, agreed) {
+        if let (Some(neighbor), Progress::Running(handshake)) = (neighbor, &connection.progress)
+            && let Some((peer, tls)) = handshake.peer()
+        {
             let took = now.saturating_duration_since(connection.begun);
             tracing::debug!(
                 neighbor = %neighbor.peer, peer = tls.peer, ?took,
@@ -220,16 +250,18 @@ impl Daemon {
     /// No keys: both ends' stacks are told, and nothing else passes from now on.
     fn fail(&mut self, quartet: Quartet, failure: &Failure, now: Instant) {
         let Some(connection) = self.kmp.layered.connections.get_mut(&quartet) else { return };
-        let handshake = connection.handshake.take();
-        let reset = handshake.map_or_else(|| connection.origin.reset(), |handshake| handshake.reset());
-        let (peer, origin) = (connection.peer, connection.origin);
+        let reset = match std::mem::replace(&mut connection.progress, Progress::Failed) {
+            Progress::Running(handshake) => handshake.reset(),
+            Progress::Awaited | Progress::Failed => connection.origin.reset(),
+        };
+        let (peer, origin, is_client) = (connection.peer, connection.origin, connection.syn_ack.is_some());
         self.close_session(&quartet);
         if *failure != Failure::Stream(StreamError::Reset) {
             self.send_to_peer(&quartet, &reset);
         }
         self.send_to_stack(&quartet, &origin.reset_from_peer());
         self.kmp.layered.timers.set(Timer::Handshake(quartet), now + FORGET_AFTER);
-        self.note_trouble(peer, &failure.to_string(), now);
+        self.note_trouble(peer, is_client, &failure.to_string(), now);
     }
 
     /// Lets nothing but RSTs pass.
@@ -245,12 +277,17 @@ impl Daemon {
         }
     }
 
-    fn note_trouble(&mut self, peer: KmpPeer, because: &str, now: Instant) {
-        let fresh = || Trouble { dialer: Dialer::default(), until: now };
-        let trouble = self.kmp.layered.troubles.entry(peer).or_insert_with(fresh);
-        trouble.until = trouble.dialer.again(now, None);
-        let wait = trouble.until.saturating_duration_since(now);
-        let times = self.kmp.known.failed(peer.neighbor, because, Monotonic::now(), None);
+    /// Only the end that connects waits before the next time: what somebody else begins must not keep it from that.
+    fn note_trouble(&mut self, peer: KmpPeer, is_client: bool, because: &str, now: Instant) {
+        let wait = is_client.then(|| {
+            let fresh = || Trouble { dialer: Dialer::default(), until: now };
+            let trouble = self.kmp.layered.troubles.entry(peer).or_insert_with(fresh);
+            trouble.until = trouble.dialer.again(now, None);
+            trouble.until.saturating_duration_since(now)
+        });
+        let monotonic = Monotonic::now();
+        let next = wait.map(|wait| Monotonic(monotonic.0 + wait.as_nanos() as u64));
+        let times = self.kmp.known.failed(peer.neighbor, because, monotonic, next);
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
         let address = address(peer.address);
         if times == 1 {
@@ -261,10 +298,11 @@ impl Daemon {
         }
     }
 
-    /// The session of a connection that failed, unless another one has its quartet by now.
-    fn forget_failed(&mut self, quartet: &Quartet) {
+    /// A connection that failed, or that its client never acknowledged; with its session, unless another one has the
+    /// quartet by now.
+    fn forget_closed(&mut self, quartet: &Quartet) {
         self.kmp.layered.forget(quartet);
-        if self.session_phase(quartet) == Some(Session::FAILED)
+        if matches!(self.session_phase(quartet), Some(Session::HANDSHAKE | Session::FAILED))
             && let Err(error) = self.dataplane.remove_session(quartet)
         {
             tracing::error!("a connection without keys could not be forgotten: {error}");
@@ -289,7 +327,7 @@ impl Daemon {
         let Ok(Some(session)) = self.dataplane.session(quartet) else { return };
         let slot = newest_accepted(&session);
         let tcp = segment.octets(quartet.peer_port, quartet.local_port);
-        let sne = ExtendedSeq(session.recv_seq).extend(tcpauth_common::SeqNumber(segment.seq)).sne();
+        let sne = ExtendedSeq(session.recv_seq).extend(SeqNumber(segment.seq)).sne();
         let (peer, local) = (address(quartet.peer), address(quartet.local));
         if let Some(tcp) = slot.and_then(|slot| signed_by_peer(&tcp, slot, sne, peer, local)) {
             let (held, frame) = connection.template.frame(Direction::Inbound, tcp);
