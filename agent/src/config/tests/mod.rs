@@ -9,6 +9,7 @@ use crate::keys::TcpOptions;
 
 mod agreed;
 mod chains;
+mod credentials;
 mod differences;
 mod edits;
 mod errors;
