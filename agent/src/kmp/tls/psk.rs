@@ -22,8 +22,8 @@ use crate::config::{self, Rsa, Validation};
 const MAX_IDENTITY: usize = 255;
 /// Longest secret, in octets, that OpenSSL takes.
 const MAX_SECRET: usize = 512;
-/// Longest plaintext of a record.
-const RECORD: usize = 16_384;
+/// So much plaintext is read at a time; messages are shorter.
+const PIECE: usize = 1024;
 
 /// Reasons of OpenSSL's errors (`openssl/sslerr.h`); received alerts are above this one.
 const ALERTS: i32 = 1000;
@@ -84,7 +84,9 @@ impl Keyring for Keys {
     /// Whoever is not expected gets a secret that nobody has, so that it learns no more than one whose secret is wrong
     /// (RFC 4279, 2).
     fn of_peer(&self, identity: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity.to_vec());
+        // Of one that is too long to be expected, a client can make it 64 KiB, enough is kept to tell it.
+        let kept = &identity[..identity.len().min(MAX_IDENTITY + 1)];
+        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept.to_vec());
         let mut secret = Zeroizing::new(self.psk.secret.octets().to_vec());
         if identity != self.psk.peer_identity.as_bytes() {
             getrandom::fill(&mut secret).ok()?;
@@ -243,10 +245,10 @@ impl PskConnection {
     }
 
     fn read(&mut self) -> Result<(), TlsError> {
-        let mut record = Zeroizing::new([0; RECORD]);
+        let mut piece = Zeroizing::new([0; PIECE]);
         loop {
-            match self.stream.ssl_read(&mut *record) {
-                Ok(len) => self.received.extend_from_slice(&record[..len]),
+            match self.stream.ssl_read(&mut *piece) {
+                Ok(len) => self.received.extend_from_slice(&piece[..len]),
                 Err(error) if error.code() == ErrorCode::WANT_READ => return Ok(()),
                 Err(error) if error.code() == ErrorCode::ZERO_RETURN => {
                     self.closed = true;
@@ -387,4 +389,32 @@ fn printable(octets: &[u8]) -> String {
         .chars()
         .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::MasterKey;
+
+    #[test]
+    fn only_the_expected_identity_gets_the_secret_and_no_other_is_kept_whole() {
+        let longest = "a".repeat(MAX_IDENTITY);
+        let secret = MasterKey::new(b"a secret".to_vec().into()).expect("not empty");
+        let psk = Psk { identity: "b".to_owned(), peer_identity: longest.clone(), secret };
+        let keys = Keys { psk, presented: Mutex::default() };
+        let of_peer = |identity: &str| keys.of_peer(identity.as_bytes()).expect("random").to_vec();
+        assert_eq!(of_peer(&longest), b"a secret");
+        assert_eq!(keys.presented().as_deref(), Some(longest.as_bytes()));
+
+        let (first, second) = (of_peer(&"a".repeat(65_535)), of_peer(&"a".repeat(65_535)));
+        assert!(first.len() == 8 && first != b"a secret" && first != second);
+        assert_eq!(keys.presented().map(|kept| kept.len()), Some(MAX_IDENTITY + 1));
+        assert_ne!(of_peer(&longest[1..]), b"a secret");
+        assert_ne!(of_peer(""), b"a secret");
+    }
+
+    #[test]
+    fn identities_are_shown_without_control_characters() {
+        assert_eq!(printable(b"a\x1b[2J\xffz"), "a\u{fffd}[2J\u{fffd}z");
+    }
 }

@@ -7,13 +7,13 @@ use super::*;
 use crate::kmp::tls::key_file::PrivateKey;
 
 /// Two ends, whose private keys are in files of `folder`, and the fingerprints of these.
-struct Ends {
+pub struct Ends {
     folder: tempfile::TempDir,
-    fingerprints: [[u8; 32]; 2],
+    pub fingerprints: [[u8; 32]; 2],
 }
 
 impl Ends {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let fingerprints = ["client", "server"].map(|name| {
             let key = PrivateKey::generate().expect("key");
@@ -27,7 +27,7 @@ impl Ends {
         by_raw_key(self.folder.path().join(name), peer_fingerprint)
     }
 
-    fn endpoints(&self, at_client: [u8; 32], at_server: [u8; 32]) -> (Endpoint, Endpoint) {
+    pub fn endpoints(&self, at_client: [u8; 32], at_server: [u8; 32]) -> (Endpoint, Endpoint) {
         let unused = psk("unused", "unused", b"unused");
         let client = Endpoint::new(Side::Client, &self.tls("client", at_client), &unused);
         let server = Endpoint::new(Side::Server, &self.tls("server", at_server), &unused);
