@@ -8,6 +8,7 @@ mod process;
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,9 +17,10 @@ use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
 use ours::{CLIENT, LABEL, Ours, SECRET};
 use process::Program;
 use tcpauth::{
-    config::{Rsa, Validation},
+    config::{Authentication, Rsa, Tls, Validation},
     kmp::tls::{
         Side, TlsError,
+        key_file::PrivateKey,
         suites::{ALL, KeyExchange, Suite},
     },
 };
@@ -214,8 +216,13 @@ fn gnutls(role: &str, port: u16, priority: &str) -> Command {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/independent/gnutls_psk.py");
     let mut command = Command::new("/usr/bin/python3");
     command.arg(program).args([role, "--port", &port.to_string(), "--priority", priority]);
-    command.args(["--identity", CLIENT, "--key", &hex::encode(SECRET), "--label", LABEL]);
-    command.args(["--context", &hex::encode(CONTEXT)]);
+    command.args(["--label", LABEL, "--context", &hex::encode(CONTEXT)]);
+    command
+}
+
+fn gnutls_by_secret(role: &str, port: u16, priority: &str) -> Command {
+    let mut command = gnutls(role, port, priority);
+    command.args(["--identity", CLIENT, "--key", &hex::encode(SECRET)]);
     command
 }
 
@@ -225,10 +232,10 @@ fn our_client_agrees_with_gnutls_in_every_suite() {
     let mut agreed = 0;
     for suite in suites() {
         let Some(priority) = priority(suite) else { continue };
-        let mut command = gnutls("server", 0, &priority);
+        let mut command = gnutls_by_secret("server", 0, &priority);
         if suite.exchange.has_certificate() {
             command.arg("--certificate").arg(files.path("certificate"));
-            command.arg("--certificate-key").arg(files.path("key"));
+            command.arg("--private-key").arg(files.path("key"));
         }
         let mut server = Program::start(&mut command);
         let stream = TcpStream::connect(format!("127.0.0.1:{}", server.line(""))).unwrap();
@@ -250,7 +257,7 @@ fn our_server_agrees_with_gnutls_in_every_suite() {
         let Some(priority) = priority(suite) else { continue };
         let (listener, _) = listener();
         let port = listener.local_addr().unwrap().port();
-        let mut client = Program::start(&mut gnutls("client", port, &priority));
+        let mut client = Program::start(&mut gnutls_by_secret("client", port, &priority));
         let stream = listener.accept().unwrap().0;
         let mut ours = Ours::new(Side::Server, suite.name, files.rsa(suite), stream);
         ours.establish().unwrap_or_else(|error| panic!("{}: {error}: {}", suite.name, client.line("")));
@@ -259,6 +266,64 @@ fn our_server_agrees_with_gnutls_in_every_suite() {
         assert_eq!(heard, b"from GnuTLS", "{}", suite.name);
         ours.say(&heard);
         assert!(client.succeeded(), "{}", suite.name);
+    }
+}
+
+#[test]
+fn both_ends_agree_with_gnutls_by_raw_public_keys() {
+    const PRIORITY: &str = "NONE:+VERS-TLS1.3:+AES-128-GCM:+AEAD:+ECDHE-ECDSA:+GROUP-X25519:+SIGN-EDDSA-ED25519:\
+                            +CTYPE-RAWPK";
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let [ours_known_by, theirs_known_by] = ["ours", "theirs"].map(|name| {
+        let key = PrivateKey::generate().unwrap();
+        fs::write(path(name), &*key.pem().unwrap()).unwrap();
+        fs::set_permissions(path(name), PermissionsExt::from_mode(0o600)).unwrap();
+        key.fingerprint().unwrap()
+    });
+    let public =
+        Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(path("theirs")).output().unwrap();
+    fs::write(path("public"), public.stdout).unwrap();
+    let theirs = |mut command: Command| {
+        command.arg("--public-key").arg(path("public")).arg("--private-key").arg(path("theirs"));
+        Program::start(&mut command)
+    };
+    let ours = |side, stream, peer_fingerprint| {
+        let authentication =
+            Authentication::RawPublicKey { private_key_file: path("ours"), peer_fingerprint };
+        Ours::with(side, Tls { authentication, suites: vec!["TLS_AES_128_GCM_SHA256"] }, stream)
+    };
+    for side in [Side::Client, Side::Server] {
+        let meet = |expected| match side {
+            Side::Client => {
+                let mut server = theirs(gnutls("server", 0, PRIORITY));
+                let stream = TcpStream::connect(format!("127.0.0.1:{}", server.line(""))).unwrap();
+                (ours(side, stream, expected), server)
+            }
+            Side::Server => {
+                let (listener, _) = listener();
+                let client = theirs(gnutls("client", listener.local_addr().unwrap().port(), PRIORITY));
+                (ours(side, listener.accept().unwrap().0, expected), client)
+            }
+        };
+        let (mut ours, mut gnutls) = meet(theirs_known_by);
+        ours.establish().unwrap_or_else(|error| panic!("{side:?}: {error}"));
+        assert_eq!(ours.export(CONTEXT), gnutls.line(""), "{side:?}");
+        assert_eq!(hex::encode(ours_known_by), gnutls.line(""), "{side:?}");
+        match side {
+            Side::Client => {
+                ours.say(b"an echo");
+                assert_eq!(ours.hear(), b"an echo");
+            }
+            Side::Server => {
+                let heard = ours.hear();
+                ours.say(&heard);
+            }
+        }
+        assert!(gnutls.succeeded(), "{side:?}");
+
+        let (mut ours, _gnutls) = meet([1; 32]);
+        assert!(matches!(ours.establish(), Err(TlsError::WrongPublicKey { .. })), "{side:?}");
     }
 }
 

@@ -32,10 +32,12 @@ pub struct Ours {
 impl Ours {
     /// An end of `stream` that has one suite.
     pub fn new(side: Side, suite: &'static str, rsa: Option<Rsa>, stream: TcpStream) -> Self {
-        let tls = Tls {
-            authentication: Authentication::Psk { identity: None, peer_identity: None, rsa },
-            suites: vec![suite],
-        };
+        let authentication = Authentication::Psk { identity: None, peer_identity: None, rsa };
+        Self::with(side, Tls { authentication, suites: vec![suite] }, stream)
+    }
+
+    /// An end of `stream`.
+    pub fn with(side: Side, tls: Tls, stream: TcpStream) -> Self {
         let (identity, peer_identity) = match side {
             Side::Client => (CLIENT, SERVER),
             Side::Server => (SERVER, CLIENT),
@@ -46,7 +48,7 @@ impl Ours {
             secret: MasterKey::new(SECRET.to_vec().into()).unwrap(),
         };
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let endpoint = Endpoint::new(side, &tls, &psk).unwrap_or_else(|error| panic!("{suite}: {error}"));
+        let endpoint = Endpoint::new(side, &tls, &psk).unwrap_or_else(|error| panic!("{tls:?}: {error}"));
         Self { endpoint, stream, sent: Vec::new(), received: Vec::new() }
     }
 
