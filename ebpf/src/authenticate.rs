@@ -185,6 +185,12 @@ pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
         4
     };
     let header = &scratch.rewritten;
+    // Told apart, the two places would be two copies of what follows, and a stack too deep for kernels that round each
+    // function's up to 32 octets.
+    let at = opaque(at as u32) as usize;
+    if at > 11 {
+        return 0;
+    }
     let mut i = 0;
     while i < 15 {
         input[at + i] = header.words[i];
