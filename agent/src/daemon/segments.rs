@@ -10,7 +10,7 @@ use super::{
     Daemon,
     drops::{Context, Drop, end, wall_clock},
     interfaces::Interfaces,
-    kmp::Route,
+    kmp::{KmpPeer, Route, route},
     neighbors::Neighbors,
     rules::change_keys,
 };
@@ -32,7 +32,9 @@ impl Daemon {
         let Ok(existing) = self.session_of(held) else { return };
         let Some(existing) = self.admit_layered(held, frame, existing) else { return };
         let Some(neighbor) = neighbor_of(held, &self.neighbors, &self.interfaces) else { return };
-        let route = self.route(held, frame, neighbor, existing.as_ref());
+        let is_hopeless = self.kmp.channels.is_hopeless(KmpPeer::of(held.neighbor, &held.quartet));
+        let associations = &self.kmp.associations;
+        let route = route(held, frame, neighbor, existing.as_ref(), associations, is_hopeless);
         self.take_held(held, frame, route);
     }
 
@@ -43,10 +45,7 @@ impl Daemon {
         let peer_uses = self.peer_keys.of(held.neighbor, &held.quartet.peer);
         let (neighbor, peer_uses) = match &route {
             Route::Chain => (neighbor, peer_uses),
-            Route::Fallback => {
-                tracing::warn!(neighbor = %neighbor.peer, "a connection has keys derived from the password, not agreed ones: fallback");
-                (neighbor, peer_uses)
-            }
+            Route::Fallback => (neighbor, peer_uses),
             Route::Agreed(_, neighbor) => (&**neighbor, None),
             Route::Wait => return self.wait_for_keys(held, frame, held.neighbor),
             Route::Refuse(reason) => return self.refuse(held, frame, *reason),
@@ -57,8 +56,10 @@ impl Daemon {
         };
         match on_held(held, frame, neighbor, existing.as_ref(), peer_uses, Now::read()) {
             Outcome::Install(mut session) => {
-                if let Route::Agreed(..) = &route {
-                    session.flags |= Session::AGREED;
+                match &route {
+                    Route::Agreed(..) => session.flags |= Session::AGREED,
+                    Route::Fallback => session.flags &= !Session::AGREED,
+                    _ => {}
                 }
                 let role = self.layered_role(held, frame, &session);
                 if role.is_some() {
@@ -71,8 +72,10 @@ impl Daemon {
                 if role != Some(Role::Client) {
                     self.release(held, frame);
                 }
-                if let Route::Agreed(begun, _) = &route {
-                    self.on_agreed_installed(begun);
+                match &route {
+                    Route::Agreed(begun, _) => self.on_agreed_installed(begun),
+                    Route::Fallback => self.on_fallback(&held.quartet, &session),
+                    _ => {}
                 }
                 let state = progress(&session);
                 if existing.as_ref().map(progress) != Some(state) {

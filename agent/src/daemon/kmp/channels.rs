@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcpauth_common::KeyId;
 use tokio::sync::mpsc;
 
 use super::{
@@ -17,12 +16,7 @@ use super::{
     state::ChannelState,
     timers::Timers,
 };
-use crate::{
-    keys::Role,
-    kmp::{
-        Agreed, Capabilities, Connection, Event, Exchange, ExchangeError, Refusal, exchange::MAX_OPEN, tls,
-    },
-};
+use crate::kmp::{Capabilities, Connection, Exchange, tls};
 
 /// For TCP, TLS and the first messages together.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -41,6 +35,9 @@ pub(in super::super) struct Channels {
     pub(super) next: u64,
     pub(super) events: mpsc::Sender<ChannelEvent>,
 }
+
+/// Between two times that the log says that connections with a peer have no agreed keys.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +62,10 @@ pub(super) struct Peering {
     pub(super) is_kept_up: bool,
     /// Keys are needed now, or new TLS is: to be opened whoever is to keep it up.
     pub(super) is_needed: bool,
+    /// A connection could not wait for a channel, and there has been none since.
+    pub(super) is_hopeless: bool,
+    /// When it was last logged that connections have no agreed keys.
+    pub(super) told: Option<Instant>,
     /// Our end's address of the last connection with it.
     pub(super) local: Option<IpAddr>,
     /// Why the last channel failed or ended.
@@ -99,10 +100,6 @@ pub(super) struct Ready {
     pub(super) peer: Arc<Capabilities>,
 }
 
-/// Why a message could not be sent: the channel is not there (any more).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct NoChannel;
-
 impl Channels {
     /// None yet.
     pub fn new(events: mpsc::Sender<ChannelEvent>) -> Self {
@@ -136,8 +133,8 @@ impl Channels {
     pub fn state(&self, peer: KmpPeer) -> ChannelState {
         let Some(peering) = self.peers.get(&peer) else { return ChannelState::Idle { because: None } };
         let active = peering.active.and_then(|id| self.channels.get(&id)?.ready.as_ref());
-        if let Some(Ready { since, tls, peer }) = active {
-            return ChannelState::Up { since: *since, tls: tls.clone(), peer: Arc::clone(peer) };
+        if let Some(Ready { since, tls, .. }) = active {
+            return ChannelState::Up { since: *since, tls: tls.clone() };
         }
         let because = peering.because.clone();
         let begun = peering.channels.iter().filter_map(|id| self.channels.get(id));
@@ -180,80 +177,30 @@ impl Channels {
         }
     }
 
+    /// Whether what fails between us and `peer` has not been logged for a while: then it is, and counts as logged.
+    pub fn is_news(&mut self, peer: KmpPeer, now: Instant) -> bool {
+        let peering = self.peers.entry(peer).or_default();
+        let is_news = peering.told.is_none_or(|told| TELL_AGAIN <= now.saturating_duration_since(told));
+        if is_news {
+            peering.told = Some(now);
+        }
+        is_news
+    }
+
+    /// Takes in that a connection could not wait for a channel to `peer`.
+    pub fn give_up(&mut self, peer: KmpPeer) {
+        let peering = self.peers.entry(peer).or_default();
+        peering.is_hopeless = peering.active.is_none();
+    }
+
+    /// Whether a connection could not wait for a channel to `peer`, and there has been none since.
+    pub fn is_hopeless(&self, peer: KmpPeer) -> bool {
+        self.peers.get(&peer).is_some_and(|peering| peering.is_hopeless)
+    }
+
     /// Takes in that our end has this address in connections with `peer`.
     pub fn learn_local(&mut self, peer: KmpPeer, local: IpAddr) {
         self.peers.entry(peer).or_default().local = Some(local);
-    }
-
-    /// Offers keys of `connection`, in which our end is `role`, with segments to us under `recv_id`: the number of
-    /// the offer.
-    ///
-    /// # Errors
-    /// [`NoChannel`].
-    pub fn offer(
-        &mut self,
-        id: ChannelId,
-        connection: Connection,
-        role: Role,
-        recv_id: KeyId,
-    ) -> Result<u32, NoChannel> {
-        let offer = self.say(id, |exchange| exchange.offer(connection, role, recv_id))?;
-        let ours = &mut self.channels.get_mut(&id).ok_or(NoChannel)?.ours;
-        remember(ours, offer, connection);
-        self.postpone_idle(id);
-        Ok(offer)
-    }
-
-    /// Accepts the peer's offer: the keys, or `None` if no algorithm is in both lists, and it was refused.
-    ///
-    /// # Errors
-    /// [`NoChannel`].
-    pub fn accept(&mut self, id: ChannelId, offer: u32, recv_id: KeyId) -> Result<Option<Agreed>, NoChannel> {
-        self.say(id, |exchange| exchange.accept(offer, recv_id))
-    }
-
-    /// Refuses the peer's offer.
-    ///
-    /// # Errors
-    /// [`NoChannel`].
-    pub fn refuse(&mut self, id: ChannelId, offer: u32, reason: Refusal) -> Result<(), NoChannel> {
-        if let Some(channel) = self.channels.get_mut(&id) {
-            channel.theirs.remove(&offer);
-        }
-        self.say(id, |exchange| exchange.refuse(offer, reason))
-    }
-
-    /// Proves to the peer that we have the keys of our offer.
-    ///
-    /// # Errors
-    /// [`NoChannel`].
-    pub fn confirm(&mut self, id: ChannelId, offer: u32) -> Result<(), NoChannel> {
-        self.say(id, |exchange| exchange.confirm(offer))
-    }
-
-    /// Tells the peer that the keys of its offer are in use.
-    ///
-    /// # Errors
-    /// [`NoChannel`].
-    pub fn done(&mut self, id: ChannelId, offer: u32) -> Result<(), NoChannel> {
-        self.say(id, |exchange| exchange.done(offer))
-    }
-
-    /// Remembers an offer of the peer.
-    pub(super) fn take_in_offer(&mut self, id: ChannelId, offer: u32, connection: Connection) {
-        if let Some(channel) = self.channels.get_mut(&id) {
-            remember(&mut channel.theirs, offer, connection);
-        }
-    }
-
-    /// An offer of ours is over: what it was about.
-    pub(super) fn end_of_ours(&mut self, id: ChannelId, offer: u32) -> Option<Connection> {
-        self.channels.get_mut(&id)?.ours.remove(&offer)
-    }
-
-    /// An offer of the peer is over but for our last word: what it was about.
-    pub(super) fn end_of_theirs(&mut self, id: ChannelId, offer: u32) -> Option<Connection> {
-        self.channels.get_mut(&id)?.theirs.remove(&offer)
     }
 
     /// Channels that the peer opened and whose handshake is not over.
@@ -261,35 +208,6 @@ impl Channels {
         let channels = self.peers.get(&peer).map_or(&[][..], |peering| &peering.channels);
         let channels = channels.iter().filter_map(|id| self.channels.get(id));
         channels.filter(|channel| !channel.is_ours && channel.ready.is_none()).count()
-    }
-
-    /// What happened next on a channel.
-    pub(super) fn next_event(&mut self, id: ChannelId) -> Option<(KmpPeer, Event)> {
-        let channel = self.channels.get_mut(&id)?;
-        Some((channel.peer, channel.exchange.as_mut()?.next_event()?))
-    }
-
-    /// Has the exchange of a channel say something, and sends it.
-    pub(super) fn say<T>(
-        &mut self,
-        id: ChannelId,
-        what: impl FnOnce(&mut Exchange) -> Result<T, ExchangeError>,
-    ) -> Result<T, NoChannel> {
-        let channel = self.channels.get_mut(&id).filter(|channel| channel.failure.is_none());
-        let channel = channel.ok_or(NoChannel)?;
-        let exchange = channel.exchange.as_mut().ok_or(NoChannel)?;
-        let said = what(exchange);
-        let failure = match said {
-            Ok(said) if channel.line.send(exchange.take_output()) => return Ok(said),
-            Ok(_) => "the peer does not read what we send".to_owned(),
-            Err(error) => {
-                // An alert that tells the peer; it may have gone already.
-                let _ = channel.line.send(exchange.take_output());
-                error.to_string()
-            }
-        };
-        self.fail(id, failure);
-        Err(NoChannel)
     }
 
     /// Forgets a peer without channels.
@@ -335,6 +253,8 @@ impl Channels {
         let Some(peering) = self.peers.get_mut(&peer) else { return false };
         self.timers.clear(Timer::Dial(peer));
         peering.is_needed = false;
+        peering.is_hopeless = false;
+        peering.told = None;
         peering.because = None;
         let old = peering.active.and_then(|old| Some((old, self.channels.get(&old)?.rival())));
         match old {
@@ -354,7 +274,7 @@ impl Channels {
     }
 
     /// The active channel was asked for something: it stays, or stays for a while.
-    fn postpone_idle(&mut self, id: ChannelId) {
+    pub(super) fn postpone_idle(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.get(&id) else { return };
         let peering = self.peers.get(&channel.peer).filter(|peering| peering.active == Some(id));
         let Some(peering) = peering else { return };
@@ -397,13 +317,5 @@ impl Channels {
 impl Channel {
     fn rival(&self) -> Rival {
         Rival { began: self.began, by_lower: self.by_lower }
-    }
-}
-
-/// Remembers what an offer is about; the oldest one is forgotten where there are more than an exchange has.
-fn remember(offers: &mut BTreeMap<u32, Connection>, offer: u32, connection: Connection) {
-    offers.insert(offer, connection);
-    if offers.len() > MAX_OPEN {
-        offers.pop_first();
     }
 }

@@ -32,19 +32,21 @@ impl Daemon {
         if self.kmp.channels.active(peer).is_none() {
             let up = channel.ready.as_ref().map(|ready| now.saturating_duration_since(ready.since));
             let redials = (was_active || channel.is_ours) && self.is_ours_to_dial(peer);
-            if let Ending::Failed(because) = &ending {
-                self.tell_channel_closed(peer, &channel, because);
-            }
             let channels = &mut self.kmp.channels;
+            let mut before = None;
             if let Some(peering) = channels.peers.get_mut(&peer) {
-                peering.ended = Some(now);
-                peering.because = match ending {
-                    Ending::Failed(because) => Some(because),
-                    Ending::Planned => None,
-                };
                 if redials {
                     channels.timers.set(Timer::Dial(peer), peering.dialer.again(now, up));
                 }
+                peering.ended = Some(now);
+                before = peering.because.take();
+                peering.because = match &ending {
+                    Ending::Failed(because) => Some(because.clone()),
+                    Ending::Planned => None,
+                };
+            }
+            if let Ending::Failed(because) = &ending {
+                self.tell_channel_closed(peer, &channel, because, before.as_deref());
             }
         }
         self.on_external_channel_gone(id, peer);
@@ -70,7 +72,7 @@ impl Daemon {
                  key-management?"
             ),
             io::ErrorKind::TimedOut => format!(
-                "the peer does not answer on TCP port {port}: is it down, tcpauthd not running there, or the port filtered?"
+                "the peer does not answer on TCP port {port}: is it down, tcpauthd not running there, its password another than ours, or the port filtered?"
             ),
             _ => format!("its TCP connection to port {port} failed: {error}"),
         }
@@ -84,7 +86,7 @@ impl Daemon {
             (Some(failure), ..) => failure.clone(),
             (None, Some(_), _) => return Ending::Planned,
             (None, None, None) => format!(
-                "the peer does not answer on TCP port {port}: is it down, tcpauthd not running there, or the port filtered?"
+                "the peer does not answer on TCP port {port}: is it down, tcpauthd not running there, its password another than ours, or the port filtered?"
             ),
             (None, None, Some(_)) => {
                 "the TLS handshake was not over in time: the peer answers TCP, and then no more".to_owned()
@@ -107,14 +109,16 @@ impl Daemon {
         self.tell_kmp(peer.neighbor, "up", text);
     }
 
-    fn tell_channel_closed(&mut self, peer: KmpPeer, channel: &Channel, because: &str) {
+    fn tell_channel_closed(&mut self, peer: KmpPeer, channel: &Channel, because: &str, before: Option<&str>) {
+        let (now, clock) = (Instant::now(), Monotonic::now());
+        let due = self.kmp.channels.timers.at(Timer::Dial(peer));
+        let next = due.map(|due| Monotonic(clock.0 + due.saturating_duration_since(now).as_nanos() as u64));
         if channel.ready.is_some() {
             self.tell_kmp(peer.neighbor, "down", format!("channel for keys: {because}"));
-        } else if self.kmp.known.failed(peer.neighbor, because, Monotonic::now(), None) == 1 {
+        } else if self.kmp.known.failed(peer.neighbor, because, clock, next) == 1 {
             self.tell_kmp(peer.neighbor, "failed", format!("channel for keys: {because}"));
         }
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
-        let before = self.kmp.channels.peers.get(&peer).and_then(|peering| peering.because.as_deref());
         if before == Some(because) {
             tracing::debug!(neighbor = %neighbor.peer, "channel for keys: {because}");
         } else if channel.ready.is_some() {

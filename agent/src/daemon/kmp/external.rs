@@ -6,109 +6,32 @@
 //! the peer's SYN is held ─► verified with the association's key; and so on, as with a key chain of that one key
 //! ```
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tcpauth_common::{
     DropReason, KeyId,
-    key_choice::flag::{ACK, RST, SYN},
-    layout::{Direction, Held, Quartet, Session},
+    layout::{Held, Quartet, Session},
 };
 
 use super::{
     super::{Daemon, drops::Drop},
     KmpPeer,
-    associations::{Association, Begun, Waiting},
+    associations::{Begun, Waiting},
     channel::ChannelId,
+    offers::NoChannel,
+    route::{BOTH_ISNS, Route, falls_back, is_agreed, is_channel},
 };
 use crate::{
-    config::{Fallback, KeyManagement, Neighbor},
-    keys::{KeyChain, Role},
+    config::KeyManagement,
+    keys::Role,
     kmp::{Agreed, Connection, Refusal},
-    sessions::{self, Monotonic, Progress, Segment, Signature, free_key_id_beside, progress, with_agreed},
+    sessions::{self, Monotonic, Progress, Segment, free_key_id_beside, progress},
 };
 
-/// Where the keys of a held segment come from. Holds secrets: no `Debug`.
-pub(in super::super) enum Route {
-    /// From the neighbour's chain.
-    Chain,
-    /// They were agreed: of this connection, and the neighbour with no other keys.
-    Agreed(Begun, Box<Neighbor>),
-    /// From the chain, as none could be agreed, and the neighbour's `fallback` allows it.
-    Fallback,
-    /// They have to be agreed first.
-    Wait,
-    /// They were agreed by a daemon that is no more: the connection has to begin anew.
-    Lost,
-    /// There are none.
-    Refuse(DropReason),
-}
-
-/// What decides about a segment of a connection without agreed keys.
-struct Unknown<'a> {
-    neighbor: &'a Neighbor,
-    existing: Option<&'a Session>,
-    /// Of the segment, if it has an option.
-    key_id: Option<u8>,
-}
-
 impl Daemon {
-    /// Where the keys of a held segment of `neighbor` come from.
-    pub(in super::super) fn route(
-        &self,
-        held: &Held,
-        frame: &[u8],
-        neighbor: &Neighbor,
-        existing: Option<&Session>,
-    ) -> Route {
-        if neighbor.key_management != KeyManagement::External || is_channel(neighbor, &held.quartet) {
-            return Route::Chain;
-        }
-        let segment = match Segment::parse(held, frame) {
-            Ok(segment) => segment,
-            Err(reason) => return Route::Refuse(reason),
-        };
-        let outbound = held.direction == Direction::Outbound as u8;
-        let client_isn = client_isn(&segment, outbound, existing);
-        let begun = Begun { quartet: held.quartet, client_isn };
-        if let Some(association) = self.kmp.associations.of(&begun) {
-            let other = self.crossing(&begun.quartet, association.role, existing);
-            // The key of the end with the lower address, then port, is asked for by both ends.
-            let mut mkts = vec![&association.mkt];
-            let Quartet { local, local_port, peer, peer_port, .. } = begun.quartet;
-            let is_lower = (local, local_port) < (peer, peer_port);
-            let at = if (association.role == Role::Client) == is_lower { 0 } else { mkts.len() };
-            other.into_iter().for_each(|other| mkts.insert(at, &other.mkt));
-            return Route::Agreed(begun, Box::new(with_agreed(neighbor, mkts)));
-        }
-        let key_id = match segment.signature(neighbor.wire) {
-            Ok(Signature::Ao { key_id, .. }) => Some(key_id.0),
-            _ => None,
-        };
-        let unknown = Unknown { neighbor, existing, key_id };
-        match (segment.flags() & (SYN | ACK), outbound) {
-            (SYN, true) => unknown.our_syn(client_isn),
-            (SYN, false) => unknown.peers_syn(),
-            (_, true) => unknown.our_answer(client_isn),
-            (_, false) => unknown.peers_answer(),
-        }
-    }
-
-    /// What was agreed for the other end's SYN, if both ends open the same connection at once: either may be signed
-    /// with then, and the session has both.
-    fn crossing(&self, quartet: &Quartet, role: Role, existing: Option<&Session>) -> Option<&Association> {
-        let session = existing?;
-        let mut others = self.kmp.associations.of_quartet(quartet).filter(|other| other.role != role);
-        match (role, session.flags & BOTH_ISNS) {
-            // Its SYN may have been lost.
-            (Role::Client, Session::LOCAL_ISN) => others.last(),
-            (Role::Client, Session::PEER_ISN) => others.find(|other| other.client_isn == session.peer_isn.0),
-            (Role::Server, Session::LOCAL_ISN) => {
-                others.find(|other| other.client_isn == session.local_isn.0)
-            }
-            _ => None,
-        }
-    }
-
     /// Has a SYN of ours wait until its keys are agreed, and asks for them.
     pub(in super::super) fn wait_for_keys(&mut self, held: &Held, frame: &[u8], neighbor: u32) {
         let now = Instant::now();
@@ -142,6 +65,17 @@ impl Daemon {
         for peer in self.kmp.associations.peers() {
             self.begin_anew(peer);
         }
+    }
+
+    /// A connection has keys of the chain, as none were agreed.
+    pub(in super::super) fn on_fallback(&mut self, quartet: &Quartet, session: &Session) {
+        // Once for each connection.
+        if progress(session) != Progress::Established {
+            return;
+        }
+        let text = format!("{} has keys derived from the password, without forward secrecy", ends(quartet));
+        tracing::warn!(number = session.neighbor, "fallback: {text}");
+        self.tell_kmp(session.neighbor, "fallback", text);
     }
 
     /// Keys of a connection came into its session.
@@ -239,7 +173,7 @@ impl Daemon {
         peer: KmpPeer,
         offer: u32,
         begun: Begun,
-    ) -> Result<(), super::channels::NoChannel> {
+    ) -> Result<(), NoChannel> {
         let existing = self.dataplane.session(&begun.quartet).ok().flatten();
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return Ok(()) };
         let recv_id = free_key_id_beside(existing.as_ref(), &neighbor.keys, &self.agreed_ids(&begun.quartet));
@@ -309,21 +243,27 @@ impl Daemon {
     /// No keys could be agreed for a SYN of ours.
     fn without_keys(&mut self, waiting: Waiting, reason: &str) {
         let Some(neighbor) = self.neighbors.numbered(waiting.peer.neighbor) else { return };
-        let number = waiting.peer.neighbor;
-        let falls_back = neighbor.kmp.as_ref().is_some_and(|kmp| kmp.fallback == Fallback::Implicit);
-        let (ends, peer) = (ends(&waiting.held.quartet), neighbor.peer.to_string());
-        self.kmp.known.failed(number, reason, Monotonic::now(), None);
-        self.tell_kmp(number, "failed", format!("{ends}: {reason}"));
-        if falls_back {
-            self.tell_kmp(number, "fallback", format!("{ends} gets keys derived from the password"));
-            tracing::warn!(
+        let (falls_back, peer) = (falls_back(neighbor), neighbor.peer.to_string());
+        let ends = ends(&waiting.held.quartet);
+        // BGP daemons try again every few seconds.
+        let is_news = self.kmp.channels.is_news(waiting.peer, Instant::now());
+        match is_news {
+            true if falls_back => tracing::warn!(
                 neighbor = peer,
                 connection = ends,
                 "falls back to keys derived from the password, without forward secrecy: {reason}"
-            );
+            ),
+            true => {
+                tracing::warn!(neighbor = peer, connection = ends, "a new connection has no keys: {reason}")
+            }
+            false => tracing::debug!(neighbor = peer, connection = ends, falls_back, "no keys: {reason}"),
+        }
+        self.kmp.known.failed(waiting.peer.neighbor, reason, Monotonic::now(), None);
+        self.tell_kmp(waiting.peer.neighbor, "failed", format!("{ends}: {reason}"));
+        if falls_back {
+            self.kmp.channels.give_up(waiting.peer);
             self.take_held(&waiting.held, &waiting.frame, Route::Fallback);
         } else {
-            tracing::warn!(neighbor = peer, connection = ends, "a new connection has no keys: {reason}");
             self.refuse(&waiting.held, &waiting.frame, DropReason::NoKey);
         }
     }
@@ -372,97 +312,8 @@ impl Daemon {
     }
 }
 
-const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
-
 /// A SYN that was not answered for so long may have met a daemon that does not know its key.
-const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
-
-impl Unknown<'_> {
-    fn our_syn(&self, isn: u32) -> Route {
-        match self.existing {
-            // It was held twice.
-            Some(session) if session.flags & Session::LOCAL_ISN != 0 && session.local_isn.0 == isn => {
-                Route::Chain
-            }
-            _ => Route::Wait,
-        }
-    }
-
-    fn peers_syn(&self) -> Route {
-        if self.falls_back() && self.key_id.is_some_and(|id| has_id(&self.neighbor.keys, id)) {
-            Route::Fallback
-        } else {
-            Route::Refuse(DropReason::NoKey)
-        }
-    }
-
-    /// The SYN which it answers verified with a key of the chain, or with one that was agreed.
-    fn our_answer(&self, client_isn: u32) -> Route {
-        match self.existing {
-            Some(session) if is_of_chain(session, client_isn, &self.neighbor.keys) => Route::Fallback,
-            Some(session)
-                if progress(session) == Progress::Established && !answers_new_syn(session, client_isn) =>
-            {
-                Route::Chain
-            }
-            Some(_) => Route::Lost,
-            None => Route::Refuse(DropReason::NoSession),
-        }
-    }
-
-    fn peers_answer(&self) -> Route {
-        match self.existing {
-            // The answer was held twice, or came while its keys were on their way.
-            Some(session) if session.flags & BOTH_ISNS == BOTH_ISNS => Route::Chain,
-            Some(session) if is_agreed(session) => Route::Lost,
-            Some(_) => Route::Fallback,
-            None => Route::Refuse(DropReason::NoSession),
-        }
-    }
-
-    fn falls_back(&self) -> bool {
-        self.neighbor.kmp.as_ref().is_some_and(|kmp| kmp.fallback == Fallback::Implicit)
-    }
-}
-
-/// Whether a connection is the channel to the neighbour's daemon: its keys come from the chain.
-pub(in super::super) fn is_channel(neighbor: &Neighbor, quartet: &Quartet) -> bool {
-    let is_end = |port: u16| [quartet.local_port, quartet.peer_port].contains(&port);
-    neighbor.kmp.as_ref().is_some_and(|kmp| is_end(kmp.port)) && !is_end(neighbor.port)
-}
-
-/// The ISN of the client of the connection that a held segment is of.
-fn client_isn(segment: &Segment<'_>, outbound: bool, existing: Option<&Session>) -> u32 {
-    let acknowledged = segment.ack().wrapping_sub(1);
-    let session = existing.filter(|session| session.flags & Session::LOCAL_ISN != 0);
-    match (segment.flags() & (SYN | RST | ACK), session) {
-        (SYN, _) => segment.isn().0,
-        (flags, Some(session)) if outbound && flags & RST != 0 && flags & ACK == 0 => session.peer_isn.0,
-        // What it answers: the peer's SYN, or ours.
-        _ => acknowledged,
-    }
-}
-
-fn is_agreed(session: &Session) -> bool {
-    session.flags & Session::AGREED != 0
-}
-
-/// Whether an answer to the peer's SYN with this ISN is to a SYN that verified with a key of the chain.
-fn is_of_chain(session: &Session, client_isn: u32, chain: &KeyChain) -> bool {
-    session.flags & Session::SYN_RECV != 0
-        && session.syn_recv_isn.0 == client_isn
-        && has_id(chain, session.syn_recv.key_id.0)
-}
-
-fn answers_new_syn(session: &Session, client_isn: u32) -> bool {
-    session.flags & Session::SYN_RECV != 0
-        && session.syn_recv_isn.0 == client_isn
-        && session.peer_isn.0 != client_isn
-}
-
-fn has_id(chain: &KeyChain, id: u8) -> bool {
-    chain.keys.iter().any(|key| key.mkt.recv_id.0 == id)
-}
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether nothing but the peer's SYN with this ISN was heard in `session`.
 fn is_unheard(session: &Session, client_isn: u32) -> bool {

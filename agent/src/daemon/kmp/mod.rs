@@ -3,8 +3,9 @@
 //! - `channel`: the TCP connections, a task each; all else happens in the main loop.
 //! - `channels`: which of them there are; `reach`: how they are opened; `dial`: when, and by whom; `peering`: what happens
 //!   on them; `ending`: why they end; `state`: how they stand, for operators.
-//! - `external`: keys of connections before their SYN leaves; `associations`: those that were agreed, until the session
-//!   has them.
+//! - `offers`: what is asked and answered on them.
+//! - `external`: keys of connections before their SYN leaves; `route`: of which segments; `associations`: those that were
+//!   agreed, until the session has them.
 //! - `layered`: keys that are agreed on the connection itself.
 //! - `refresh`: new keys for sessions that are up.
 //! - `known`: what handshakes told, and what failed; `status`: what operators are shown; `key_log`: keys in clear, for
@@ -19,11 +20,11 @@ use associations::Associations;
 pub(super) use channel::ChannelEvent;
 use channel::ChannelId;
 use channels::Channels;
-pub(super) use external::{Route, is_channel};
 pub use key_log::{KeyLog, KeyLogError};
 use known::Known;
 use layered::Layered;
 use refresh::Refresh;
+pub(super) use route::{Route, is_channel, route};
 
 use super::Daemon;
 
@@ -36,9 +37,11 @@ mod external;
 mod key_log;
 mod known;
 mod layered;
+mod offers;
 mod peering;
 mod reach;
 mod refresh;
+mod route;
 mod state;
 mod status;
 mod timers;

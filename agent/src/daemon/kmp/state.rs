@@ -1,8 +1,8 @@
 //! How the channel to a neighbour's daemon stands, for operators.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use crate::kmp::{Capabilities, tls::Summary};
+use crate::kmp::tls::Summary;
 
 /// How the channel to a neighbour's daemon stands.
 #[derive(Clone, Debug)]
@@ -42,8 +42,6 @@ pub(in super::super) enum ChannelState {
         since: Instant,
         /// What TLS agreed on.
         tls: Summary,
-        /// What the peer can do.
-        peer: Arc<Capabilities>,
     },
 }
 
@@ -79,9 +77,51 @@ impl ChannelState {
                 let seconds = until.saturating_duration_since(now).as_secs_f64().ceil();
                 format!("connecting again in {seconds} s: {because}")
             }
-            Self::Up { since, tls, .. } => {
+            Self::Up { since, tls } => {
                 format!("up for {} s, {} with {}", ago(since), tls.version, tls.suite)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_state_is_one_line_that_says_when_and_why() {
+        let now = Instant::now();
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let because = || Some("the port is filtered".to_owned());
+        let tls = Summary {
+            version: "TLS 1.3".to_owned(),
+            suite: "TLS_X".to_owned(),
+            peer: "192.0.2.1".to_owned(),
+        };
+        let until = now + Duration::from_millis(2500);
+        for (state, name, line) in [
+            (ChannelState::Idle { because: None }, "idle", "opened when it is needed"),
+            (
+                ChannelState::Awaited { because: because() },
+                "awaited",
+                "waiting for the peer, which has the lower address, to connect; before: the port is filtered",
+            ),
+            (
+                ChannelState::Connecting { since: ago(3), because: because() },
+                "connecting",
+                "connecting for 3 s; before: the port is filtered",
+            ),
+            (ChannelState::Handshaking { since: ago(1) }, "handshaking", "TLS handshake for 1 s"),
+            (
+                ChannelState::Waiting { until, because: "the port is filtered".to_owned() },
+                "waiting",
+                "connecting again in 3 s: the port is filtered",
+            ),
+            (ChannelState::Up { since: ago(90), tls }, "up", "up for 90 s, TLS 1.3 with TLS_X"),
+        ] {
+            assert_eq!((state.name(), state.line(now).as_str()), (name, line));
         }
     }
 }

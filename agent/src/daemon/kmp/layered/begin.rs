@@ -8,7 +8,7 @@ use tcpauth_common::{
 };
 
 use super::{
-    super::{KmpPeer, external::is_channel, peering::psk},
+    super::{KmpPeer, peering::psk, route::is_channel},
     ACKNOWLEDGMENT_LIMIT, Daemon, Progress, Timer, Underway,
     frame::Template,
 };
