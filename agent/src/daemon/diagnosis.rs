@@ -185,7 +185,9 @@ pub fn meaning(reason: DropReason, outbound: bool, key_id: Option<u8>, recv_id: 
                 .to_owned()
         }
         DropReason::NoKey => {
-            "no key of this neighbour may be used now: look at the lifetimes with `tcpauth key show`".to_owned()
+            "a connection has no keys: none of the neighbour's may be used now (`tcpauth key show`), or none were agreed \
+             (`tcpauth neighbor show`)"
+                .to_owned()
         }
         DropReason::OldKey => {
             "segments arrive under a key from which the peer has switched away: somebody replays or forges them"

@@ -457,6 +457,30 @@ mod tests {
     }
 
     #[test]
+    fn the_channel_for_keys_is_protected_as_sessions_are() {
+        let mut config = crate::config::Config::parse(
+            "[neighbor.\"192.0.2.1\"]\npassword = \"a\"\nkey-management = \"external\"\nkmp-port = 1700\n\
+             [neighbor.\"192.0.2.2\"]\npassword = \"a\"\n",
+            std::path::Path::new("test.toml"),
+        )
+        .ok()
+        .unwrap();
+        let neighbors =
+            Neighbors::number(config.neighbors.drain(..), &Neighbors::default(), &HashMap::new(), &index_of);
+        let rules = neighbors.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of);
+        assert_eq!(rules.ports, BTreeSet::from([179, 1700]));
+        let accepted = |number: u32| (0..=255).filter(move |id| rules.policies[&number].accepts(KeyId(*id)));
+        assert_eq!(accepted(1).collect::<Vec<_>>(), [1].into_iter().chain(128..=255).collect::<Vec<_>>());
+        assert_eq!(accepted(2).collect::<Vec<_>>(), [1]);
+        assert_eq!([1, 2].map(|number| rules.policies[&number].kmp_port), [1700, 0]);
+        for (last, peer_port, expected) in [(1, 1700, Some(1)), (2, 1700, None), (2, 179, Some(2))] {
+            let peer = mapped([192, 0, 2, last].into());
+            let quartet = Quartet { peer, peer_port, local_port: 40000, ..Quartet::default() };
+            assert_eq!(neighbors.owner(&quartet, &index_of).map(|owner| owner.number), expected);
+        }
+    }
+
+    #[test]
     fn ttl_security_of_one_hop_asks_for_255() {
         let mut one = neighbor("192.0.2.1");
         one.ttl_security = Some(1);
