@@ -256,9 +256,11 @@ impl<T: Transport> Handshake<T> {
         self.actions.extend(self.stream.segments_to_send(now).into_iter().map(Action::Send));
     }
 
-    /// Gives up, with what TLS has to say of it before the end.
+    /// Gives up, with what TLS has to say of it before the end. A client that has said END says nothing any more: it
+    /// would be behind the handshake, where the server's stack listens.
     fn fail(&mut self, failure: Failure, now: Instant) {
-        if failure != Failure::Stream(StreamError::Reset) {
+        let has_ended = self.role == Role::Client && self.agreed.is_some();
+        if !has_ended && failure != Failure::Stream(StreamError::Reset) {
             self.flush(now);
         }
         self.actions.push_back(Action::Fail(failure));
