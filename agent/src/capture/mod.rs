@@ -4,11 +4,13 @@
 //! (neighbour, keys, connection, MAC) → [`Examined`], one a segment, counted in a [`Summary`].
 
 pub use file::{CaptureError, Frame, Frames, Link, Timestamp};
+pub use key_log::{AgreedKeys, KeyLogError};
 pub use verdict::{AoOption, Examined, Failure, Flags, Summary, TcpHeader, Verdict};
 pub use verifier::Verifier;
 
 mod connection;
 mod file;
+mod key_log;
 mod packet;
 mod pcapng;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tcpauth_common::{Algorithm, KeyId, SeqNumber};
 
 use super::connection::{self, Connections, End, Sequence};
 use super::file::Frame;
+use super::key_log::{AgreedKey, AgreedKeys};
 use super::packet::{self, Body, Packet};
 use super::verdict::{AoOption, Examined, Failure, Flags, TcpHeader, Verdict};
 use crate::config::{Config, Neighbor, Peer};
@@ -21,6 +22,7 @@ use crate::keys::{Mkt, Role};
 #[derive(Clone)]
 pub struct Verifier<'c> {
     config: &'c Config,
+    agreed: &'c AgreedKeys,
     connections: HashMap<[SocketAddr; 2], Connection>,
     /// First fragments that belong to no neighbour's port: the later ones do not show theirs.
     foreign: HashSet<(IpAddr, IpAddr, u32)>,
@@ -37,13 +39,17 @@ struct Connection {
 struct Candidate<'c> {
     mkt: &'c Mkt,
     key_id: KeyId,
+    excludes_options: bool,
+    /// Of which connection it is, if not of all of a neighbour.
+    agreed: Option<&'c AgreedKey>,
 }
 
 impl<'c> Verifier<'c> {
     /// A verifier for segments to and from the neighbours of `config`, which may be the file of either end:
-    /// a neighbour is looked for as the source and as the destination.
-    pub fn new(config: &'c Config) -> Self {
-        Self { config, connections: HashMap::new(), foreign: HashSet::new() }
+    /// a neighbour is looked for as the source and as the destination. `agreed` are keys of single connections of these
+    /// neighbours.
+    pub fn new(config: &'c Config, agreed: &'c AgreedKeys) -> Self {
+        Self { config, agreed, connections: HashMap::new(), foreign: HashSet::new() }
     }
 
     /// Verifies the segment in `frame`; `None` if it is not one of a neighbour.
@@ -65,11 +71,16 @@ impl<'c> Verifier<'c> {
             return None;
         }
         let (source_port, destination_port) = ports.unwrap_or_default();
+        let ends = (
+            SocketAddr::new(packet.source, source_port),
+            SocketAddr::new(packet.destination, destination_port),
+        );
+        let candidates = with_agreed(candidates, self.agreed, ends);
         let mut examined = Examined {
             frame: frame.number,
             time: frame.time,
-            source: SocketAddr::new(packet.source, source_port),
-            destination: SocketAddr::new(packet.destination, destination_port),
+            source: ends.0,
+            destination: ends.1,
             header: None,
             option: None,
             digest: None,
@@ -161,7 +172,10 @@ impl Connection {
         // The ISNs are remembered even of a segment whose key is not known.
         let followed = self.incarnations.verify(header, |sequence| {
             let role = if sequence.client == sender { Role::Client } else { Role::Server };
-            fitting.iter().any(|key| mac_is_right(key.mkt, sequence, role, examined, octets, option))
+            fitting
+                .iter()
+                .filter(|key| key.agreed.is_none_or(|agreed| agreed.is_of(sequence, sender)))
+                .any(|key| mac_is_right(key, sequence, role, examined, octets, option))
         });
         if with_id.is_empty() {
             return Err(Failure::UnknownKeyId);
@@ -197,19 +211,42 @@ impl From<SegmentError> for Verdict {
 }
 
 /// The keys of a packet's neighbours: a segment from a neighbour carries our RecvID, one to it our SendID.
-fn candidates(
-    config: &Config,
+fn candidates<'c>(
+    config: &'c Config,
     source: IpAddr,
     destination: IpAddr,
     ports: Option<(u16, u16)>,
-) -> Vec<Candidate<'_>> {
-    let from = neighbors(config, source, ports).map(|mkt| Candidate { mkt, key_id: mkt.recv_id });
-    let to = neighbors(config, destination, ports).map(|mkt| Candidate { mkt, key_id: mkt.send_id });
+) -> Vec<Candidate<'c>> {
+    let candidate = |mkt: &'c Mkt, key_id| Candidate {
+        mkt,
+        key_id,
+        excludes_options: mkt.excludes_options(),
+        agreed: None,
+    };
+    let from = neighbors(config, source, ports).map(|mkt| candidate(mkt, mkt.recv_id));
+    let to = neighbors(config, destination, ports).map(|mkt| candidate(mkt, mkt.send_id));
     from.chain(to).collect()
 }
 
+/// The keys of a packet's neighbours, and those of connections with its ends, which cover TCP options as the key that
+/// the handshake was under.
+fn with_agreed<'c>(
+    mut candidates: Vec<Candidate<'c>>,
+    agreed: &'c AgreedKeys,
+    (source, destination): (SocketAddr, SocketAddr),
+) -> Vec<Candidate<'c>> {
+    let excludes_options = candidates.first().is_some_and(|first| first.excludes_options);
+    candidates.extend(agreed.between(&ends(source, destination).1).iter().map(|key| Candidate {
+        mkt: &key.mkt,
+        key_id: if key.local == source { key.mkt.send_id } else { key.mkt.recv_id },
+        excludes_options,
+        agreed: Some(key),
+    }));
+    candidates
+}
+
 /// The keys of the neighbours with the longest prefix that `address` is in, if it or its peer uses
-/// their port. Several may have one link-local address, each on an interface of its own.
+/// their port, or that of the channel between the daemons. Several may have one link-local address, each on an interface of its own.
 fn neighbors(config: &Config, address: IpAddr, ports: Option<(u16, u16)>) -> impl Iterator<Item = &Mkt> {
     let covering = move |neighbor: &&Neighbor| covers(&neighbor.peer, address);
     let longest = config.neighbors.iter().filter(covering).map(|neighbor| neighbor.peer.prefix_len).max();
@@ -219,7 +256,10 @@ fn neighbors(config: &Config, address: IpAddr, ports: Option<(u16, u16)>) -> imp
         .filter(covering)
         .filter(move |neighbor| Some(neighbor.peer.prefix_len) == longest)
         .filter(move |neighbor| {
-            ports.is_none_or(|(source, destination)| [source, destination].contains(&neighbor.port))
+            let channel = neighbor.kmp.as_ref().map(|kmp| kmp.port);
+            ports.is_none_or(|(source, destination)| {
+                [source, destination].iter().any(|port| *port == neighbor.port || Some(*port) == channel)
+            })
         })
         .flat_map(|neighbor| neighbor.keys.keys.iter().map(|key| &key.mkt))
 }
@@ -272,9 +312,9 @@ fn verify_digest(
     if is_right { Ok(()) } else { Err(Failure::WrongMac) }
 }
 
-/// Whether the MAC is that of `mkt`, where the sender has this role.
+/// Whether the MAC is that of `key`, where the sender has this role.
 fn mac_is_right(
-    mkt: &Mkt,
+    key: &Candidate<'_>,
     sequence: Sequence,
     role: Role,
     examined: &Examined,
@@ -290,8 +330,8 @@ fn mac_is_right(
         peer_port: destination.port(),
         scope: 0,
     };
+    let (mkt, exclude) = (key.mkt, key.excludes_options);
     let key = mkt.traffic_slot(&quartet, sequence.source_isn, sequence.destination_isn, role).send;
-    let exclude = mkt.excludes_options();
     let computed =
         segment_mac(&key, mkt.algorithm, exclude, sequence.sne, source.ip(), destination.ip(), octets);
     computed.is_ok_and(|computed| is_same_mac(mkt.algorithm, &computed, &octets[option.mac.clone()]))

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::capture::{CaptureError, Examined, Failure, Frames, Summary, Timestamp, Verdict, Verifier};
+use crate::capture::{
+    AgreedKeys, CaptureError, Examined, Failure, Frames, KeyLogError, Summary, Timestamp, Verdict, Verifier,
+};
 use crate::config::{Config, ConfigErrors};
 use crate::instance::Instance;
 
@@ -21,6 +23,9 @@ pub struct VerifyArgs {
     /// The configuration of either router, if it is not the instance's
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Agreed keys, as `tcpauthd --key-log` wrote them on either router; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub key_log: Vec<PathBuf>,
     /// Print one line a segment
     #[arg(long)]
     pub verbose: bool,
@@ -33,7 +38,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs, instance: &Instance, json: bool) -> ExitCode {
     let config = args.config.clone().unwrap_or_else(|| instance.config_file());
     let mut lines = Lines { out: BufWriter::new(io::stdout().lock()), is_open: true, json };
-    match verify(&args.file, &config, args.verbose.then_some(&mut lines)) {
+    match verify(args, &config, args.verbose.then_some(&mut lines)) {
         Ok(outcome) => {
             if !args.verbose {
                 lines.summary(&outcome.summary);
@@ -70,6 +75,9 @@ enum VerifyError {
     /// The configuration, whose errors name the file.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    /// The agreed keys, whose errors name the file.
+    #[error(transparent)]
+    KeyLog(#[from] KeyLogError),
 }
 
 /// What became of a capture.
@@ -107,14 +115,16 @@ impl Outcome {
 }
 
 fn verify(
-    file: &Path,
+    args: &VerifyArgs,
     config: &Path,
     mut lines: Option<&mut Lines<impl Write>>,
 ) -> Result<Outcome, VerifyError> {
-    let of_capture = |error| VerifyError::Capture { path: file.to_owned(), error };
+    let of_capture = |error| VerifyError::Capture { path: args.file.clone(), error };
     let config = Config::load(config)?;
-    let input = File::open(file).map_err(|error| of_capture(error.into()))?;
-    let mut verifier = Verifier::new(&config);
+    let mut agreed = AgreedKeys::default();
+    args.key_log.iter().try_for_each(|file| agreed.read(file))?;
+    let input = File::open(&args.file).map_err(|error| of_capture(error.into()))?;
+    let mut verifier = Verifier::new(&config, &agreed);
     let mut outcome =
         Outcome { summary: Summary::default(), first: BTreeMap::new(), first_without_option: None };
     for frame in Frames::new(BufReader::new(input)).map_err(of_capture)? {
@@ -297,6 +307,10 @@ mod tests {
         folder
     }
 
+    fn args(file: PathBuf) -> VerifyArgs {
+        VerifyArgs { file, config: None, key_log: Vec::new(), verbose: false }
+    }
+
     fn capture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/linux-ao").join(name)
     }
@@ -305,7 +319,7 @@ mod tests {
         let folder = folder(CONFIG);
         let mut lines = Lines { out: Vec::new(), is_open: true, json };
         let config = folder.path().join("tcpauth.toml");
-        let outcome = verify(&capture("sha1-v4-ts1.pcap"), &config, Some(&mut lines)).unwrap();
+        let outcome = verify(&args(capture("sha1-v4-ts1.pcap")), &config, Some(&mut lines)).unwrap();
         lines.summary(&outcome.summary);
         String::from_utf8(lines.out).unwrap().lines().map(str::to_owned).collect()
     }
@@ -345,7 +359,7 @@ mod tests {
         let code = |code: u8| format!("{:?}", ExitCode::from(code));
         let good = folder(CONFIG);
         let run = |config: &Path, name: &str| {
-            let args = VerifyArgs { file: capture(name), config: Some(config.to_owned()), verbose: false };
+            let args = VerifyArgs { config: Some(config.to_owned()), ..args(capture(name)) };
             format!("{:?}", super::run(&args, &Instance::default(), false))
         };
         let config = good.path().join("tcpauth.toml");
@@ -359,11 +373,37 @@ mod tests {
         assert_eq!(run(&bad.path().join("tcpauth.toml"), "sha1-v4-ts1.pcap"), code(2));
     }
 
+    /// The capture's key as if it had been agreed: the configured one is another.
+    #[test]
+    fn agreed_keys_verify_what_the_configured_one_does_not() {
+        let folder = folder(&CONFIG.replace("one", "two"));
+        let (config, log) = (folder.path().join("tcpauth.toml"), folder.path().join("keys.log"));
+        let good = args(capture("sha1-v4-ts1.pcap"));
+        let frames = Frames::new(File::open(&good.file).unwrap()).unwrap();
+        let octets = frames.map(|frame| frame.unwrap().octets).next().unwrap();
+        let tcp = 14 + usize::from(octets[14] & 0xf) * 4;
+        let isn = u32::from_be_bytes(octets[tcp + 4..tcp + 8].try_into().unwrap());
+        let key = hex::encode("topsecret-key-one");
+        let summary = |isn: u32| {
+            let line = format!("10.99.1.1:41041 10.99.1.2:1790 {isn} - hmac-sha-1-96 61 84 {key}\n");
+            fs::write(&log, line).unwrap();
+            let args = VerifyArgs { key_log: vec![log.clone()], ..args(good.file.clone()) };
+            verify(&args, &config, None::<&mut Lines<Vec<u8>>>).unwrap().summary
+        };
+        assert!(summary(isn).is_good(), "{}", summary(isn));
+        assert_eq!(summary(isn ^ 1).verified, 0, "a key of another connection");
+        fs::write(&log, "nonsense\n").unwrap();
+        let args = VerifyArgs { key_log: vec![log], ..good };
+        let error = verify(&args, &config, None::<&mut Lines<Vec<u8>>>).err().unwrap();
+        assert!(error.to_string().contains("keys.log:1: not eight fields"), "{error}");
+    }
+
     #[test]
     fn it_is_explained_what_failed_and_where() {
         let folder = folder(&CONFIG.replace("one", "two"));
         let config = folder.path().join("tcpauth.toml");
-        let outcome = verify(&capture("sha1-v4-ts1.pcap"), &config, None::<&mut Lines<Vec<u8>>>).unwrap();
+        let outcome =
+            verify(&args(capture("sha1-v4-ts1.pcap")), &config, None::<&mut Lines<Vec<u8>>>).unwrap();
         assert_eq!(outcome.explanation(&config), "failed 42: wrong MAC (first in frame 1)\n");
 
         let unsigned = folder.path().join("unsigned.pcap");
@@ -371,7 +411,7 @@ mod tests {
         let option = octets.windows(3).rposition(|three| three == [29, 16, 61]).unwrap();
         octets[option..option + 16].fill(1);
         fs::write(&unsigned, octets).unwrap();
-        let outcome = verify(&unsigned, &config, None::<&mut Lines<Vec<u8>>>).unwrap();
+        let outcome = verify(&args(unsigned), &config, None::<&mut Lines<Vec<u8>>>).unwrap();
         let explanation = outcome.explanation(&config);
         let (failed, without) = explanation.split_once('\n').unwrap();
         assert_eq!(failed, "failed 41: wrong MAC (first in frame 1)");

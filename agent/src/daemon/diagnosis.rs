@@ -10,6 +10,17 @@ use crate::sessions::{Monotonic, Progress, progress};
 const RECENT: Duration = Duration::from_secs(300);
 /// A session on which only refused segments arrive for this long is failing; before, it may be a forger.
 const LASTING: Duration = Duration::from_secs(30);
+/// What [`DropReason::NoKey`] means where keys are agreed.
+const NOT_AGREED: &str = "a connection began for which no keys were agreed: is key-management the same on both sides, and \
+                          does tcpauthd run there?";
+
+/// What handshakes of a neighbour failed for, for an operator; nothing if that says nothing about now.
+pub fn failed_handshake(text: &str, attempts: u32, ago: Duration) -> Option<String> {
+    let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+    (ago <= RECENT).then(|| {
+        format!("no keys can be agreed with its daemon ({times}, last {} s ago): {text}", ago.as_secs())
+    })
+}
 
 /// What is known of a neighbour.
 pub struct Evidence<'a> {
@@ -27,6 +38,10 @@ pub struct Evidence<'a> {
     pub interface_problem: Option<String>,
     /// Why no key of it serves, if none does.
     pub closed: Option<String>,
+    /// Whether its keys are agreed in a handshake.
+    pub agrees_keys: bool,
+    /// What handshakes failed for lately, if the last one did.
+    pub handshake: Option<String>,
     /// What else there is to say: about its keys, and its interface, although it is protected.
     pub notices: Vec<String>,
     /// Port of its sessions.
@@ -95,13 +110,19 @@ fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
                 let reason = format!("{reason}; or somebody forges them (nothing verified since)");
                 Diagnosis { state: "established", reason: Some(reason) }
             }
-            None => Diagnosis { state: "established", reason: None },
+            None => Diagnosis { state: "established", reason: evidence.handshake.clone() },
         };
     }
     if let Some(reason) = &evidence.interface_problem {
         return Diagnosis { state: "failing", reason: Some(reason.clone()) };
     }
-    if let Some(reason) = trouble {
+    // That there are no keys follows from why none could be agreed.
+    let follows = evidence
+        .last_drop
+        .is_some_and(|drop| matches!(drop.reason, DropReason::NoKey | DropReason::HeldTooLong));
+    let handshake = evidence.handshake.clone();
+    let reason = if follows { handshake.or(trouble) } else { trouble.or(handshake) };
+    if let Some(reason) = reason {
         return Diagnosis { state: "failing", reason: Some(reason) };
     }
     evidence.newest_attempt()
@@ -223,7 +244,10 @@ impl Evidence<'_> {
         if harmless || age > RECENT || over {
             return None;
         }
-        let meaning = meaning(drop.reason, drop.outbound, drop.key_id, self.recv_id);
+        let meaning = match drop.reason {
+            DropReason::NoKey if self.agrees_keys => NOT_AGREED.to_owned(),
+            reason => meaning(reason, drop.outbound, drop.key_id, self.recv_id),
+        };
         let (what, why) = meaning.split_once(": ").unwrap_or((&meaning, ""));
         let separator = if why.is_empty() { "" } else { ": " };
         Some(format!("{what} ({}, last {} s ago){separator}{why}", self.same_reason.max(1), age.as_secs()))
@@ -321,6 +345,15 @@ mod tests {
         last_drop: Option<&DropSeen>,
         verified: u64,
     ) -> (&'static str, String) {
+        diagnosed_with(sessions, last_drop, verified, None)
+    }
+
+    fn diagnosed_with(
+        sessions: &[Session],
+        last_drop: Option<&DropSeen>,
+        verified: u64,
+        handshake: Option<&str>,
+    ) -> (&'static str, String) {
         let diagnosis = diagnose(&Evidence {
             sessions,
             last_drop,
@@ -329,6 +362,8 @@ mod tests {
             recv_id: 1,
             interface_problem: None,
             closed: None,
+            agrees_keys: handshake.is_some(),
+            handshake: handshake.map(str::to_owned),
             notices: Vec::new(),
             port: 179,
             now: NOW,
@@ -344,6 +379,49 @@ mod tests {
         assert!(
             reason.starts_with("segments arrive with a wrong MAC (12, last 1 s ago): the password differs")
         );
+    }
+
+    #[test]
+    fn a_handshake_that_fails_is_told_with_what_follows_from_it() {
+        let said = failed_handshake("TCP port 17179 is closed", 3, Duration::from_secs(12)).unwrap();
+        let expected =
+            "no keys can be agreed with its daemon (3 times, last 12 s ago): TCP port 17179 is closed";
+        assert_eq!(said, expected);
+        assert_eq!(failed_handshake("old", 1, Duration::from_secs(301)), None);
+        let told = ("failing", expected.to_owned());
+        assert_eq!(diagnosed_with(&[], None, 5, Some(&said)), told);
+        // No keys: that is what comes of it.
+        let drop = DropSeen { outbound: true, ..seen(DropReason::NoKey, 9, 1) };
+        assert_eq!(diagnosed_with(&[], Some(&drop), 5, Some(&said)), told);
+        // A wrong MAC is what it comes from.
+        let (state, reason) = diagnosed_with(&[], Some(&seen(DropReason::WrongMac, 9, 1)), 5, Some(&said));
+        assert!(state == "failing" && reason.contains("password differs"), "{reason}");
+        // Sessions that are up go on.
+        let up = [session(Session::LOCAL_ISN | Session::PEER_ISN, 0, 60)];
+        assert_eq!(diagnosed_with(&up, None, 5, Some(&said)), ("established", expected.to_owned()));
+    }
+
+    #[test]
+    fn a_connection_without_agreed_keys_is_told_without_talk_of_lifetimes() {
+        let drop = seen(DropReason::NoKey, 9, 1);
+        let evidence = Evidence {
+            sessions: &[],
+            last_drop: Some(&drop),
+            same_reason: 1,
+            verified: 5,
+            recv_id: 1,
+            interface_problem: None,
+            closed: None,
+            agrees_keys: true,
+            handshake: None,
+            notices: Vec::new(),
+            port: 179,
+            now: NOW,
+        };
+        let reason = diagnose(&evidence).reason.unwrap();
+        assert!(reason.contains("is key-management the same on both sides"), "{reason}");
+        let implicit = Evidence { agrees_keys: false, ..evidence };
+        assert!(diagnose(&implicit).reason.unwrap().contains("lifetimes"));
     }
 
     #[test]

@@ -222,6 +222,11 @@ pub fn end(octets: [u8; 16], port: u16) -> String {
     std::net::SocketAddr::new(address(octets), port).to_string()
 }
 
+/// Both ends of a connection, ours first.
+pub fn session_name(quartet: &Quartet) -> String {
+    format!("{} > {}", end(quartet.local, quartet.local_port), end(quartet.peer, quartet.peer_port))
+}
+
 /// Which way a dropped segment was going, in a word.
 pub fn direction(outbound: bool) -> &'static str {
     if outbound { "outbound" } else { "inbound" }

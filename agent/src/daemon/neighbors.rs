@@ -469,7 +469,8 @@ mod tests {
             Neighbors::number(config.neighbors.drain(..), &Neighbors::default(), &HashMap::new(), &index_of);
         let rules = neighbors.rules(Timestamp::UNIX_EPOCH, &index_of, &index_of);
         assert_eq!(rules.ports, BTreeSet::from([179, 1700]));
-        let accepted = |number: u32| (0..=255).filter(move |id| rules.policies[&number].accepts(KeyId(*id)));
+        let policies = &rules.policies;
+        let accepted = |number: u32| (0..=255).filter(move |id| policies[&number].accepts(KeyId(*id)));
         assert_eq!(accepted(1).collect::<Vec<_>>(), [1].into_iter().chain(128..=255).collect::<Vec<_>>());
         assert_eq!(accepted(2).collect::<Vec<_>>(), [1]);
         assert_eq!([1, 2].map(|number| rules.policies[&number].kmp_port), [1700, 0]);

@@ -8,7 +8,7 @@ use tcpauth_common::{
 
 use super::{
     Daemon,
-    drops::{Context, Drop, end, wall_clock},
+    drops::{Context, Drop, session_name, wall_clock},
     interfaces::Interfaces,
     kmp::{KmpPeer, Route, route},
     neighbors::Neighbors,
@@ -122,8 +122,7 @@ impl Daemon {
     pub(super) fn tell_session(&self, quartet: &Quartet, session: &Session, state: &str) {
         let neighbor = self.neighbors.numbered(session.neighbor);
         let neighbor = neighbor.map_or_else(String::new, |neighbor| neighbor.peer.to_string());
-        let local = end(quartet.local, quartet.local_port);
-        let session = format!("{local} > {}", end(quartet.peer, quartet.peer_port));
+        let session = session_name(quartet);
         tracing::debug!(neighbor, session, state, "session");
         // Nobody may be following.
         let _ = self.events.send(Event::Session {

@@ -11,7 +11,7 @@ use tcpauth_common::{
 
 use super::{
     Daemon,
-    diagnosis::{Diagnosis, Evidence, diagnose},
+    diagnosis::{Diagnosis, Evidence, diagnose, failed_handshake},
     drops::{direction, end},
     keys::{closed_reason, notices},
     kmp::is_channel,
@@ -115,6 +115,10 @@ impl Daemon {
             recv_id: neighbor.keys.foremost(wall).mkt.recv_id.0,
             interface_problem: self.interfaces.problem(&neighbor.peer),
             closed: neighbor.keys.is_closed(wall).then(|| closed_reason(&neighbor.keys, wall)),
+            agrees_keys: neighbor.kmp.is_some(),
+            handshake: self
+                .last_failure(number)
+                .and_then(|failure| failed_handshake(&failure.text, failure.attempts, now.since(failure.at))),
             notices: (notices(neighbor, wall).into_iter())
                 .chain(self.interfaces.notice(&neighbor.peer))
                 .collect(),

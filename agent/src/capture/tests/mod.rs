@@ -7,7 +7,7 @@ use tcpauth_common::KeyId;
 use zeroize::Zeroizing;
 
 use self::samples::{ONE_KEY, REKEYED, Router, config, examine, frames, summary, verdicts};
-use super::{Failure, Frame, Frames, Link, Verdict, Verifier};
+use super::{AgreedKeys, Failure, Frame, Frames, Link, Verdict, Verifier};
 use crate::config::Peer;
 use crate::keys::{KeyChain, MasterKey, Mkt};
 use crate::sessions::testing::mirrored;
@@ -122,7 +122,8 @@ fn any_altered_octet_of_any_segment_is_found() {
     for name in ONE_KEY {
         let config = config(name, Router::Client, 0);
         let segment_at = ETHERNET + if name.contains("v6") { 40 } else { IPV4 };
-        let mut verifier = Verifier::new(&config);
+        let agreed = AgreedKeys::default();
+        let mut verifier = Verifier::new(&config, &agreed);
         for frame in frames(name) {
             // Headers octet by octet, data here and there.
             let octets = segment_at..frame.octets.len();

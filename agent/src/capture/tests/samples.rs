@@ -9,7 +9,7 @@ use serde_json::Value;
 use tcpauth_common::{Algorithm, Kdf, KeyId};
 use zeroize::Zeroizing;
 
-use crate::capture::{Examined, Frame, Frames, Summary, Verdict, Verifier};
+use crate::capture::{AgreedKeys, Examined, Frame, Frames, Summary, Verdict, Verifier};
 use crate::config::{Config, KeyManagement, Neighbor, Peer, Unauthenticated, Wire};
 use crate::keys::{ChainKey, KeyChain, Lifetime, MasterKey, Mkt, TcpOptions};
 
@@ -96,7 +96,16 @@ pub fn with_keys(address: IpAddr, port: u16, mkts: Vec<Mkt>) -> Config {
 
 /// What becomes of these frames.
 pub fn examine<'f>(config: &Config, frames: impl IntoIterator<Item = &'f Frame>) -> Vec<Examined> {
-    let mut verifier = Verifier::new(config);
+    examine_with(config, &AgreedKeys::default(), frames)
+}
+
+/// The same, with keys of single connections.
+pub fn examine_with<'f>(
+    config: &Config,
+    agreed: &AgreedKeys,
+    frames: impl IntoIterator<Item = &'f Frame>,
+) -> Vec<Examined> {
+    let mut verifier = Verifier::new(config, agreed);
     frames.into_iter().filter_map(|frame| verifier.examine(frame)).collect()
 }
 

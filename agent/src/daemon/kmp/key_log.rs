@@ -40,7 +40,7 @@ pub enum KeyLogError {
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its mode, with its type.
+        /// Its mode.
         mode: u32,
     },
 }
@@ -67,7 +67,8 @@ impl KeyLog {
         let metadata = file.metadata().map_err(failed)?;
         let is_ours = metadata.uid() == nix::unistd::geteuid().as_raw();
         if !metadata.is_file() || !is_ours || metadata.mode() & 0o077 != 0 {
-            return Err(KeyLogError::Exposed { path: path.to_owned(), mode: metadata.mode() });
+            let mode = metadata.mode() & 0o7777;
+            return Err(KeyLogError::Exposed { path: path.to_owned(), mode });
         }
         if metadata.len() == 0 {
             file.write_all(HEADER.as_bytes()).map_err(failed)?;
@@ -127,4 +128,80 @@ fn line(agreed: &Agreed) -> Zeroizing<String> {
 /// An end as captures have it: without the interface of a link-local address.
 fn without_scope(end: SocketAddr) -> SocketAddr {
     SocketAddr::new(end.ip(), end.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use tcpauth_common::{Algorithm, Isn, Kdf, KeyId};
+
+    use super::*;
+    use crate::{
+        keys::{MasterKey, Mkt, TcpOptions},
+        kmp::Connection,
+    };
+
+    fn agreed(role: Role, server_isn: Option<Isn>) -> Agreed {
+        let connection = Connection {
+            client: "192.0.2.1:40000".parse().unwrap(),
+            server: "192.0.2.2:179".parse().unwrap(),
+            client_isn: Isn(4_294_967_295),
+            server_isn,
+        };
+        let mkt = Mkt {
+            send_id: KeyId(130),
+            recv_id: KeyId(200),
+            algorithm: Algorithm::HmacSha256_128,
+            kdf: Kdf::Rfc5926,
+            tcp_options: TcpOptions::Include,
+            master_key: MasterKey::new(Zeroizing::new(vec![0, 0xff])).unwrap(),
+        };
+        Agreed { connection, role, mkt }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn each_end_writes_its_own_side_of_the_key() {
+        let ours = line(&agreed(Role::Client, None));
+        assert_eq!(*ours, "192.0.2.1:40000 192.0.2.2:179 4294967295 - hmac-sha-256-128 130 200 00ff\n");
+        let theirs = line(&agreed(Role::Server, Some(Isn(7))));
+        assert_eq!(*theirs, "192.0.2.2:179 192.0.2.1:40000 4294967295 7 hmac-sha-256-128 130 200 00ff\n");
+    }
+
+    #[test]
+    fn a_log_goes_on_where_it_was_and_is_for_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.log");
+        for _ in 0..2 {
+            KeyLog::open(&path).unwrap().write(&agreed(Role::Client, None));
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(HEADER) && HEADER.lines().all(|line| line.starts_with('#')));
+        let keys = text.lines().filter(|line| !line.starts_with('#'));
+        assert_eq!(keys.count(), 2, "{text}");
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_gets_no_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.log");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = KeyLog::open(&path).unwrap_err().to_string();
+        assert!(error.contains("mode 0600 (it has 0640)"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
+        assert!(matches!(KeyLog::open(&link), Err(KeyLogError::System { .. })));
+        assert!(!folder.path().join("elsewhere").exists());
+        assert!(matches!(
+            KeyLog::open(&folder.path().join("none/keys.log")),
+            Err(KeyLogError::System { .. })
+        ));
+    }
 }

@@ -60,3 +60,33 @@ impl Known {
         self.0.retain(|number, _| stays(*number));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_until_a_handshake_is_over() {
+        let mut known = Known::default();
+        let fail = |known: &mut Known, text, at| known.failed(7, text, Monotonic(at), None);
+        assert_eq!([1, 2].map(|at| fail(&mut known, "closed", at)), [1, 2]);
+        assert_eq!(fail(&mut known, "filtered", 3), 1, "another reason is news");
+        let failure = known.of(7).and_then(|known| known.failure.clone()).unwrap();
+        assert_eq!((failure.text.as_str(), failure.at, failure.attempts), ("filtered", Monotonic(3), 3));
+        let summary = Summary {
+            version: "TLS 1.3".to_owned(),
+            suite: "TLS_AES_128_GCM_SHA256".to_owned(),
+            peer: "192.0.2.1".to_owned(),
+        };
+        let capabilities = Arc::new(Capabilities::ours(&[], Duration::from_secs(1)));
+        known.succeeded(7, summary, capabilities);
+        assert!(known.of(7).is_some_and(|known| known.failure.is_none()));
+        fail(&mut known, "closed", 4);
+        let after = known.of(7).unwrap();
+        assert!(after.last.is_some() && after.failure.is_some(), "what was agreed stays known");
+        known.retain(|number| number != 7);
+        assert!(known.of(7).is_none());
+    }
+}

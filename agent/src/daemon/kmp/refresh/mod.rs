@@ -28,7 +28,7 @@ use crate::{
 
 use super::super::{
     configuration::{no_neighbor, same_peer},
-    drops::end,
+    drops::session_name,
     neighbors::Neighbors,
     rules::change_keys,
 };
@@ -238,7 +238,7 @@ impl Daemon {
                 self.kmp.refresh.planner.answered(peer, id, now, UNKNOWN);
                 let text = format!(
                     "the peer's daemon has no session {}: is it closed there, not protected, or is NAT between?",
-                    shown(&quartet)
+                    session_name(&quartet)
                 );
                 self.kmp.refresh.planner.note(peer, text, now);
             }
@@ -408,8 +408,8 @@ impl Daemon {
         let now = Monotonic::now();
         self.kmp.refresh.planner.refreshed(quartet, now, random());
         self.kmp.refresh.settle_later(quartet, now);
-        let text = format!("{} has new keys, {}", shown(quartet), agreed.mkt.algorithm.name());
-        tracing::debug!(session = shown(quartet), algorithm = agreed.mkt.algorithm.name(), "new keys");
+        let text = format!("{} has new keys, {}", session_name(quartet), agreed.mkt.algorithm.name());
+        tracing::debug!(session = session_name(quartet), algorithm = agreed.mkt.algorithm.name(), "new keys");
         self.tell_kmp(peer.neighbor, "refreshed", text);
         true
     }
@@ -518,10 +518,6 @@ fn best_common(ours: &[Algorithm], theirs: &[String]) -> Vec<Algorithm> {
     let in_ours = ours.iter().copied().find(|ours| theirs.iter().any(|theirs| theirs == ours.name()));
     let in_theirs = theirs.iter().find_map(|theirs| ours.iter().copied().find(|ours| theirs == ours.name()));
     in_ours.into_iter().chain(in_theirs).collect()
-}
-
-fn shown(quartet: &Quartet) -> String {
-    format!("{} > {}", end(quartet.local, quartet.local_port), end(quartet.peer, quartet.peer_port))
 }
 
 fn after(time: Monotonic, span: Duration) -> Monotonic {
