@@ -8,6 +8,7 @@ mod pipe;
 mod psk;
 mod psk_callbacks;
 mod raw_key;
+mod raw_key_peer;
 pub mod suites;
 
 use zeroize::Zeroizing;

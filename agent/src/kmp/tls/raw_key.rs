@@ -2,23 +2,16 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection, DigitallySignedStruct,
-    DistinguishedName, Error, InvalidMessage, PeerIncompatible, ServerConfig, ServerConnection,
-    SignatureScheme,
-    client::{
-        AlwaysResolvesClientRawPublicKeys, Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
-    server::{
-        AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection, Error, InvalidMessage,
+    PeerIncompatible, ServerConfig, ServerConnection,
+    client::{AlwaysResolvesClientRawPublicKeys, Resumption},
+    crypto::{CryptoProvider, ring},
+    pki_types::{PrivateKeyDer, ServerName},
+    server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage},
     sign::CertifiedKey,
     version::TLS13,
 };
@@ -27,7 +20,8 @@ use zeroize::Zeroizing;
 use super::{
     Side, Summary, TlsError,
     error::alert_name,
-    key_file::{KeyFileError, PrivateKey, fingerprint},
+    key_file::{KeyFileError, PrivateKey},
+    raw_key_peer::Peer,
     suites,
 };
 use crate::config;
@@ -59,7 +53,7 @@ impl RawKeyConnection {
         let private = PrivateKey::read(key).map_err(wrong)?;
         let own = private.fingerprint().map_err(wrong)?;
         let provider = Arc::new(provider(tls)?);
-        let peer = Arc::new(Peer { expected: peer, presented: Mutex::default(), provider });
+        let peer = Arc::new(Peer::new(peer, provider));
         let certified = Arc::new(certified(&private, &peer.provider).map_err(wrong)?);
         let connection = connection(side, certified, &peer).map_err(|error| library(&error))?;
         let received = Zeroizing::default();
@@ -306,125 +300,6 @@ fn connection(side: Side, key: Arc<CertifiedKey>, peer: &Arc<Peer>) -> Result<Co
     // Whatever is sent goes to the caller, who has it in memory anyway.
     connection.set_buffer_limit(None);
     Ok(connection)
-}
-
-/// The peer, who is known by its public key.
-#[derive(Debug)]
-struct Peer {
-    expected: [u8; 32],
-    presented: Mutex<Option<[u8; 32]>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Peer {
-    fn presented(&self) -> Option<[u8; 32]> {
-        *self.presented.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check(&self, public_key: &CertificateDer<'_>) -> Result<(), Error> {
-        let presented = fingerprint(public_key);
-        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = Some(presented);
-        match presented == self.expected {
-            true => Ok(()),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
-        }
-    }
-
-    fn check_signature(
-        &self,
-        message: &[u8],
-        public_key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let public_key = SubjectPublicKeyInfoDer::from(public_key.as_ref());
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &public_key, signature, algorithms)
-    }
-}
-
-/// Signatures of TLS 1.2, which is not negotiated.
-fn no_tls12<T>() -> Result<T, Error> {
-    Err(Error::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig))
-}
-
-impl ServerCertVerifier for Peer {
-    fn verify_server_cert(
-        &self,
-        public_key: &CertificateDer<'_>,
-        _more: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.check(public_key).map(|()| ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _public_key: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        public_key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.check_signature(message, public_key, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
-
-impl ClientCertVerifier for Peer {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        public_key: &CertificateDer<'_>,
-        _more: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.check(public_key).map(|()| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _public_key: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        public_key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.check_signature(message, public_key, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
 }
 
 fn library(error: &Error) -> TlsError {
