@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod exchange;
 mod held;
+mod layered;
 mod message;
 mod stream;
 mod tls;
@@ -16,6 +17,7 @@ pub use config::config;
 pub use control::control;
 pub use exchange::exchange;
 pub use held::held;
+pub use layered::layered;
 pub use message::message;
 pub use stream::stream;
 pub use tls::{tls_client, tls_server};
@@ -70,6 +72,13 @@ pub const ALL: &[Target] = &[
         run: stream,
         seeds: stream::seeds,
         inputs_in_tests: 5_000,
+    },
+    Target {
+        name: "layered",
+        about: "the same with the messages in them: from whoever has the neighbour's key",
+        run: layered,
+        seeds: layered::seeds,
+        inputs_in_tests: 1_000,
     },
     Target {
         name: "held",
