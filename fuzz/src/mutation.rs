@@ -76,7 +76,9 @@ impl Mutator {
             0 | 1 if !input.is_empty() => input[at] ^= 1 << magnitude,
             2 if !input.is_empty() => input[at] = self.random.octet(),
             3 if !input.is_empty() => input[at] = EDGES[self.random.below(EDGES.len())],
-            4 if !input.is_empty() => input[at] = input[at].wrapping_add(if len % 2 == 0 { 1 } else { 0xff }),
+            4 if !input.is_empty() => {
+                input[at] = input[at].wrapping_add(if len.is_multiple_of(2) { 1 } else { 0xff })
+            }
             5 => drop(input.drain(at..end)),
             6 => {
                 let octets: Vec<_> = (0..len).map(|_| self.random.octet()).collect();
