@@ -52,9 +52,11 @@ impl Daemon {
     /// Gives up what has waited for too long.
     pub(super) fn on_external_time(&mut self, now: Instant) {
         while let Some(waiting) = self.kmp.associations.take_overdue(now) {
-            let state = self.kmp.channels.state(waiting.peer);
-            let reason = format!("the peer's daemon did not answer in time; channel: {}", state.line(now));
-            self.without_keys(waiting, &reason);
+            let reason = match self.kmp.channels.active(waiting.peer) {
+                Some(_) => "the peer's daemon did not answer in time",
+                None => "there was no channel to the peer's daemon in time",
+            };
+            self.without_keys(waiting, reason);
         }
     }
 
