@@ -140,6 +140,63 @@ fn selective_acknowledgments_after_the_switch() -> Result<()> {
     Ok(())
 }
 
+/// Both ends send a SYN before they have seen the other's: the one of the lower end counts.
+#[test]
+fn both_ends_open_the_same_connection_at_once() -> Result<()> {
+    let network = Network::with(Wire::Impaired(Impairment::default()), 1500)?;
+    let protected = kmp::agreeing(network, Mode::Layered, "")?;
+    for ports in [[40_000, 179], [179, 40_001]] {
+        let is_syn = |segment: &Segment| kmp::is_of_bgp(segment) && segment.flags == flags::SYN;
+        kmp::forwarder(&protected)?.keep_back(is_syn);
+        let (mut first, mut second) = protected.ends();
+        first.address.set_port(ports[0]);
+        second.address.set_port(ports[1]);
+        let options = Options { connect_limit: Some(Duration::from_secs(20)), ..Options::default() };
+        thread::scope(|scope| -> Result<()> {
+            let from_first = scope.spawn(|| transfer::connect(&first, second.address, &options));
+            let from_second = scope.spawn(|| transfer::connect(&second, first.address, &options));
+            eventually(SOON, "both SYNs to be on the wire", || {
+                Ok((kmp::forwarder(&protected)?.kept() >= 2).then_some(()))
+            })?;
+            kmp::forwarder(&protected)?.release();
+            let join = |thread: thread::ScopedJoinHandle<'_, Result<TcpStream>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let (near, far) = (join(from_first)?, join(from_second)?);
+            transfer::exchange(near, far, 1 << 20)?;
+            Ok(())
+        })?;
+    }
+    Ends::of(&protected).nothing_dropped_for(&NEVER)
+}
+
+/// The stacks take the handshake for the round trip of their SYNs: their first timeout is longer by three of it, and
+/// comes down with the first data.
+#[test]
+fn a_long_handshake_is_forgotten_by_the_retransmission_timeout() -> Result<()> {
+    let network = Network::with(Wire::Impaired(Impairment::default()), 1500)?;
+    let protected = kmp::agreeing(network, Mode::Layered, "")?;
+    let (client, server) = protected.ends();
+    let listener = transfer::listen(&server, client.address.ip(), &Options::default())?;
+    kmp::forwarder(&protected)?.keep_back(|segment| kmp::is_of_bgp(segment) && !segment.data.is_empty());
+    let (near, far) = thread::scope(|scope| -> Result<_> {
+        let near = scope.spawn(|| transfer::connect(&client, server.address, &Options::default()));
+        thread::sleep(Duration::from_millis(500));
+        kmp::forwarder(&protected)?.release();
+        let near = near.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((near, transfer::accept(&listener)?))
+    })?;
+    let timeouts = || [&near, &far].map(retransmission_timeout);
+    let before = timeouts();
+    transfer::ping(&near, &far)?;
+    let pinged = timeouts();
+    for _ in 0..100 {
+        transfer::ping(&near, &far)?;
+    }
+    println!("ms: {before:?}, after a ping {pinged:?}, after 101 {:?}", timeouts());
+    Ok(())
+}
+
 /// The number wraps in the handshake, at the switch, just after it, and in the data.
 #[test]
 fn sequence_numbers_wrap() -> Result<()> {

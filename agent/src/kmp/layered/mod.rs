@@ -23,7 +23,7 @@ use tcpauth_common::KeyId;
 pub use failure::Failure;
 
 use super::{
-    Agreed, Capabilities, Connection, Event, Exchange, Transport,
+    Agreed, Capabilities, Connection, Event, Exchange, ExchangeError, Transport,
     stream::{Origin, Segment, Stream, StreamError},
     tls::{Endpoint, Summary},
 };
@@ -116,7 +116,10 @@ impl<T: Transport> Handshake<T> {
         };
         // The acknowledgment that ends TCP's own handshake, by itself.
         handshake.send(now);
-        handshake.flush(now);
+        match handshake.begin() {
+            Ok(()) => handshake.flush(now),
+            Err(error) => handshake.fail(error.into(), now),
+        }
         handshake
     }
 
@@ -187,6 +190,14 @@ impl<T: Transport> Handshake<T> {
         self.stream.reset()
     }
 
+    /// The client offers before anything was heard: that saves a round trip.
+    fn begin(&mut self) -> Result<(), ExchangeError> {
+        if self.role == Role::Client {
+            self.exchange.offer(self.connection, Role::Client, self.recv_id)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, octets: &[u8]) -> Result<(), Failure> {
         if self.state == State::Silent {
             if octets[0] == BGP_MARKER {
@@ -207,12 +218,7 @@ impl<T: Transport> Handshake<T> {
 
     fn on_event(&mut self, event: Event) -> Result<(), Failure> {
         match (event, self.role) {
-            (Event::Ready { peer, tls }, role) => {
-                self.peer = Some((peer, tls));
-                if role == Role::Client {
-                    self.exchange.offer(self.connection, Role::Client, self.recv_id)?;
-                }
-            }
+            (Event::Ready { peer, tls }, _) => self.peer = Some((peer, tls)),
             (Event::Offered { id, connection, role }, Role::Server) if self.agreed.is_none() => {
                 if (connection, role) != (self.connection, Role::Server) {
                     self.exchange.refuse(id, super::Refusal::UnknownConnection)?;

@@ -258,8 +258,9 @@ fn the_order_of_what_is_sent() {
     assert!(first[0].data.is_empty() && first[0].flags == ACK, "an acknowledgment by itself");
     assert_eq!(first[1].data[0], 22, "a handshake record");
     let mut flight = first;
-    let mut last_of_server = None;
+    let (mut last_of_server, mut round_trips) = (None, 0);
     while client.session.phase == Session::HANDSHAKE {
+        round_trips += 1;
         flight.iter().for_each(|segment| server.arrive(segment, now));
         let answers = server.act();
         for (segment, phase) in &answers {
@@ -268,6 +269,7 @@ fn the_order_of_what_is_sent() {
         }
         flight = client.act().into_iter().map(|(segment, _)| segment).collect();
     }
+    assert_eq!(round_trips, 3, "hello, offer, confirmation");
     let (go, phase) = last_of_server.unwrap();
     assert_eq!(phase, Session::SWITCHING, "the server says GO when it has switched");
     assert!(!go.data.is_empty() && flight.is_empty(), "the client does not acknowledge GO");

@@ -289,12 +289,12 @@ impl Daemon {
         let next = wait.map(|wait| Monotonic(monotonic.0 + wait.as_nanos() as u64));
         let times = self.kmp.known.failed(peer.neighbor, because, monotonic, next);
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
-        let address = address(peer.address);
+        let (address, wait) = (address(peer.address), wait.map(tracing::field::debug));
         if times == 1 {
-            tracing::warn!(neighbor = %neighbor.peer, %address, ?wait, "no keys for a connection: {because}");
+            tracing::warn!(neighbor = %neighbor.peer, %address, wait, "no keys for a connection: {because}");
             self.tell_kmp(peer.neighbor, "failed", format!("keys on a connection: {because}"));
         } else {
-            tracing::debug!(neighbor = %neighbor.peer, %address, ?wait, "no keys for a connection: {because}");
+            tracing::debug!(neighbor = %neighbor.peer, %address, wait, "no keys for a connection: {because}");
         }
     }
 
