@@ -144,8 +144,13 @@ impl Daemon {
         let planner = &self.kmp.refresh.planner;
         // What was opened for new keys could not be, and nothing else is on its way.
         let is_hopeless = planner.is_dialled(peer) && !self.kmp.channels.is_opening(peer);
-        if is_hopeless || planner.is_on(peer, channel) {
+        if is_hopeless {
             self.refresh_failed(peer, because.to_owned());
+        } else if planner.is_on(peer, channel) {
+            // Its configuration changed, or the peer's did: most often the next one, at once, is good.
+            if !self.kmp.refresh.planner.interrupted(peer, Monotonic::now()) {
+                self.refresh_failed(peer, because.to_owned());
+            }
         }
     }
 

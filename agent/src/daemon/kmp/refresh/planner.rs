@@ -20,6 +20,8 @@ const WINDOW: usize = 32;
 const LIMIT: Duration = Duration::from_secs(15);
 /// Before the second attempt with a peer, doubled with each failure.
 const SHORTEST: Duration = Duration::from_millis(500);
+/// Channels that may end before an attempt does, one after the other, without a word.
+const TOLERATED: u32 = 2;
 /// Between two attempts, however often they failed.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -393,11 +395,22 @@ impl Planner {
         // From three quarters to one and a quarter: many that failed together do not come back together.
         state.not_before = after(now, delay.mul_f64(0.75 + f64::from(jitter) / 512.0));
         state.failure = Some(Failure { text, at: now, attempts: state.failures, next: state.not_before });
-        if let Stage::Offering { offers, .. } = &mut state.stage {
-            state.due.extend(offers.drain().map(|(_, quartet)| quartet));
-        }
-        self.leave(peer);
+        self.give_back(peer);
         is_news
+    }
+
+    /// The channel to a peer ended before the attempt did: another one is tried, at once. `false`: that was done more
+    /// than once, and the attempt [failed](Self::failed).
+    #[must_use]
+    pub fn interrupted(&mut self, peer: KmpPeer, now: Monotonic) -> bool {
+        let Some(state) = self.peers.get_mut(&peer) else { return true };
+        if state.failures >= TOLERATED {
+            return false;
+        }
+        state.failures += 1;
+        state.not_before = now;
+        self.give_back(peer);
+        true
     }
 
     /// A session of a peer gets no new keys, for an operator: `text`. The others may.
@@ -442,6 +455,15 @@ impl Planner {
         self.place(peer, None);
         self.peers.entry(peer).or_default().stage = stage;
         self.place(peer, Some(until));
+    }
+
+    /// Ends an attempt: what was offered waits again.
+    fn give_back(&mut self, peer: KmpPeer) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if let Stage::Offering { offers, .. } = &mut state.stage {
+            state.due.extend(offers.drain().map(|(_, quartet)| quartet));
+        }
+        self.leave(peer);
     }
 
     fn leave(&mut self, peer: KmpPeer) {

@@ -190,6 +190,22 @@ fn what_is_not_answered_is_given_up_and_tried_again() {
 }
 
 #[test]
+fn a_channel_that_ends_too_early_is_followed_by_another() {
+    let mut planner = one();
+    planner.ask(|_| true);
+    offer(&mut planner, at(200));
+    for _ in 0..TOLERATED {
+        assert!(planner.interrupted(peer(1), at(200)));
+        assert_eq!(planner.report(1).failure, None, "an operator has nothing to do");
+        offer(&mut planner, at(200));
+    }
+    assert!(!planner.interrupted(peer(1), at(200)), "not again and again");
+    assert!(planner.is_on(peer(1), ChannelId(7)));
+    planner.failed(peer(1), "the peer closed it".to_owned(), at(200), 128);
+    assert_eq!(planner.next_due(), Some(at(202)));
+}
+
+#[test]
 fn a_session_that_the_peer_does_not_know_rests_and_the_others_go_on() {
     let mut planner = one();
     planner.observe(&quartet(1, 2), seen(1, Some(at(100)), FIRST), at(100), 0);
@@ -313,6 +329,7 @@ enum Step {
     Answered(u32, u32, u64),
     Overtaken(u32, u16),
     Failed(u32),
+    Interrupted(u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -329,7 +346,8 @@ fn step() -> impl Strategy<Value = Step> {
         (peers.clone(), ports.clone()).prop_map(|(peer, port)| Step::Refreshed(peer, port)),
         (peers.clone(), offers, 0..60u64).prop_map(|(peer, id, pause)| Step::Answered(peer, id, pause)),
         (peers.clone(), ports).prop_map(|(peer, port)| Step::Overtaken(peer, port)),
-        peers.prop_map(Step::Failed),
+        peers.clone().prop_map(Step::Failed),
+        peers.prop_map(Step::Interrupted),
     ]
 }
 
@@ -359,6 +377,7 @@ proptest! {
                     planner.answered(peer(number), id, now, Duration::from_secs(pause));
                 }
                 Step::Overtaken(number, port) => planner.overtaken(peer(number), &quartet(number, port)),
+                Step::Interrupted(number) => { let _ = planner.interrupted(peer(number), now); }
                 Step::Failed(number) => { planner.failed(peer(number), "no".to_owned(), now, 0); }
             }
             for state in planner.peers.values() {
