@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{Monotonic, Now, address};
 use crate::{
-    config::{KeyManagement, Neighbor, Peer, Unauthenticated, Wire},
+    config::{Authentication, Fallback, KeyManagement, Kmp, Neighbor, Peer, Tls, Unauthenticated, Wire},
     keys::{
         KeyChain, MasterKey, Mkt, TcpOptions,
         segment::{md5, segment_mac},
@@ -67,6 +68,22 @@ pub fn neighbor(peer: &str) -> Neighbor {
         kmp: None,
         wire: Wire::TcpAo,
         unauthenticated: Unauthenticated::Drop,
+    }
+}
+
+/// How keys are agreed, as with the defaults of the configuration.
+pub fn kmp() -> Kmp {
+    Kmp {
+        port: 17179,
+        local_address: None,
+        fallback: Fallback::Never,
+        rekey_interval: Duration::from_secs(3600),
+        rekey_segments: None,
+        algorithms: vec![Algorithm::HmacSha1_96],
+        tls: Tls {
+            authentication: Authentication::Psk { identity: None, peer_identity: None, rsa: None },
+            suites: Vec::new(),
+        },
     }
 }
 

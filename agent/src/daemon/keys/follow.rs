@@ -1,6 +1,6 @@
 //! Policies and sessions follow the lifetimes of keys.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
@@ -39,7 +39,16 @@ impl Daemon {
 
     /// Tells log and followers what is new, once the maps are at `now`.
     pub(in super::super) fn tell_keys(&mut self, now: Timestamp) {
-        for News { neighbors, what } in self.schedule.settle(now) {
+        let news = self.schedule.settle(now);
+        // Who learns a secret that is given up is not to have what was agreed under it.
+        let rolled = news.iter().filter(|news| matches!(news.what, What::Preferred(_)));
+        let agreed = |number: &u32| self.neighbors.numbered(*number).is_some_and(|one| one.kmp.is_some());
+        let rolled: BTreeSet<u32> =
+            rolled.flat_map(|news| news.neighbors.iter().copied()).filter(agreed).collect();
+        if !rolled.is_empty() {
+            self.refresh_neighbors(&rolled);
+        }
+        for News { neighbors, what } in news {
             let named = || neighbors.iter().filter_map(|number| self.neighbors.numbered(*number));
             let Some(first) = named().next() else { continue };
             let (key, state, text) = match what {

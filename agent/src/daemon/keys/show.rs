@@ -272,23 +272,7 @@ mod tests {
 
     #[test]
     fn sessions_with_agreed_keys_are_counted_apart_from_those_under_a_key_of_the_chain() {
-        let kmp = crate::config::Kmp {
-            port: 17179,
-            local_address: None,
-            fallback: crate::config::Fallback::Never,
-            rekey_interval: std::time::Duration::from_secs(3600),
-            rekey_segments: None,
-            algorithms: vec![Algorithm::HmacSha1_96],
-            tls: crate::config::Tls {
-                authentication: crate::config::Authentication::Psk {
-                    identity: None,
-                    peer_identity: None,
-                    rsa: None,
-                },
-                suites: Vec::new(),
-            },
-        };
-        let neighbor = Neighbor { kmp: Some(kmp.into()), ..neighbor() };
+        let neighbor = Neighbor { kmp: Some(testing::kmp().into()), ..neighbor() };
         let agreed = |newest: u32, current, received, since: u64| {
             let mut session = session(current, received);
             session.flags |= Session::AGREED;

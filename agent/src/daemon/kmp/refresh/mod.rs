@@ -535,3 +535,69 @@ fn random() -> u8 {
     let _ = getrandom::fill(&mut octet);
     octet[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::testing;
+
+    #[test]
+    fn the_best_algorithm_is_either_ends_best() {
+        let ours = [Algorithm::HmacSha256_128, Algorithm::Aes128Cmac96, Algorithm::HmacSha1_96];
+        let best = |theirs: &[&str]| {
+            best_common(&ours, &theirs.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(best(&["hmac-sha-1-96", "unheard-of"]), [Algorithm::HmacSha1_96; 2]);
+        assert_eq!(
+            best(&["unheard-of", "aes-128-cmac-96", "hmac-sha-256-128"]),
+            [Algorithm::HmacSha256_128, Algorithm::Aes128Cmac96],
+            "whoever accepts chooses"
+        );
+        assert_eq!(best(&["unheard-of"]), []);
+    }
+
+    #[test]
+    fn keys_are_agreed_of_sessions_that_are_up_and_in_clear() {
+        let quartet = testing::quartet(false);
+        let mut neighbor = testing::neighbor("192.0.2.1");
+        let up = Session { flags: Session::LOCAL_ISN | Session::PEER_ISN, ..Session::default() };
+        assert!(!may_have_agreed_keys(&up, &quartet, &neighbor), "by the chain");
+        neighbor.kmp = Some(testing::kmp().into());
+        assert!(may_have_agreed_keys(&up, &quartet, &neighbor));
+        for session in [
+            Session { flags: Session::LOCAL_ISN, ..up },
+            Session { phase: Session::HANDSHAKE, ..up },
+            Session { phase: Session::SWITCHING, ..up },
+            Session { seen: Session::RST_RECEIVED, ..up },
+            Session { seen: Session::FIN_SENT, ..up },
+            Session { flags: up.flags | Session::ADOPTED, ..up },
+        ] {
+            assert!(!may_have_agreed_keys(&session, &quartet, &neighbor));
+        }
+        let signed = Session { flags: up.flags | Session::ADOPTED, authenticated: 1, ..up };
+        assert!(may_have_agreed_keys(&signed, &quartet, &neighbor));
+        let channel = Quartet { local_port: 40_000, peer_port: testing::kmp().port, ..quartet };
+        assert!(!may_have_agreed_keys(&up, &channel, &neighbor));
+    }
+
+    #[test]
+    fn a_session_moves_until_both_ends_send_with_its_newest_keys() {
+        let kmp = testing::kmp();
+        let session = |flags: u32, current: u32, received: u32| {
+            let mut session = Session { flags, ..Session::default() };
+            session.rollover.order = 2 | 1 << 2 | 3 << 4;
+            (session.rollover.current, session.rollover.received) = (current, received);
+            session.rollover.current_since = 7;
+            seen(&session, &testing::quartet(false), &kmp)
+        };
+        let agreed = Session::AGREED;
+        assert!(
+            !session(agreed, 2, 2).is_moving
+                && session(agreed, 2, 1).is_moving
+                && session(agreed, 1, 2).is_moving
+        );
+        assert_eq!(session(agreed, 2, 2).agreed_since, Some(Monotonic(7)));
+        assert_eq!(session(0, 1, 1).agreed_since, None);
+        assert!(!session(0, 1, 1).is_moving);
+    }
+}
