@@ -60,9 +60,12 @@ pub const fn arriving(
     data_len: u32,
 ) -> Arriving {
     let (is_syn, is_rst) = (tcp_flags & flag::SYN != 0, tcp_flags & flag::RST != 0);
+    // The server's stack answers it, once more or, of two SYNs that crossed, for the first time.
+    let is_of_servers_stack = is_syn && tcp_flags & flag::ACK == 0 && session.flags & Session::CLIENT == 0;
     match session.phase {
         Session::OPEN if is_syn => Arriving::Passes(Translation::NONE),
         Session::OPEN => Arriving::Passes(Translation::inbound(session)),
+        Session::HANDSHAKE | Session::SWITCHING if is_of_servers_stack => Arriving::Passes(Translation::NONE),
         Session::HANDSHAKE => Arriving::IsOfDaemon,
         Session::SWITCHING if is_syn => Arriving::IsOfDaemon,
         Session::SWITCHING => {
@@ -148,7 +151,20 @@ mod tests {
             let of = |phase| arriving(&session(phase), tcp_flags, SeqNumber(1), SeqNumber(2), 3);
             let translation = if is_syn { Translation::NONE } else { Translation::inbound(&session(0)) };
             assert_eq!(of(Session::OPEN), Arriving::Passes(translation));
-            assert_eq!(of(Session::HANDSHAKE), Arriving::IsOfDaemon);
+            let is_first_syn = tcp_flags == flag::SYN;
+            for phase in [Session::HANDSHAKE, Session::SWITCHING].into_iter().filter(|_| is_first_syn) {
+                assert_eq!(of(phase), Arriving::Passes(Translation::NONE));
+                let client = Session { flags: Session::CLIENT, ..session(phase) };
+                let arriving = arriving(&client, tcp_flags, SeqNumber(1), SeqNumber(2), 3);
+                assert_eq!(
+                    arriving,
+                    Arriving::IsOfDaemon,
+                    "it would open the client's connection a second way"
+                );
+            }
+            if !is_first_syn {
+                assert_eq!(of(Session::HANDSHAKE), Arriving::IsOfDaemon);
+            }
             let failed = if is_rst { Arriving::Passes(Translation::NONE) } else { Arriving::Refused };
             for phase in [Session::FAILED, 4, u32::MAX] {
                 assert_eq!(of(phase), failed);
@@ -185,7 +201,9 @@ mod tests {
             };
             let end = begin + i64::from(len) + i64::from(tcp_flags & flag::FIN != 0);
             let covers = tcp_flags & flag::ACK != 0 && ack >= 0;
-            let wanted = if tcp_flags & flag::SYN != 0 {
+            let wanted = if tcp_flags == flag::SYN {
+                Arriving::Passes(Translation::NONE)
+            } else if tcp_flags & flag::SYN != 0 {
                 Arriving::IsOfDaemon
             } else if begin >= 0 && (covers || tcp_flags & flag::RST != 0) {
                 Arriving::Opens(Translation::inbound(&session))

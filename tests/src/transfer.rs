@@ -223,6 +223,28 @@ pub fn ping(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// What the stack waits for an acknowledgment before it sends again.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn retransmission_timeout(stream: &TcpStream) -> Result<Duration> {
+    // SAFETY: zeros are a valid value of it.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the pointers are to a value of this size and to its length; the kernel writes no more.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    ensure!(result == 0, "TCP_INFO: {}", std::io::Error::last_os_error());
+    Ok(Duration::from_micros(info.tcpi_rto.into()))
+}
+
 /// Closes a connection without a segment, as if its host had crashed.
 ///
 /// # Errors

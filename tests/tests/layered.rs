@@ -186,14 +186,18 @@ fn a_long_handshake_is_forgotten_by_the_retransmission_timeout() -> Result<()> {
         let near = near.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((near, transfer::accept(&listener)?))
     })?;
-    let timeouts = || [&near, &far].map(retransmission_timeout);
-    let before = timeouts();
-    transfer::ping(&near, &far)?;
-    let pinged = timeouts();
-    for _ in 0..100 {
-        transfer::ping(&near, &far)?;
+    let timeouts = || -> Result<[Duration; 2]> {
+        Ok([transfer::retransmission_timeout(&near)?, transfer::retransmission_timeout(&far)?])
+    };
+    let first = timeouts()?;
+    for pings in [1, 10, 20, 50] {
+        (0..pings).try_for_each(|_| transfer::ping(&near, &far))?;
+        println!("after {pings}: {:?}", timeouts()?);
     }
-    println!("ms: {before:?}, after a ping {pinged:?}, after 101 {:?}", timeouts());
+    let last = timeouts()?;
+    println!("after the handshake {first:?}, after 81 round trips {last:?}");
+    ensure!(first.iter().all(|timeout| *timeout < Duration::from_secs(2)), "{first:?}");
+    ensure!(last.iter().all(|timeout| *timeout < Duration::from_millis(400)), "{last:?}");
     Ok(())
 }
 

@@ -136,8 +136,8 @@ impl Session {
     pub const AGREED: u32 = 32;
     /// In `phase`: segments go between our stack and the wire. Always, if keys are not agreed on the connection.
     pub const OPEN: u32 = 0;
-    /// In `phase`: segments that verify go to the daemon, which sends for our end; what our stack sends is taken, but
-    /// for SYN and RST.
+    /// In `phase`: segments that verify go to the daemon, which sends for our end; but a SYN goes to the server's stack.
+    /// What our stack sends is taken, but for SYN and RST.
     pub const HANDSHAKE: u32 = 1;
     /// In `phase`: as [`Session::HANDSHAKE`], until a segment verifies that begins behind the handshake and
     /// acknowledges all of it. That one goes to our stack, and the connection is [`Session::OPEN`].
