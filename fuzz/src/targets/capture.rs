@@ -1,6 +1,6 @@
 //! Capture files.
 
-use tcpauth::capture::{Frames, Summary, Verifier};
+use tcpauth::capture::{AgreedKeys, Frames, Summary, Verifier};
 
 use super::captured;
 
@@ -8,7 +8,8 @@ use super::captured;
 pub fn capture(data: &[u8]) {
     let Ok(frames) = Frames::new(data) else { return };
     let config = captured::config();
-    let mut verifier = Verifier::new(&config);
+    let agreed = AgreedKeys::default();
+    let mut verifier = Verifier::new(&config, &agreed);
     let mut summary = Summary::default();
     for frame in frames.map_while(Result::ok) {
         if let Some(examined) = verifier.examine(&frame) {
@@ -57,10 +58,10 @@ mod tests {
 
     #[test]
     fn the_seeds_verify() {
-        let config = captured::config();
+        let (config, agreed) = (captured::config(), AgreedKeys::default());
         for seed in seeds() {
             let frames: Vec<_> = Frames::new(&seed[..]).unwrap().collect::<Result<_, _>>().unwrap();
-            let mut verifier = Verifier::new(&config);
+            let mut verifier = Verifier::new(&config, &agreed);
             let mut summary = Summary::default();
             for frame in &frames {
                 summary.count(verifier.examine(frame).expect("a neighbour's").verdict);
