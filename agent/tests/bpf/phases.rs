@@ -178,7 +178,7 @@ fn the_daemon_gets_every_segment_of_the_handshake_whole() {
     for connection in both_families() {
         let session = session(&connection, Session::HANDSHAKE);
         let mut lab = Lab::with(&connection, Some(&session));
-        for flags in [SYN, SYN_ACK, ACK, PSH_ACK, FIN_ACK, RST, RST_ACK] {
+        for flags in [SYN_ACK, ACK, PSH_ACK, FIN_ACK, RST, RST_ACK] {
             let seq = if flags & SYN != 0 { THEIRS } else { THEIRS.wrapping_add(500) };
             let theirs = Segment {
                 ack: if flags & ACK == 0 { 0 } else { OURS.wrapping_add(1) },
@@ -190,6 +190,25 @@ fn the_daemon_gets_every_segment_of_the_handshake_whole() {
         }
         let after = lab.session(&connection).unwrap();
         assert_eq!(after.seen, Session::FIN_RECEIVED | Session::RST_RECEIVED);
+    }
+}
+
+#[test]
+fn the_stack_of_a_server_gets_the_syn_and_that_of_a_client_none() {
+    for connection in both_families() {
+        let mut lab = Lab::with(&connection, None);
+        for phase in [Session::HANDSHAKE, Session::SWITCHING] {
+            let server = session(&connection, phase);
+            lab.put(&connection, &server);
+            let syn = signed(&connection, &server, connection.inbound(SYN, THEIRS));
+            let arrived = lab.verified(&syn);
+            assert_eq!((arrived.seq, arrived.flags), (THEIRS, SYN), "as it came");
+            assert_eq!(lab.session(&connection).unwrap().phase, phase);
+            // The peer's SYN, late, of two that crossed: a second way to open the connection.
+            let client = Session { flags: server.flags | Session::CLIENT, ..server };
+            lab.put(&connection, &client);
+            expect_diverted(&mut lab, &connection, &syn);
+        }
     }
 }
 
