@@ -274,13 +274,13 @@ fn a_channel_that_is_played_again() -> Result<()> {
 /// Killed with each of the first segments of a channel on its way, one daemon or the other.
 #[test]
 fn killed_at_every_step_of_a_channel() -> Result<()> {
-    killed_at_every_step(Mode::External, 8, |segment| kmp::is_of_channel(segment))
+    killed_at_every_step(Mode::External, 8, kmp::is_of_channel)
 }
 
 /// The same on the connection itself.
 #[test]
 fn killed_at_every_step_of_a_layered_handshake() -> Result<()> {
-    killed_at_every_step(Mode::Layered, 12, |segment| kmp::is_of_bgp(segment))
+    killed_at_every_step(Mode::Layered, 12, kmp::is_of_bgp)
 }
 
 /// Nothing of before is left on either, and both begin at once.

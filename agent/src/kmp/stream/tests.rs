@@ -230,7 +230,7 @@ proptest! {
         sizes in (0usize..12_000, 0usize..12_000),
         fates in prop::collection::vec(fate(), 0..60),
     ) {
-        let octets = |len: usize, step: usize| (0..len).map(|at| (at * step >> 3) as u8).collect::<Vec<u8>>();
+        let octets = |len: usize, step: usize| (0..len).map(|at| ((at * step) >> 3) as u8).collect::<Vec<u8>>();
         let (first, second) = (octets(sizes.0, 7), octets(sizes.1, 13));
         let read = speak([&first, &second], &fates);
         prop_assert!(read[1] == first && read[0] == second);
