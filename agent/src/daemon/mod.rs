@@ -90,6 +90,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let config = Config::load(&options.config_file)?;
     let key_log = options.key_log.as_deref().map(KeyLog::open).transpose()?;
     let _lock = InstanceLock::take(&options.instance)?;
+    kmp::raise_limit_of_files();
     // Early: a reload asked for while starting must not end the daemon.
     let mut signals = Signals::receive().map_err(DaemonError::Signals)?;
     let (events, _) = broadcast::channel(EVENT_BACKLOG);

@@ -23,6 +23,7 @@ use channels::Channels;
 pub use key_log::{KeyLog, KeyLogError};
 use known::Known;
 use layered::Layered;
+pub(super) use reach::raise_limit_of_files;
 use refresh::Refresh;
 pub(super) use route::{Route, is_channel, route};
 

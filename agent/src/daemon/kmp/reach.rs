@@ -9,7 +9,10 @@ use std::{
 
 use nix::{
     net::if_::if_nametoindex,
-    sys::socket::{setsockopt, sockopt},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{setsockopt, sockopt},
+    },
 };
 
 use super::{
@@ -32,6 +35,18 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 const SPREAD: Duration = Duration::from_millis(2);
 /// What is known of a peer to which no channel is kept up, after the last one ended.
 const REMEMBER: Duration = Duration::from_secs(600);
+
+/// Lets this process have as many sockets as it may: a thousand neighbours have two each, and the limit that a
+/// process is given by default is 1,024 files.
+pub(in super::super) fn raise_limit_of_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(
+            "the limit of open files stays, and many neighbours may not all have a channel: {error}"
+        );
+    }
+}
 
 impl Daemon {
     /// Opens and closes the channels that are due.
