@@ -64,20 +64,28 @@ pub fn free_key_id_beside(session: Option<&Session>, chain: &KeyChain, others: &
 /// Brings an agreed key into a session that is up, as its newest, and asks the peer to send with it. `slot` is
 /// [`Mkt::traffic_slot`] of it. We send with it when the peer asks for it, or at once if `move_now`.
 ///
-/// Of the keys that are there, those that either direction uses now stay: two at most.
+/// Of the keys that are there, those that either direction uses now stay: two at most. One with a KeyID of the new one
+/// does not: the peer, or we, would not have chosen a KeyID that it has, so its handshake ended before both had its keys,
+/// and who is asked for that KeyID would send under the wrong one.
 pub fn roll_in(session: &Session, quartet: &Quartet, slot: KeySlot, move_now: bool) -> KeyChange {
     let Rollover { current, received, .. } = session.rollover;
     let in_use = |other: u32| other == current || other == received;
     let mut free: Vec<u32> = (0..MAX_KEYS as u32).collect();
-    // Empty ones, then the oldest of those that nobody uses.
+    let is_orphan = |other: u32| {
+        let there = &session.slots[other as usize];
+        there.algorithm != 0
+            && !in_use(other)
+            && (there.send_id == slot.send_id || there.recv_id == slot.recv_id)
+    };
+    // Such a one, then empty ones, then the oldest of those that nobody uses.
     free.sort_by_key(|other| {
         let is_filled = session.rollover.age(*other) < MAX_KEYS as u32;
-        (is_filled, in_use(*other), std::cmp::Reverse(session.rollover.age(*other)))
+        (!is_orphan(*other), is_filled, in_use(*other), std::cmp::Reverse(session.rollover.age(*other)))
     });
     let into = free[0];
     let mut change = KeyChange::nothing(quartet, session);
     let mut slots = vec![into];
-    slots.extend(ages(session).filter(|other| *other != into));
+    slots.extend(ages(session).filter(|other| *other != into && !is_orphan(*other)));
     change.order = order(&slots);
     change.written = 1 << into;
     change.usable[into as usize] = KeySlot::SEND | KeySlot::ACCEPT;
@@ -271,6 +279,32 @@ mod tests {
                     b.roll_in(&theirs, true);
                     prop_assert!(b.send(&mut a));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_handshake_that_ended_before_both_had_its_keys_leaves_nothing_that_the_next_stumbles_over() {
+        for (lost, given) in [(1, 0), (3, 0), (1, 1), (2, 5)] {
+            let (mut a, mut b) = ends();
+            for number in 0..lost {
+                // The accepter has its keys; the offerer never hears so, and offers the same KeyID again.
+                let (_, theirs) = agree(&a, &b, number);
+                b.roll_in(&theirs, false);
+                for _ in 0..given {
+                    assert!(b.send(&mut a) && a.send(&mut b));
+                }
+            }
+            let (ours, theirs) = agree(&a, &b, 9);
+            b.roll_in(&theirs, false);
+            a.roll_in(&ours, false);
+            for _ in 0..3 {
+                assert!(a.send(&mut b), "{lost} {given}");
+                assert!(b.send(&mut a), "{lost} {given}: under keys that the peer never had");
+            }
+            for end in [&a, &b] {
+                let rollover = end.session.rollover;
+                assert_eq!([rollover.current, rollover.received], [rollover.newest(0); 2]);
             }
         }
     }
