@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
     agent::Agent,
     bgp::{self, Bird, Frr, GoBgp, Peering},
+    crowd::Crowd,
     frame::{Segment, flags},
     impair::{Impairment, Random},
     keys::{Ends, NEVER},
@@ -136,6 +137,19 @@ fn selective_acknowledgments_after_the_switch() -> Result<()> {
         ensure!(recoveries > 0, "{} recovered by none", router.v4);
         // One that acknowledgments overtook may be out of date.
         ensure!(discarded < edges / 100, "{} discarded {discarded}", router.v4);
+    }
+    Ok(())
+}
+
+/// As many handshakes as there are neighbours, all under way at once.
+#[test]
+fn many_neighbors_connect_at_once() -> Result<()> {
+    let crowd = Crowd::new(400, &Mode::Layered.fields(""))?;
+    let start = Instant::now();
+    let pairs = crowd.connect_all()?;
+    println!("connected in {:.1?}", start.elapsed());
+    for (near, far) in &pairs {
+        transfer::ping(near, far)?;
     }
     Ok(())
 }
