@@ -7,6 +7,8 @@
 //! - Keys that the wire does not tell apart (TCP-MD5, or a KeyID that is shared; RFC 4808): they are tried, newest
 //!   first. Where the newer one first verified is the latest point at which the peer can have switched, so the older
 //!   one verifies only what begins before it, and what we send follows the peer.
+//!
+//! Agreed keys are of the first kind, and there is no way back to an older one.
 
 use core::hint::black_box;
 
@@ -141,6 +143,43 @@ impl Rollover {
         self.cut_off_older(slots, slot, rnext.is_some(), extended);
         let current = self.following(slots, slot, rnext);
         if self.current != current {
+            self.current = current;
+            self.current_since = now;
+        }
+    }
+
+    /// As [`Self::on_verified`], in a session with agreed keys. There both ends only ever go on to newer ones, so that a
+    /// key which the peer has gone on from serves nobody but who has learnt it: it verifies nothing behind the first
+    /// segment of a newer one, and no segment has us send with an older one again.
+    #[inline(always)]
+    pub fn on_verified_onward(
+        &mut self,
+        slots: &[KeySlot; MAX_KEYS],
+        slot: u32,
+        rnext: KeyId,
+        extended: ExtendedSeq,
+        front: ExtendedSeq,
+        now: u64,
+    ) {
+        let age = self.age(slot);
+        // Whatever was verified before: who has learnt an older key may have been ahead of the peer.
+        let is_newer = age < self.age(self.received);
+        if !is_newer && (extended.0.wrapping_sub(front.0) as i64) < 0 {
+            return;
+        }
+        if is_newer {
+            self.received = slot;
+            self.received_since = now;
+            let mut other = 0;
+            while other < MAX_KEYS {
+                if self.age(other as u32) > age && self.cutoff[other] == NO_CUTOFF {
+                    self.cutoff[other] = extended.0;
+                }
+                other += 1;
+            }
+        }
+        let current = self.following(slots, slot, Some(rnext));
+        if self.age(current) < self.age(self.current) {
             self.current = current;
             self.current_since = now;
         }

@@ -368,7 +368,13 @@ pub extern "C" fn note_received(session: *mut Session, slot: u32, extended: u64)
     if slot != NO_SLOT {
         let (extended, front) = (ExtendedSeq(extended), ExtendedSeq(session.recv_seq));
         let rnext = key_ids(scratch).map(|(_, rnext)| rnext);
-        session.rollover.on_verified(&session.slots, slot, rnext, extended, front, session.last_segment);
+        let now = session.last_segment;
+        match rnext {
+            Some(rnext) if session.flags & Session::AGREED != 0 => {
+                session.rollover.on_verified_onward(&session.slots, slot, rnext, extended, front, now);
+            }
+            rnext => session.rollover.on_verified(&session.slots, slot, rnext, extended, front, now),
+        }
         session.recv_seq = front.advanced_to(extended).0;
         session.authenticated = 1;
     }

@@ -200,9 +200,22 @@ mod tests {
                     && slot.recv_id == sealed.send_id
                     && slot.recv.words == sealed.send.words
             });
-            let Some(slot) = found else { return false };
-            let at = ExtendedSeq(self.sent);
-            other.session.rollover.on_verified(&slots, slot, Some(rnext), at, at, 1);
+            found.is_some_and(|slot| other.receive(slot, rnext, self.sent))
+        }
+
+        /// Takes in a segment that is under the key in `slot`; whether it is accepted.
+        fn receive(&mut self, slot: u32, rnext: KeyId, at: u64) -> bool {
+            let (at, front) = (ExtendedSeq(at), ExtendedSeq(self.session.recv_seq));
+            let Session { rollover, slots, flags, .. } = &mut self.session;
+            if !rollover.covers(slot, at) {
+                return false;
+            }
+            if *flags & Session::AGREED != 0 {
+                rollover.on_verified_onward(slots, slot, rnext, at, front, 1);
+            } else {
+                rollover.on_verified(slots, slot, Some(rnext), at, front, 1);
+            }
+            self.session.recv_seq = front.advanced_to(at).0;
             true
         }
     }
@@ -280,6 +293,33 @@ mod tests {
                     prop_assert!(b.send(&mut a));
                 }
             }
+        }
+    }
+
+    /// The password of before the keys were agreed, or an earlier traffic key: it verifies until the session settles.
+    #[test]
+    fn who_has_learnt_an_older_key_cannot_keep_a_session_from_going_on_or_bring_it_back() {
+        for forged_before in [None, Some(1000)] {
+            let (mut a, mut b) = ends();
+            assert!(a.send(&mut b) && b.send(&mut a));
+            let (ours, theirs) = agree(&a, &b, 1);
+            b.roll_in(&theirs, false);
+            a.roll_in(&ours, false);
+            let (old, old_id) = (a.session.rollover.current, a.session.slots[0].send_id);
+            assert_ne!(old, a.session.rollover.newest(0));
+            if let Some(ahead) = forged_before {
+                assert!(a.receive(old, old_id, ahead), "the peer may use it still");
+            }
+            for _ in 0..2 {
+                assert!(a.send(&mut b) && b.send(&mut a));
+            }
+            let newest = a.session.rollover.newest(0);
+            assert!(!a.receive(old, old_id, 2000), "the peer has gone on");
+            // As an acknowledgment without data would, which was overtaken.
+            assert!(!a.receive(old, old_id, a.session.recv_seq));
+            let Rollover { current, received, .. } = a.session.rollover;
+            assert_eq!((current, received), (newest, newest));
+            assert!(settle(&a.session, &a.quartet).is_some());
         }
     }
 

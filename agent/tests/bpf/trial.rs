@@ -218,6 +218,26 @@ fn the_length_of_the_option_tells_keys_apart() {
 }
 
 #[test]
+fn agreed_keys_go_on_and_never_back() {
+    let mut keyed = Keyed::new(apart(3));
+    keyed.with(|session| session.flags |= Session::AGREED);
+    let moved = |keyed: &Keyed| (keyed.rollover().received, keyed.rollover().current);
+    keyed.verified(1, 12, FIRST + 1000);
+    assert_eq!(moved(&keyed), (1, 1));
+    let late = keyed.under(2, 11, PSH_ACK, FIRST + 1000);
+    keyed.refused(&late, DropReason::OldKey);
+    // Sent before, arrived after.
+    keyed.verified(2, 11, FIRST + 999);
+    keyed.verified(1, 11, FIRST + 1200);
+    assert_eq!(moved(&keyed), (1, 1));
+    // Who has an older key may be ahead of the peer.
+    keyed.verified(0, 13, FIRST + 500);
+    assert_eq!(moved(&keyed), (0, 0));
+    let late = keyed.under(1, 12, PSH_ACK, FIRST + 1200);
+    keyed.refused(&late, DropReason::OldKey);
+}
+
+#[test]
 fn an_older_key_verifies_what_begins_before_the_switch_only() {
     let mut keyed = Keyed::new(alike(&[SHA1, SHA1]));
     keyed.verified(1, 10, FIRST);
