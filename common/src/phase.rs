@@ -50,7 +50,11 @@ pub const fn leaving(session: &Session, tcp_flags: u8, is_of_daemon: bool) -> Le
     }
 }
 
-/// Of a segment with these TCP flags, the numbers of the wire, and so many octets of data.
+/// Of a segment with these TCP flags, the numbers of the wire, and so many octets of data; `slot` has the key under which
+/// it is.
+///
+/// Nothing but the agreed key, the newest, opens the connection, whoever knows the one of the handshake; and an RST of the
+/// daemon, whose handshake failed.
 #[inline(always)]
 pub const fn arriving(
     session: &Session,
@@ -58,6 +62,7 @@ pub const fn arriving(
     seq: SeqNumber,
     ack: SeqNumber,
     data_len: u32,
+    slot: u32,
 ) -> Arriving {
     let (is_syn, is_rst) = (tcp_flags & flag::SYN != 0, tcp_flags & flag::RST != 0);
     // The server's stack answers it, once more or, of two SYNs that crossed, for the first time.
@@ -74,7 +79,8 @@ pub const fn arriving(
             let end =
                 SeqNumber(seq.0.wrapping_add(data_len).wrapping_add((tcp_flags & flag::FIN != 0) as u32));
             let acknowledges_all = tcp_flags & flag::ACK != 0 && !ack.is_before(ours);
-            if !seq.is_before(theirs) && (acknowledges_all || is_rst) {
+            let is_of_stack = acknowledges_all && slot == session.rollover.newest(0);
+            if !seq.is_before(theirs) && (is_of_stack || is_rst) {
                 Arriving::Opens(Translation::inbound(session))
             } else if !theirs.is_before(end) {
                 Arriving::IsOfDaemon
@@ -98,7 +104,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Isn;
+    use crate::{Isn, rollover::Rollover};
+
+    /// The slot of the newest key.
+    const AGREED: u32 = 1;
 
     const FLAGS: [u8; 8] = [
         flag::ACK,
@@ -148,14 +157,14 @@ mod tests {
     fn of_the_peer_the_daemon_hears_the_handshake_and_the_stack_the_rest() {
         for tcp_flags in FLAGS {
             let (is_syn, is_rst) = (tcp_flags & flag::SYN != 0, tcp_flags & flag::RST != 0);
-            let of = |phase| arriving(&session(phase), tcp_flags, SeqNumber(1), SeqNumber(2), 3);
+            let of = |phase| arriving(&session(phase), tcp_flags, SeqNumber(1), SeqNumber(2), 3, AGREED);
             let translation = if is_syn { Translation::NONE } else { Translation::inbound(&session(0)) };
             assert_eq!(of(Session::OPEN), Arriving::Passes(translation));
             let is_first_syn = tcp_flags == flag::SYN;
             for phase in [Session::HANDSHAKE, Session::SWITCHING].into_iter().filter(|_| is_first_syn) {
                 assert_eq!(of(phase), Arriving::Passes(Translation::NONE));
                 let client = Session { flags: Session::CLIENT, ..session(phase) };
-                let arriving = arriving(&client, tcp_flags, SeqNumber(1), SeqNumber(2), 3);
+                let arriving = arriving(&client, tcp_flags, SeqNumber(1), SeqNumber(2), 3, AGREED);
                 assert_eq!(
                     arriving,
                     Arriving::IsOfDaemon,
@@ -185,6 +194,7 @@ mod tests {
             ack in -70_000i64..70_000,
             near: bool,
             tcp_flags in proptest::sample::select(FLAGS.to_vec()),
+            slot in prop_oneof![Just(AGREED), 0..=3u32],
         ) {
             // Relative to the ends of the two handshakes; near: within two octets.
             let (begin, ack) = if near { (begin % 3, ack % 3) } else { (begin, ack) };
@@ -194,13 +204,14 @@ mod tests {
                 peer_isn: Isn(peer_isn),
                 sent_before: sent,
                 received_before: received,
+                rollover: Rollover { order: 0b11_00_00 | AGREED, ..Rollover::default() },
                 ..Session::default()
             };
             let number = |isn: u32, before: u32, at: i64| {
                 SeqNumber((i64::from(isn) + 1 + i64::from(before) + at) as u32)
             };
             let end = begin + i64::from(len) + i64::from(tcp_flags & flag::FIN != 0);
-            let covers = tcp_flags & flag::ACK != 0 && ack >= 0;
+            let covers = tcp_flags & flag::ACK != 0 && ack >= 0 && slot == AGREED;
             let wanted = if tcp_flags == flag::SYN {
                 Arriving::Passes(Translation::NONE)
             } else if tcp_flags & flag::SYN != 0 {
@@ -213,7 +224,7 @@ mod tests {
                 Arriving::Refused
             };
             let (seq, ack) = (number(peer_isn, received, begin), number(local_isn, sent, ack));
-            prop_assert_eq!(arriving(&session, tcp_flags, seq, ack, len), wanted);
+            prop_assert_eq!(arriving(&session, tcp_flags, seq, ack, len, slot), wanted);
         }
     }
 }

@@ -110,7 +110,7 @@ fn verify(
     // Read anew: the stack has no room to keep them beside what `try_keys` needs.
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
-    let arriving = phase::arriving(of_session, flags, seq, ack, scratch.covered.data_len);
+    let arriving = phase::arriving(of_session, flags, seq, ack, scratch.covered.data_len, slot);
     match arriving {
         Arriving::Refused => return Err(DropReason::Handshake),
         // What the daemon does not get was not received.

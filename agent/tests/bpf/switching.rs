@@ -6,7 +6,7 @@ use tcpauth_common::{
 };
 
 use super::{
-    connection::{ACK, Connection, PSH_ACK, RST, SYN, SYN_ACK},
+    connection::{ACK, Connection, PSH_ACK, RST, SYN, SYN_ACK, key, order},
     context::Context,
     lab::Lab,
     phases::{
@@ -108,6 +108,30 @@ fn the_boundary_octet_for_octet() {
         ] {
             check(&mut lab, &connection, theirs(&connection, flags, begin, ack, data), wanted);
         }
+    }
+}
+
+/// It is that of the password, which is known to more than the two ends, or will be.
+#[test]
+fn nothing_under_the_key_of_the_handshake_opens_but_a_reset() {
+    for connection in both_families() {
+        let mut switching = session(&connection, Session::SWITCHING);
+        switching.slots[1] = connection.slot(&key(1), OURS, THEIRS);
+        switching.rollover.order = order(&[1, 0]);
+        switching.rollover.rnext = 1;
+        let mut lab = Lab::with(&connection, Some(&switching));
+        for flags in [PSH_ACK, FIN_ACK] {
+            let forged = signed(&connection, &switching, theirs(&connection, flags, 0, 0, 29)).frame();
+            let context = Context::default();
+            lab.expect_drop(&connection, Direction::Inbound, context, &forged, DropReason::Handshake);
+        }
+        let ended = signed(&connection, &switching, theirs(&connection, ACK, 0, 0, 0));
+        expect_diverted(&mut lab, &connection, &ended);
+        let agreed = connection.under(&key(1));
+        lab.verified(&agreed.sign(&switching.slots[1].recv, theirs(&connection, PSH_ACK, 0, 0, 29), 1));
+        assert_eq!(lab.session(&connection).unwrap().phase, Session::OPEN);
+        lab.put(&connection, &switching);
+        lab.verified(&signed(&connection, &switching, theirs(&connection, RST, 0, 0, 0)));
     }
 }
 

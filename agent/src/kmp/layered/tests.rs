@@ -110,7 +110,9 @@ impl End {
     /// What the data plane does with a segment that verified.
     fn arrive(&mut self, segment: &Segment, now: Instant) {
         let (seq, ack) = (SeqNumber(segment.seq), SeqNumber(segment.ack));
-        match phase::arriving(&self.session, segment.flags, seq, ack, segment.data.len() as u32) {
+        // No session here has keys: all is under the newest.
+        let slot = self.session.rollover.newest(0);
+        match phase::arriving(&self.session, segment.flags, seq, ack, segment.data.len() as u32, slot) {
             Arriving::Passes(_) | Arriving::Opens(_) if segment.flags & RST != 0 => {
                 self.session.phase = Session::FAILED;
                 self.failure.get_or_insert(StreamError::Reset.into());
