@@ -58,13 +58,11 @@ impl Daemon {
             Outcome::Install(mut session) => {
                 match &route {
                     Route::Agreed(..) => session.flags |= Session::AGREED,
-                    Route::Fallback => session.flags &= !Session::AGREED,
-                    _ => {}
+                    // What it had before may have been agreed.
+                    _ => session.flags &= !Session::AGREED,
                 }
-                let role = self.layered_role(held, frame, &session);
-                if role.is_some() {
-                    session.phase = Session::HANDSHAKE;
-                }
+                session.phase = self.layered_phase(held, frame, &session);
+                let role = (session.phase == Session::HANDSHAKE).then(|| Role::of(&session));
                 if let Err(error) = self.dataplane.put_session(&held.quartet, &session) {
                     tracing::error!(neighbor = %neighbor.peer, "a session has no keys: {error}");
                     return;

@@ -70,6 +70,10 @@ pub fn progress(session: &Session) -> Progress {
     match session.phase {
         Session::OPEN => {}
         Session::HANDSHAKE | Session::SWITCHING => return Progress::Handshake,
+        // Nothing but the RST that answers our SYN has the number of the ISN.
+        _ if session.seen & Session::RST_RECEIVED != 0
+            && session.flags & BOTH_ISNS == BOTH_ISNS
+            && session.recv_seq == u64::from(session.peer_isn.0) => {}
         _ => return Progress::Failed,
     }
     if session.seen & ANY_RST != 0 || session.seen & BOTH_FINS == BOTH_FINS {
@@ -139,8 +143,9 @@ mod tests {
         for phase in [Session::HANDSHAKE, Session::SWITCHING, Session::FAILED, 9] {
             // Whatever was seen: it was the daemons'.
             for seen in [0, Session::RST_RECEIVED, Session::FIN_SENT | Session::FIN_RECEIVED] {
+                let last_segment = 5 * SECOND;
                 let session =
-                    Session { flags: BOTH, seen, phase, last_segment: 5 * SECOND, ..Session::default() };
+                    Session { flags: BOTH, seen, phase, last_segment, recv_seq: 1, ..Session::default() };
                 let expires =
                     |idle: u64| expiry(&session, Monotonic((5 + idle) * SECOND), || Whereabouts::Here);
                 assert!(!expires(15) && expires(16), "{phase} {seen}");
@@ -149,6 +154,13 @@ mod tests {
                 assert_eq!(progress(&session).name(), name);
             }
         }
+        let refused = Session {
+            flags: BOTH,
+            seen: Session::RST_RECEIVED,
+            phase: Session::FAILED,
+            ..Session::default()
+        };
+        assert_eq!(progress(&refused), Progress::Closed, "no handshake began");
         let open = Session { flags: BOTH, sent_before: 1000, received_before: 2000, ..Session::default() };
         assert_eq!(progress(&open), Progress::Established);
     }

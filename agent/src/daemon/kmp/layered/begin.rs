@@ -94,17 +94,10 @@ impl Daemon {
         })
     }
 
-    /// What our end is in the handshake that has to be before `session`, whose keys a held segment has made known;
-    /// `None`: there is none.
-    pub(in super::super::super) fn layered_role(
-        &self,
-        held: &Held,
-        frame: &[u8],
-        session: &Session,
-    ) -> Option<Role> {
-        let knows_both = session.flags & BOTH_ISNS == BOTH_ISNS;
-        let is_syn = flags(held, frame).is_some_and(|flags| flags & (SYN | RST) == SYN);
-        (is_syn && knows_both && self.has_handshake(held)).then(|| Role::of(session))
+    /// The phase in which `session`, whose keys a held segment has made known, begins: [`Session::HANDSHAKE`] where one has
+    /// to be before it.
+    pub(in super::super::super) fn layered_phase(&self, held: &Held, frame: &[u8], session: &Session) -> u32 {
+        if self.has_handshake(held) { phase(held, frame, session) } else { session.phase }
     }
 
     /// Begins the handshake on a connection whose `session` is installed, in [`Session::HANDSHAKE`]. Of the client the
@@ -204,6 +197,18 @@ impl Daemon {
 
 const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
 
+/// Of a connection that has a handshake on it.
+fn phase(held: &Held, frame: &[u8], session: &Session) -> u32 {
+    let flags = flags(held, frame).unwrap_or_default();
+    match flags & (SYN | RST) {
+        _ if session.flags & BOTH_ISNS != BOTH_ISNS => session.phase,
+        SYN => Session::HANDSHAKE,
+        // It refuses our SYN. A stack that does not believe it must not get a SYN-ACK with the same numbers afterwards.
+        RST if !is_outbound(held) => Session::FAILED,
+        _ => session.phase,
+    }
+}
+
 /// Of a first SYN.
 fn cross(held: &Held, existing: Option<&Session>) -> Admission {
     let Some(session) = existing else { return Admission::Admitted };
@@ -259,4 +264,30 @@ fn flags(held: &Held, frame: &[u8]) -> Option<u8> {
 
 fn tcp(held: &Held, frame: &[u8]) -> Option<stream::Segment> {
     stream::Segment::parse(Segment::parse(held, frame).ok()?.octets())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::testing::Draft;
+
+    #[test]
+    fn nothing_but_a_handshake_comes_of_a_connection_whose_isns_are_known() {
+        use Direction::{Inbound, Outbound};
+        let both = Session { flags: BOTH_ISNS, ..Session::default() };
+        let half = Session { flags: Session::LOCAL_ISN, ..Session::default() };
+        for (direction, flags, session, expected) in [
+            (Outbound, SYN, &half, Session::OPEN),
+            (Inbound, SYN | ACK, &both, Session::HANDSHAKE),
+            (Outbound, SYN | ACK, &both, Session::HANDSHAKE),
+            (Inbound, SYN, &both, Session::HANDSHAKE),
+            // A stack that minds its timestamps does not believe each of them.
+            (Inbound, RST | ACK, &both, Session::FAILED),
+            // Our stack has no connection, and its next SYN-ACK has another ISN.
+            (Outbound, RST | ACK, &both, Session::OPEN),
+        ] {
+            let (held, frame) = Draft::new(direction, flags, 7, 8).hold();
+            assert_eq!(phase(&held, &frame, session), expected, "{flags}");
+        }
+    }
 }
