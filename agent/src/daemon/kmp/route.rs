@@ -63,7 +63,8 @@ pub fn route(
         Ok(Signature::Ao { key_id, .. }) => Some(key_id.0),
         _ => None,
     };
-    let unknown = Unknown { neighbor, existing, key_id };
+    let is_syn = segment.flags() & SYN != 0;
+    let unknown = Unknown { neighbor, existing, key_id, isn: is_syn.then(|| segment.isn().0) };
     match (segment.flags() & (SYN | ACK), outbound) {
         (SYN, true) => unknown.our_syn(client_isn, is_hopeless),
         (SYN, false) => unknown.peers_syn(),
@@ -97,6 +98,8 @@ struct Unknown<'a> {
     existing: Option<&'a Session>,
     /// Of the segment, if it has an option.
     key_id: Option<u8>,
+    /// Of the segment, if it is a SYN.
+    isn: Option<u32>,
 }
 
 pub(super) const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
@@ -125,8 +128,11 @@ impl Unknown<'_> {
     fn our_answer(&self, client_isn: u32) -> Route {
         match self.existing {
             Some(session) if is_of_chain(session, client_isn, &self.neighbor.keys) => Route::Fallback,
+            // It was held twice. One with another ISN is of a connection whose keys nobody has.
             Some(session)
-                if progress(session) == Progress::Established && !answers_new_syn(session, client_isn) =>
+                if progress(session) == Progress::Established
+                    && !answers_new_syn(session, client_isn)
+                    && self.isn.is_none_or(|isn| (isn, client_isn) == isns(session)) =>
             {
                 Route::Chain
             }
@@ -167,6 +173,11 @@ fn client_isn(segment: &Segment<'_>, outbound: bool, existing: Option<&Session>)
         // What it answers: the peer's SYN, or ours.
         _ => acknowledged,
     }
+}
+
+/// Our ISN, and the peer's.
+fn isns(session: &Session) -> (u32, u32) {
+    (session.local_isn.0, session.peer_isn.0)
 }
 
 /// Whether a session's keys were agreed.
@@ -341,6 +352,7 @@ mod tests {
         let neighbor = external("never");
         let ours = Draft::new(Direction::Outbound, SYN_ACK, OURS, THEIRS + 1);
         let theirs = Draft::new(Direction::Inbound, SYN_ACK, THEIRS, OURS + 1);
+        let anew = Draft::new(Direction::Outbound, SYN_ACK, OURS + 5, THEIRS + 1);
         let (sent, heard) = (Session::LOCAL_ISN, Session::PEER_ISN | Session::SYN_RECV);
         let associations = agreed(&[(Role::Server, THEIRS, 128), (Role::Client, OURS, 130)]);
         let nothing = agreed(&[]);
@@ -354,6 +366,9 @@ mod tests {
             (&theirs, session(sent | Session::AGREED), &nothing, ("lost", vec![])),
             (&theirs, session(sent), &nothing, ("fallback", vec![])),
             (&theirs, session(BOTH_ISNS | Session::AGREED), &nothing, ("chain", vec![])),
+            (&ours, session(BOTH_ISNS | Session::AGREED), &nothing, ("chain", vec![])),
+            // The peer's SYN, played again to a stack that has forgotten it.
+            (&anew, session(BOTH_ISNS | Session::AGREED), &nothing, ("lost", vec![])),
         ] {
             assert_eq!(name(&of(draft, &neighbor, Some(&existing), associations)), expected);
         }
