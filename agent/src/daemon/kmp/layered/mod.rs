@@ -25,7 +25,7 @@ use crate::{
     daemon::rules::change_keys,
     kernel::Rekeyed,
     kmp::{
-        Agreed,
+        Agreed, Connection,
         layered::{Action, Failure, Handshake, Offsets},
         stream::{self, Origin, StreamError},
     },
@@ -39,6 +39,8 @@ mod frame;
 
 /// A client that has not acknowledged our SYN-ACK by then has given up: Linux sends it five times in this time.
 const ACKNOWLEDGMENT_LIMIT: Duration = Duration::from_secs(64);
+/// Handshakes on connections that one peer has opened: each costs as much memory as a thousand that await theirs.
+const MAX_OF_PEER: usize = 64;
 /// A connection on which no keys were agreed is forgotten after this: by then both ends' stacks were told.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,14 @@ impl Layered {
         self.timers.next_due()
     }
 
+    /// Handshakes with a peer that are under way.
+    fn handshakes_of(&self, peer: KmpPeer) -> usize {
+        let is_running = |connection: &&Underway| {
+            connection.peer == peer && matches!(connection.progress, Progress::Running(_))
+        };
+        self.connections.values().filter(is_running).count()
+    }
+
     fn running(&mut self, quartet: &Quartet) -> Option<&mut Handshake> {
         match &mut self.connections.get_mut(quartet)?.progress {
             Progress::Running(handshake) => Some(handshake),
@@ -134,6 +144,11 @@ impl Daemon {
         let is_awaited =
             connection.is_some_and(|connection| matches!(connection.progress, Progress::Awaited));
         if is_awaited && segment.flags & SYN == 0 {
+            let peer = KmpPeer::of(held.neighbor, &held.quartet);
+            if self.kmp.layered.handshakes_of(peer) >= MAX_OF_PEER {
+                // It comes again, and then there may be room.
+                return;
+            }
             self.begin_awaited(held, now);
         }
         if let Some(handshake) = self.kmp.layered.running(&held.quartet) {
@@ -204,6 +219,11 @@ impl Daemon {
         offsets: Offsets,
     ) -> Result<(), String> {
         let session = self.dataplane.session(quartet).map_err(|error| error.to_string())?;
+        let session = session.filter(|session| {
+            let isns = (Some(session.local_isn), Some(session.peer_isn));
+            let connection = Connection::new(quartet, agreed.role, isns.0, isns.1);
+            session.phase == Session::HANDSHAKE && connection == Some(agreed.connection)
+        });
         let session = session.ok_or("the session is gone")?;
         let mut slot = agreed.mkt.traffic_slot(quartet, session.local_isn, session.peer_isn, agreed.role);
         let mut change = roll_in(&session, quartet, slot, phase == Session::OPEN);
@@ -255,7 +275,7 @@ impl Daemon {
             Progress::Awaited | Progress::Failed => connection.origin.reset(),
         };
         let (peer, origin, is_client) = (connection.peer, connection.origin, connection.syn_ack.is_some());
-        self.close_session(&quartet);
+        self.close_session(&quartet, &origin);
         if *failure != Failure::Stream(StreamError::Reset) {
             self.send_to_peer(&quartet, &reset);
         }
@@ -264,9 +284,12 @@ impl Daemon {
         self.note_trouble(peer, is_client, &failure.to_string(), now);
     }
 
-    /// Lets nothing but RSTs pass.
-    fn close_session(&mut self, quartet: &Quartet) {
+    /// Lets nothing but RSTs pass, unless the quartet has another connection by now.
+    fn close_session(&mut self, quartet: &Quartet, origin: &Origin) {
         let Ok(Some(session)) = self.dataplane.session(quartet) else { return };
+        if (session.local_isn, session.peer_isn) != (origin.local_isn, origin.peer_isn) {
+            return;
+        }
         let mut change = KeyChange::nothing(quartet, &session);
         change.flags |= KeyChange::SET_PHASE;
         change.phase = Session::FAILED;
