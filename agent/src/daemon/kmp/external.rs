@@ -53,7 +53,11 @@ impl Daemon {
     pub(super) fn on_external_time(&mut self, now: Instant) {
         while let Some(waiting) = self.kmp.associations.take_overdue(now) {
             let reason = match self.kmp.channels.active(waiting.peer) {
-                Some(_) => "the peer's daemon did not answer in time",
+                Some(_) => {
+                    // Perhaps nobody is at the other end of the channel any more.
+                    self.kmp.channels.dial(waiting.peer, now);
+                    "the peer's daemon did not answer in time"
+                }
                 None => "there was no channel to the peer's daemon in time",
             };
             self.without_keys(waiting, reason);
