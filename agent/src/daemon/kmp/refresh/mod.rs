@@ -276,15 +276,9 @@ impl Daemon {
 
     /// Has sessions of neighbours whose secret, or way to agree on keys, is another than `before` get new keys now.
     pub(in super::super) fn refresh_changed(&mut self, before: &Neighbors) {
-        let is_changed = |number: u32| match (before.numbered(number), self.neighbors.numbered(number)) {
-            (Some(before), Some(now)) => {
-                let tls = |neighbor: &Neighbor| neighbor.kmp.as_ref().map(|kmp| kmp.tls.clone());
-                now.kmp.is_some() && (before.keys != now.keys || tls(before) != tls(now))
-            }
-            _ => false,
-        };
-        let changed: BTreeSet<u32> =
-            self.neighbors.iter().map(|(number, _)| number).filter(|number| is_changed(*number)).collect();
+        let changed =
+            self.neighbors.iter().filter(|(number, now)| agrees_otherwise(before.numbered(*number), now));
+        let changed: BTreeSet<u32> = changed.map(|(number, _)| number).collect();
         self.kmp
             .known
             .retain(|number| self.neighbors.numbered(number).is_some() && !changed.contains(&number));
@@ -473,6 +467,14 @@ impl Daemon {
     }
 }
 
+/// Whether keys of the neighbour are agreed, and not by what they were `before`. One that is new may have sessions, too:
+/// of another one, whose prefix has its address.
+fn agrees_otherwise(before: Option<&Neighbor>, now: &Neighbor) -> bool {
+    let tls = |neighbor: &Neighbor| neighbor.kmp.as_ref().map(|kmp| kmp.tls.clone());
+    let is_same = |before: &Neighbor| before.keys == now.keys && tls(before) == tls(now);
+    now.kmp.is_some() && !before.is_some_and(is_same)
+}
+
 const NO_COMMON_ALGORITHM: &str =
     "no MAC algorithm is common to both daemons: compare `algorithms` on the two sides";
 
@@ -539,7 +541,7 @@ fn random() -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::testing;
+    use crate::{config::Config, sessions::testing};
 
     #[test]
     fn the_best_algorithm_is_either_ends_best() {
@@ -599,5 +601,26 @@ mod tests {
         assert_eq!(session(agreed, 2, 2).agreed_since, Some(Monotonic(7)));
         assert_eq!(session(0, 1, 1).agreed_since, None);
         assert!(!session(0, 1, 1).is_moving);
+    }
+
+    fn neighbor(password: &str, mode: &str) -> Neighbor {
+        let text =
+            format!("[neighbor.\"192.0.2.1\"]\npassword = \"{password}\"\nkey-management = \"{mode}\"\n");
+        Config::parse(&text, std::path::Path::new("test.toml")).ok().unwrap().neighbors.remove(0)
+    }
+
+    #[test]
+    fn another_secret_asks_for_new_keys_and_so_does_another_owner() {
+        let now = neighbor("secret", "external");
+        for (before, expected) in [
+            (Some(neighbor("secret", "external")), false),
+            (Some(neighbor("another", "external")), true),
+            (Some(neighbor("secret", "implicit")), true),
+            (None, true),
+        ] {
+            assert_eq!(agrees_otherwise(before.as_ref(), &now), expected);
+        }
+        assert!(!agrees_otherwise(Some(&now), &neighbor("another", "implicit")));
+        assert!(!agrees_otherwise(None, &neighbor("secret", "implicit")));
     }
 }
