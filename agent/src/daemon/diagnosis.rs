@@ -421,7 +421,7 @@ mod tests {
         let reason = diagnose(&evidence).reason.unwrap();
         assert!(reason.contains("is key-management the same on both sides"), "{reason}");
         let implicit = Evidence { agrees_keys: false, ..evidence };
-        assert!(diagnose(&implicit).reason.unwrap().contains("lifetimes"));
+        assert!(diagnose(&implicit).reason.unwrap().contains("may be used now"));
     }
 
     #[test]
