@@ -6,10 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tcpauth_common::{Isn, layout::Quartet};
+use tcpauth_common::layout::Quartet;
+use tracked::Tracked;
+pub use tracked::{Limits, Seen};
 
 use super::super::{KmpPeer, channel::ChannelId};
 use crate::sessions::Monotonic;
+
+mod tracked;
 
 /// Peers with which handshakes are made at once: a thousand that are due together neither starve each other nor what
 /// else the main loop does.
@@ -24,35 +28,6 @@ const SHORTEST: Duration = Duration::from_millis(500);
 const TOLERATED: u32 = 2;
 /// Between two attempts, however often they failed.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// When a session's keys have served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Their age.
-    pub interval: Duration,
-    /// Segments that were sealed with them, or verified, whichever are more.
-    pub segments: Option<u64>,
-    /// Whether it is for our end to begin: the one with the lower address. The other end begins a tenth later, should
-    /// this one fail to.
-    pub is_first: bool,
-}
-
-/// A session as it is in the map.
-#[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    /// Who its keys are agreed with.
-    pub peer: KmpPeer,
-    /// Our ISN and the peer's: another connection with the same quartet has others.
-    pub isns: (Isn, Isn),
-    /// Since when it sends with its keys; `None` if they were not agreed.
-    pub agreed_since: Option<Monotonic>,
-    /// Segments sealed, and verified, since it began.
-    pub segments: [u64; 2],
-    /// Whether an end does not send with the newest keys yet: those of before, which it uses, need their place.
-    pub is_moving: bool,
-    /// When its keys have served.
-    pub limits: Limits,
-}
 
 /// What failed last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,22 +68,6 @@ pub struct Planner {
     round: u64,
 }
 
-struct Tracked {
-    seen: Seen,
-    /// When its keys were agreed.
-    since: Option<Monotonic>,
-    /// [`Seen::segments`] at that time.
-    before: [u64; 2],
-    /// New keys now, whatever their age.
-    asked: bool,
-    /// By how much it is early, in 256ths of a tenth of the interval: sessions that began together do not stay so.
-    jitter: u8,
-    /// No attempt before.
-    not_before: Monotonic,
-    /// In which round it was seen last.
-    round: u64,
-}
-
 #[derive(Default)]
 struct Peer {
     stage: Stage,
@@ -133,47 +92,6 @@ enum Stage {
     Dialled,
     /// Offers, by number, wait for answers on a channel.
     Offering { channel: ChannelId, offers: HashMap<u32, Quartet> },
-}
-
-impl Tracked {
-    fn new(seen: Seen, jitter: u8) -> Self {
-        Self {
-            seen,
-            since: seen.agreed_since,
-            before: [0; 2],
-            asked: false,
-            jitter,
-            not_before: Monotonic(0),
-            round: 0,
-        }
-    }
-
-    /// When the keys are old; `None` if they were not agreed.
-    fn old_at(&self) -> Option<Monotonic> {
-        let Limits { interval, is_first, .. } = self.seen.limits;
-        let tenth = interval / 10;
-        let early = tenth.mul_f64(f64::from(self.jitter) / 256.0);
-        let age = if is_first { interval.saturating_sub(early) } else { interval.saturating_add(tenth) };
-        // Who says little moves late: not before, unless it never does.
-        let wait = if self.seen.is_moving { interval } else { Duration::ZERO };
-        Some(after(self.since?, age.saturating_add(wait)))
-    }
-
-    /// Whether another connection has the quartet, or another neighbour the connection.
-    fn is_other(&self, seen: &Seen) -> bool {
-        (self.seen.isns, self.seen.peer) != (seen.isns, seen.peer)
-    }
-
-    fn is_due(&self, now: Monotonic) -> bool {
-        let Limits { segments, is_first, .. } = self.seen.limits;
-        let keyed = (self.seen.segments.iter().zip(self.before))
-            .map(|(count, before)| count.saturating_sub(before))
-            .max()
-            .unwrap_or_default();
-        let too_many =
-            segments.map(|limit| if is_first { limit } else { limit.saturating_add(limit.div_ceil(10)) });
-        self.asked || self.old_at().is_none_or(|at| at <= now) || too_many.is_some_and(|limit| limit <= keyed)
-    }
 }
 
 impl Planner {

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use tcpauth_common::Isn;
+
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
