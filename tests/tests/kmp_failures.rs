@@ -378,8 +378,8 @@ fn a_thousand_neighbors_reconnect_at_once() -> Result<()> {
     }
     crowd.wait_for_channels()?;
     for (agent, before) in [&crowd.agent1, &crowd.agent2].into_iter().zip(before) {
-        // Those of sessions that closed are kept for two minutes.
-        let sessions = before.sessions + 2000;
+        // Those of connections that closed are kept for two minutes: in each round one of BGP and up to two channels.
+        let sessions = before.sessions + 2 * 3 * 1000;
         let kibibytes = before.kibibytes + 24 * 1024;
         Holdings { sessions, descriptors: before.descriptors + 2, sockets: before.sockets + 2, kibibytes }
             .wait_until_back(agent, SOON)?;
