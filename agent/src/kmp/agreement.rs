@@ -152,7 +152,7 @@ impl Connection {
 }
 
 impl Terms {
-    /// The exporter's context: version u16, [`Connection::encode`], the offerer's role (0 client, 1 server), KeyID of
+    /// The exporter's context: version u16, the connection as in [`super::message`], the offerer's role (0 client, 1 server), KeyID of
     /// segments to the client, KeyID of segments to the server, options (0 under the MACs, 1 not), the offerer's nonce,
     /// the accepter's nonce, length u8 and name of the algorithm, hash of both Capabilities.
     pub fn context(&self) -> Vec<u8> {

@@ -113,7 +113,7 @@ impl Channels {
         }
     }
 
-    /// When [`Daemon::on_channels_time`] has something to do.
+    /// When there is something to do.
     pub fn next_due(&self) -> Option<Instant> {
         self.timers.next_due()
     }

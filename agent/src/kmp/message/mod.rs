@@ -6,11 +6,14 @@
 //! | type | message | body |
 //! |---|---|---|
 //! | 1 | [`Capabilities`] | version u16, software, count u8 of algorithms, their names, count u8 of option kinds, a u8 each, seconds of the rekey interval u32 |
-//! | 2 | [`Offer`] | id u32, connection ([`Connection::encode`]), role u8, KeyID u8, options u8, nonce 16 |
+//! | 2 | [`Offer`] | id u32, connection 45, role u8, KeyID u8, options u8, nonce 16 |
 //! | 3 | [`Accept`] | id u32, KeyID u8, nonce 16, algorithm's name, confirmation 32 |
 //! | 4 | [`Message::Confirm`] | id u32, confirmation 32 |
 //! | 5 | [`Message::Done`] | id u32 |
 //! | 6 | [`Message::Refuse`] | id u32, reason u8 |
+//!
+//! A connection is the client's address (16, IPv4-mapped for IPv4) and port, the server's address and port, the client's
+//! ISN, 1 and the server's ISN, or 0 and zeros.
 
 use std::time::Duration;
 
