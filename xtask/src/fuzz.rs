@@ -10,7 +10,7 @@ use crate::{build::cargo, setup};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Arguments {
-    /// [TARGET] [--seconds N] [--seed N] [--list] [--input FILE]
+    /// `[TARGET] [--seconds N] [--seed N] [--list] [--input FILE]`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
