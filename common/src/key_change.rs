@@ -4,9 +4,10 @@
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::{
-    Isn, KeyId,
+    Isn, KeyId, SeqNumber,
     layout::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Quartet, Session, SynKey},
     rollover::{NO_CUTOFF, NO_ORDER, NO_SLOT, Rollover, age_in},
+    sequence::ExtendedSeq,
 };
 
 /// Flags of a slot that the lifetimes of its key decide.
@@ -165,11 +166,27 @@ impl KeyChange {
             session.flags |= Session::AGREED;
         }
         if self.flags & Self::SET_PHASE != 0 {
+            if self.phase == Session::OPEN && self.flags & Self::SET_AGREED != 0 {
+                self.end_handshake(session);
+            }
             // Whoever sees the phase has to see the offsets.
             session.sent_before = self.sent_before;
             session.received_before = self.received_before;
             compiler_fence(Ordering::SeqCst);
             session.phase = self.phase;
+        }
+    }
+
+    /// The keys of before verify nothing behind the peer's handshake: they are more people's than the agreed one.
+    #[inline(always)]
+    const fn end_handshake(&self, session: &mut Session) {
+        let behind = SeqNumber(session.peer_isn.0.wrapping_add(1).wrapping_add(self.received_before));
+        let cutoff = ExtendedSeq(session.recv_seq).extend(behind).0;
+        let rollover = &mut session.rollover;
+        let mut age = 1;
+        while age < MAX_KEYS as u32 {
+            rollover.set_cutoff(rollover.newest(age), cutoff);
+            age += 1;
         }
     }
 

@@ -149,7 +149,7 @@ impl Rollover {
     }
 
     /// As [`Self::on_verified`], in a session with agreed keys. There both ends only ever go on to newer ones, so that a
-    /// key which the peer has gone on from serves nobody but who has learnt it: it verifies nothing behind the first
+    /// key which the peer has gone on from serves nobody but who has learnt it: it verifies nothing new after the first
     /// segment of a newer one, and no segment has us send with an older one again.
     #[inline(always)]
     pub fn on_verified_onward(
@@ -170,10 +170,12 @@ impl Rollover {
         if is_newer {
             self.received = slot;
             self.received_since = now;
+            // What is sent again overtakes what was under way.
+            let cutoff = front.advanced_to(extended).0;
             let mut other = 0;
             while other < MAX_KEYS {
                 if self.age(other as u32) > age && self.cutoff[other] == NO_CUTOFF {
-                    self.cutoff[other] = extended.0;
+                    self.cutoff[other] = cutoff;
                 }
                 other += 1;
             }

@@ -350,6 +350,27 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_handshake_on_the_connection_only_the_agreed_key_verifies_at_the_client() {
+        let (mut a, b) = ends();
+        // Near the end of the numbers.
+        a.session.peer_isn = Isn(u32::MAX - 100);
+        a.session.recv_seq = u64::from(u32::MAX - 50);
+        let (ours, _) = agree(&a, &b, 1);
+        let slot = ours.traffic_slot(&a.quartet, ISNS.0, a.session.peer_isn, a.role);
+        let old = a.session.rollover.current;
+        let change = KeyChange {
+            phase: Session::OPEN,
+            received_before: 300,
+            ..roll_in(&a.session, &a.quartet, slot, true)
+        };
+        a.apply(&KeyChange { flags: change.flags | KeyChange::SET_PHASE, ..change });
+        let covers = |slot: u32, at: u64| a.session.rollover.covers(slot, ExtendedSeq(at));
+        let behind = u64::from(u32::MAX - 100) + 301;
+        assert!(covers(old, behind - 1) && !covers(old, behind));
+        assert!(covers(a.session.rollover.newest(0), behind));
+    }
+
+    #[test]
     fn keys_that_one_direction_uses_are_not_settled() {
         let (mut a, mut b) = ends();
         let (ours, theirs) = agree(&a, &b, 1);
