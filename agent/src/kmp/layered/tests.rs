@@ -107,11 +107,10 @@ impl End {
         self.session.phase = phase;
     }
 
-    /// What the data plane does with a segment that verified.
-    fn arrive(&mut self, segment: &Segment, now: Instant) {
+    /// What the data plane does with a segment that verified: under the agreed key if it is of the peer's stack.
+    fn arrive(&mut self, segment: &Segment, is_of_stack: bool, now: Instant) {
         let (seq, ack) = (SeqNumber(segment.seq), SeqNumber(segment.ack));
-        // No session here has keys: all is under the newest.
-        let slot = self.session.rollover.newest(0);
+        let slot = if is_of_stack { self.session.rollover.newest(0) } else { 0 };
         match phase::arriving(&self.session, segment.flags, seq, ack, segment.data.len() as u32, slot) {
             Arriving::Passes(_) | Arriving::Opens(_) if segment.flags & RST != 0 => {
                 self.session.phase = Session::FAILED;
@@ -188,21 +187,23 @@ fn run(setting: &Setting, fates: &[Fate]) -> [End; 2] {
     let mut now = start;
     let mut ends = ends(setting, now);
     let mut fates = fates.iter();
-    let mut network: BTreeMap<(Instant, usize), (usize, Segment)> = BTreeMap::new();
+    let mut network: BTreeMap<(Instant, usize), (usize, Segment, bool)> = BTreeMap::new();
     let (mut count, mut speaks_at) = (0, None);
     loop {
         assert!(now - start < Duration::from_secs(60), "no end");
         for from in [CLIENT, SERVER] {
-            let mut sent: Vec<Segment> = ends[from].act().into_iter().map(|(segment, _)| segment).collect();
+            let mut sent: Vec<(Segment, bool)> =
+                ends[from].act().into_iter().map(|(segment, _)| (segment, false)).collect();
             let is_client_open = from == CLIENT && ends[CLIENT].session.phase == Session::OPEN;
             if is_client_open && speaks_at.is_none_or(|at| at <= now) {
-                sent.push(ends[CLIENT].of_stack());
+                sent.push((ends[CLIENT].of_stack(), true));
                 speaks_at = Some(now + Duration::from_millis(300));
             }
-            for segment in sent {
+            for (segment, is_of_stack) in sent {
                 for (delay, segment) in fates.next().unwrap_or(&Fate::Passed(1)).apply(&segment) {
                     count += 1;
-                    network.insert((now + Duration::from_millis(delay), count), (1 - from, segment));
+                    let at = (now + Duration::from_millis(delay), count);
+                    network.insert(at, (1 - from, segment, is_of_stack));
                 }
             }
         }
@@ -218,8 +219,8 @@ fn run(setting: &Setting, fates: &[Fate]) -> [End; 2] {
             end.on_time(now);
         }
         while let Some(entry) = network.first_entry().filter(|entry| entry.key().0 <= now) {
-            let (to, segment) = entry.remove();
-            ends[to].arrive(&segment, now);
+            let (to, segment, is_of_stack) = entry.remove();
+            ends[to].arrive(&segment, is_of_stack, now);
         }
     }
 }
@@ -263,10 +264,10 @@ fn the_order_of_what_is_sent() {
     let (mut last_of_server, mut round_trips) = (None, 0);
     while client.session.phase == Session::HANDSHAKE {
         round_trips += 1;
-        flight.iter().for_each(|segment| server.arrive(segment, now));
+        flight.iter().for_each(|segment| server.arrive(segment, false, now));
         let answers = server.act();
         for (segment, phase) in &answers {
-            client.arrive(segment, now);
+            client.arrive(segment, false, now);
             last_of_server = Some((segment.clone(), *phase));
         }
         flight = client.act().into_iter().map(|(segment, _)| segment).collect();
@@ -280,7 +281,7 @@ fn the_order_of_what_is_sent() {
     let later = server.handshake.next_due().unwrap();
     server.on_time(later);
     assert_eq!(server.act()[0].0.data, go.data);
-    server.arrive(&client.of_stack(), later);
+    server.arrive(&client.of_stack(), true, later);
     assert_eq!((server.session.phase, server.to_stack), (Session::OPEN, 1));
     server.on_time(later);
     assert_eq!(server.handshake.next_due(), None);
@@ -329,7 +330,7 @@ fn a_peer_that_takes_no_part() {
         let (mut end, other) = if index == CLIENT { (client, server) } else { (server, client) };
         end.act();
         let open = Segment { data: [0xff; 29].to_vec(), ..other.of_stack() };
-        end.arrive(&open, start);
+        end.arrive(&open, false, start);
         let sent = end.act();
         assert_eq!(end.failure, Some(bgp));
         assert_eq!(sent.last().unwrap().0.flags & RST, RST);
@@ -338,7 +339,7 @@ fn a_peer_that_takes_no_part() {
             let [client, server] = ends(&Setting::default(), start);
             let (mut end, other) = if index == CLIENT { (client, server) } else { (server, client) };
             end.act();
-            end.arrive(&Segment { flags, data: Vec::new(), ..other.of_stack() }, start);
+            end.arrive(&Segment { flags, data: Vec::new(), ..other.of_stack() }, false, start);
             let sent = end.act();
             assert_eq!(end.failure, Some(Failure::Stream(error)));
             assert_eq!(sent.iter().any(|(segment, _)| segment.flags & RST != 0), flags & RST == 0);
@@ -353,10 +354,10 @@ fn a_client_that_never_uses_the_keys() {
     let mut now = start;
     while server.handshake.next_due().is_some() {
         for (segment, _) in client.act() {
-            server.arrive(&segment, now);
+            server.arrive(&segment, false, now);
         }
         for (segment, _) in server.act() {
-            client.arrive(&segment, now);
+            client.arrive(&segment, false, now);
         }
         if let Some(due) = server.handshake.next_due().filter(|_| client.session.phase == Session::OPEN) {
             now = due;
