@@ -20,6 +20,10 @@ use crate::kmp::{Capabilities, Connection, Exchange, tls};
 
 /// For TCP, TLS and the first messages together.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Channels that one peer opened and whose handshake is not over.
+const MAX_HANDSHAKES: usize = 4;
+/// Channels with one peer. Each that is replaced [lingers](LINGER): so many handshakes a peer can have in that time.
+const MAX_OF_PEER: usize = 32;
 /// A channel that another one replaced is left for what is under way on it.
 const LINGER: Duration = Duration::from_secs(5);
 /// A channel that is not to be there all the time is closed by the end that opened it, so long after it was last asked
@@ -203,11 +207,12 @@ impl Channels {
         self.peers.entry(peer).or_default().local = Some(local);
     }
 
-    /// Channels that the peer opened and whose handshake is not over.
-    pub(super) fn handshakes_of_peer(&self, peer: KmpPeer) -> usize {
-        let channels = self.peers.get(&peer).map_or(&[][..], |peering| &peering.channels);
-        let channels = channels.iter().filter_map(|id| self.channels.get(id));
-        channels.filter(|channel| !channel.is_ours && channel.ready.is_none()).count()
+    /// Whether there is room for one more channel that the peer opens.
+    pub(super) fn has_room(&self, peer: KmpPeer) -> bool {
+        let ids = self.peers.get(&peer).map_or(&[][..], |peering| &peering.channels);
+        let channels = ids.iter().filter_map(|id| self.channels.get(id));
+        let handshakes = channels.filter(|channel| !channel.is_ours && channel.ready.is_none()).count();
+        handshakes < MAX_HANDSHAKES && ids.len() < MAX_OF_PEER
     }
 
     /// Forgets a peer without channels.
@@ -317,5 +322,45 @@ impl Channels {
 impl Channel {
     fn rival(&self) -> Rival {
         Rival { began: self.began, by_lower: self.by_lower }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16] };
+
+    fn ready() -> Ready {
+        let tls = tls::Summary { version: String::new(), suite: String::new(), peer: String::new() };
+        Ready { since: Instant::now(), tls, peer: Capabilities::ours(&[], Duration::ZERO).into() }
+    }
+
+    #[tokio::test]
+    async fn a_peer_opens_so_many_channels_however_fast_their_handshakes_are() {
+        let (events, _kept) = mpsc::channel(1000);
+        let mut channels = Channels::new(events);
+        let now = Instant::now();
+        let begin = |channels: &mut Channels| {
+            let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+            channels.begin(PEER, false, true, now, |id, events| Line::dial(id, None, nobody, None, events))
+        };
+        for _ in 0..MAX_HANDSHAKES {
+            assert!(channels.has_room(PEER));
+            begin(&mut channels);
+        }
+        assert!(!channels.has_room(PEER), "in handshakes");
+        let waiting: Vec<ChannelId> = channels.channels.keys().copied().collect();
+        waiting.iter().for_each(|id| drop(channels.ready(*id, ready(), now)));
+        for _ in MAX_HANDSHAKES..MAX_OF_PEER {
+            assert!(channels.has_room(PEER));
+            let id = begin(&mut channels);
+            channels.ready(id, ready(), now);
+        }
+        assert!(!channels.has_room(PEER));
+        channels.remove(waiting[0]);
+        assert!(channels.has_room(PEER) && channels.has_room(KmpPeer { neighbor: 2, ..PEER }));
     }
 }

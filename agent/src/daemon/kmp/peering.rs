@@ -21,9 +21,6 @@ use crate::{
     sessions::{self, begun_with},
 };
 
-/// Channels that one peer opened and whose handshake is not over.
-const MAX_HANDSHAKES: usize = 4;
-
 impl Daemon {
     /// Takes in what the tasks of channels tell.
     pub(in super::super) fn on_channel_event(&mut self, event: ChannelEvent) {
@@ -48,8 +45,8 @@ impl Daemon {
         };
         let peer = KmpPeer::of(number, &quartet);
         let channels = &mut self.kmp.channels;
-        if channels.handshakes_of_peer(peer) >= MAX_HANDSHAKES {
-            tracing::debug!(peer = %peer_end, "too many connections for key management whose handshake is not over");
+        if !channels.has_room(peer) {
+            tracing::debug!(peer = %peer_end, "too many connections for key management at once");
             return;
         }
         let by_lower = dials(peer_end.ip(), local.ip());
