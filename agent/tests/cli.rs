@@ -312,7 +312,7 @@ fn status(states: &[&str]) -> Value {
             json!({
                 "peer": format!("192.0.2.{number}"), "state": state, "reason": null,
                 "key_management": "implicit", "algorithm": "hmac-sha-1-96", "send_id": 1, "recv_id": 1,
-                "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop",
+                "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop", "kmp": null,
                 "sessions": 0, "open_sessions": 0, "counters": counters(), "last_drop": null
             })
         })
@@ -321,7 +321,7 @@ fn status(states: &[&str]) -> Value {
         "agent": {
             "version": "0.1.0", "instance": "cli-test", "pid": 1, "uptime_seconds": 1,
             "config_file": "/etc/tcpauth/cli-test.toml", "reload_error": null, "sessions": 0,
-            "held_segments": 0, "overload": 0
+            "held_segments": 0, "overload": 0, "key_log": null
         },
         "interfaces": [],
         "neighbors": neighbors
@@ -332,6 +332,7 @@ fn session() -> Value {
     json!({
         "neighbor": "192.0.2.1", "local": "192.0.2.2:40000", "peer": "192.0.2.1:179",
         "state": "established", "key_management": "implicit", "algorithm": "hmac-sha-1-96",
+        "keys": "chain", "keys_age_seconds": 1, "phase": "open", "accepted_ids": [1],
         "send_id": 1, "recv_id": 1, "local_isn": 1, "peer_isn": 2, "send_sne": 0, "recv_sne": 0,
         "age_seconds": 1, "idle_seconds": 0, "counters": counters()
     })

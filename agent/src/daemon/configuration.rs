@@ -166,6 +166,7 @@ impl Daemon {
         self.tell_keys(now);
         let changed = self.numbers_of_other_channels(&before);
         self.forget_troubles(|number| changed.contains(&number));
+        self.forget_agreed(|number| changed.contains(&number));
         self.follow_channels(&|number| changed.contains(&number));
         Ok(change)
     }

@@ -233,7 +233,7 @@ fn keys(rolled: u64, open: u64) -> Value {
         })
     };
     json!({ "answer": "keys", "value": [{
-        "neighbor": "192.0.2.1", "chain": null, "open_sessions": open, "rolled_sessions": rolled, "closes": null,
+        "neighbor": "192.0.2.1", "chain": null, "open_sessions": open, "rolled_sessions": rolled, "closes": null, "agreed": null,
         "keys": [key(1, false, open - rolled), key(2, true, rolled)]
     }] })
 }

@@ -84,6 +84,11 @@ impl Daemon {
         self.tell_kmp(session.neighbor, "fallback", text);
     }
 
+    /// Forgets keys that were agreed with neighbours that are others now: by a secret that may be another.
+    pub(in super::super) fn forget_agreed(&mut self, is_changed: impl Fn(u32) -> bool) {
+        self.kmp.associations.expire(Instant::now(), |peer| !is_changed(peer.neighbor));
+    }
+
     /// Keys of a connection came into its session.
     pub(in super::super) fn on_agreed_installed(&mut self, begun: &Begun) {
         self.kmp.associations.used(begun, Instant::now());
@@ -121,7 +126,10 @@ impl Daemon {
         let _ = match self.answer_to(peer, &connection, role) {
             Ok(begun) => self.accept_offer(channel, peer, offer, begun),
             Err(reason) => {
-                tracing::warn!(peer = %sessions::address(peer.address), ?connection, "an offer of keys is refused: {reason}");
+                // A peer may offer a thousand a second.
+                if self.kmp.channels.is_news(peer, Instant::now()) {
+                    tracing::warn!(peer = %sessions::address(peer.address), ?connection, "an offer of keys is refused: {reason}");
+                }
                 self.kmp.channels.refuse(channel, offer, reason)
             }
         };
