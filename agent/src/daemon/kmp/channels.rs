@@ -353,8 +353,8 @@ mod tests {
         }
         assert!(!channels.has_room(PEER), "in handshakes");
         let waiting: Vec<ChannelId> = channels.channels.keys().copied().collect();
-        for id in waiting {
-            channels.ready(id, ready(), now);
+        for id in &waiting {
+            channels.ready(*id, ready(), now);
         }
         for _ in MAX_HANDSHAKES..MAX_OF_PEER {
             assert!(channels.has_room(PEER));
