@@ -10,6 +10,7 @@
 //! - [`frame`], [`wire`]: segments forged, sniffed and captured; [`blaster`]: sent at the highest rate.
 //! - [`tunnel`]: links without Ethernet headers.
 //! - [`transfer`], [`streams`]: TCP connections of the tests' own, bulk data among them.
+//!   [`on_connect`]: whose ends send as soon as their keys are agreed.
 //! - [`independent`]: the verifier, and signer, that shares no code with the project's.
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod kmp;
 pub mod link;
 pub mod namespace;
 pub mod network;
+pub mod on_connect;
 pub mod process;
 pub mod scenario;
 pub mod streams;

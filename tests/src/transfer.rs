@@ -107,6 +107,19 @@ pub fn accept(listener: &Socket) -> Result<TcpStream> {
     configure(socket)
 }
 
+/// The other end of `near`; connections that came before it are closed.
+///
+/// # Errors
+/// If it does not come in time.
+pub fn accept_other_end(listener: &Socket, near: &TcpStream) -> Result<TcpStream> {
+    loop {
+        let far = accept(listener)?;
+        if far.peer_addr()? == near.local_addr()? {
+            return Ok(far);
+        }
+    }
+}
+
 /// Connects, and gives client's and server's end.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use tcpauth_tests::{
     keys::{Ends, NEVER},
     kmp::{self, CHANNEL_PORT, Holdings, Mode, Wiretap},
     network::{Network, Router, Wire},
+    on_connect,
     scenario::{Protected, end_at},
     transfer::{self, Options},
     wait::{eventually, steadily},
@@ -54,26 +55,15 @@ fn gobgp_and_bird() -> Result<()> {
     })
 }
 
-/// Two hundred connections, each end of which sends a megabyte as soon as it has it.
 #[test]
 fn both_ends_send_at_once() -> Result<()> {
-    let protected = kmp::agreeing(Network::switched()?, Mode::External, "")?;
-    for (client, server) in [protected.ends(), protected.ends_v6()] {
-        transfer::exchange_many(&client, &server, 100, 4, 1 << 20)?;
-    }
-    Ends::of(&protected).nothing_dropped_for(&NEVER)
+    on_connect::two_hundred(Mode::External)
 }
 
 /// Of the channel's segments, too. `cargo xtask soak --case external` makes two hundred.
 #[test]
 fn both_ends_send_at_once_over_a_wire_that_loses() -> Result<()> {
-    let impairment = Impairment { loss: 50, seed: 7, ..Impairment::default() };
-    let network = Network::with(Wire::Impaired(impairment), 1500)?;
-    let protected = kmp::agreeing(network, Mode::External, "")?;
-    let (client, server) = protected.ends();
-    transfer::exchange_many(&client, &server, 30, 10, 1 << 20)?;
-    ensure!(kmp::forwarder(&protected)?.treated().lost > 1000, "nothing was lost");
-    Ends::of(&protected).nothing_dropped_for(&["wrong-mac", "unknown-key-id", "wrong-length"])
+    on_connect::over_a_wire_that_loses(Mode::External)
 }
 
 /// Both ends send a SYN before they have seen the other's.

@@ -232,10 +232,7 @@ fn a_daemon_that_stands_still() -> Result<()> {
         let near = eventually(Duration::from_secs(40), "a connection when it moves again", || {
             Ok(Some(transfer::connect(&client, server.address, &options)?))
         })?;
-        let far = eventually(SOON, "its other end", || {
-            let far = transfer::accept(&listener)?;
-            Ok((far.peer_addr()? == near.local_addr()?).then_some(far))
-        })?;
+        let far = transfer::accept_other_end(&listener, &near)?;
         transfer::ping(&near, &far)?;
     }
     Ok(())
@@ -538,10 +535,7 @@ fn killed(protected: &mut Protected, mode: Mode, which: [bool; 2]) -> Result<()>
             Ok(Some(transfer::connect(&client, server.address, &options)?))
         })?,
     };
-    let far = eventually(SOON, "its other end", || {
-        let far = transfer::accept(&listener)?;
-        Ok((far.peer_addr()? == near.local_addr()?).then_some(far))
-    })?;
+    let far = transfer::accept_other_end(&listener, &near)?;
     transfer::exchange(near, far, 10_000)?;
     Ok(())
 }

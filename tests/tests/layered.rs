@@ -21,6 +21,7 @@ use tcpauth_tests::{
     kmp::{self, Holdings, Mode, Wiretap},
     namespace::Namespace,
     network::{Network, Wire},
+    on_connect,
     scenario::{PASSWORD, Protected, end, end_at, neighbor},
     transfer::{self, Options},
     wait::eventually,
@@ -65,26 +66,15 @@ fn gobgp_and_bird() -> Result<()> {
     })
 }
 
-/// Two hundred connections, each end of which sends a megabyte as soon as it has it.
 #[test]
 fn both_ends_send_at_once() -> Result<()> {
-    let protected = kmp::agreeing(Network::switched()?, Mode::Layered, "")?;
-    for (client, server) in [protected.ends(), protected.ends_v6()] {
-        transfer::exchange_many(&client, &server, 100, 4, 1 << 20)?;
-    }
-    Ends::of(&protected).nothing_dropped_for(&NEVER)
+    on_connect::two_hundred(Mode::Layered)
 }
 
 /// `cargo xtask soak --case layered` makes two hundred.
 #[test]
 fn both_ends_send_at_once_over_a_wire_that_loses() -> Result<()> {
-    let impairment = Impairment { loss: 50, seed: 7, ..Impairment::default() };
-    let network = Network::with(Wire::Impaired(impairment), 1500)?;
-    let protected = kmp::agreeing(network, Mode::Layered, "")?;
-    let (client, server) = protected.ends();
-    transfer::exchange_many(&client, &server, 30, 10, 1 << 20)?;
-    ensure!(kmp::forwarder(&protected)?.treated().lost > 1000, "nothing was lost");
-    Ends::of(&protected).nothing_dropped_for(&["wrong-mac", "unknown-key-id", "wrong-length"])
+    on_connect::over_a_wire_that_loses(Mode::Layered)
 }
 
 /// Handshakes whose segments are lost, repeated and reordered a lot.
@@ -360,10 +350,7 @@ fn daemons_killed_at_random_moments() -> Result<()> {
     let near = eventually(Duration::from_secs(30), "a connection afterwards", || {
         Ok(Some(transfer::connect(&client, server.address, &options)?))
     })?;
-    let far = eventually(SOON, "its other end", || {
-        let far = transfer::accept(&listener)?;
-        Ok((far.peer_addr()? == near.local_addr()?).then_some(far))
-    })?;
+    let far = transfer::accept_other_end(&listener, &near)?;
     transfer::exchange(near, far, 1 << 20)?;
     let said: Vec<_> = of_applications(&sniffer);
     ensure!(said.len() > 20, "{} segments of applications were seen", said.len());
