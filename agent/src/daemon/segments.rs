@@ -84,14 +84,19 @@ impl Daemon {
                     None => self.note_opening(held, frame),
                 }
             }
-            Outcome::Change(mut change) => match change_keys(&mut self.dataplane, &mut change) {
-                Ok(Rekeyed::Done) => self.release(held, frame),
-                // TCP sends it again, and then it begins a session.
-                Ok(Rekeyed::NoSession | Rekeyed::OtherConnection) => {
-                    tracing::debug!(neighbor = %neighbor.peer, "a SYN was held for a session that is gone");
+            Outcome::Change(mut change) => {
+                let peer = neighbor.peer.clone();
+                match change_keys(&mut self.dataplane, &mut change) {
+                    // In the way of a connection that begins was an old SYN; TCP sends this one again.
+                    Ok(Rekeyed::Done) if self.give_up_awaited(&held.quartet) => {}
+                    Ok(Rekeyed::Done) => self.release(held, frame),
+                    // TCP sends it again, and then it begins a session.
+                    Ok(Rekeyed::NoSession | Rekeyed::OtherConnection) => {
+                        tracing::debug!(neighbor = %peer, "a SYN was held for a session that is gone");
+                    }
+                    Err(error) => tracing::error!(neighbor = %peer, "a SYN has no key: {error}"),
                 }
-                Err(error) => tracing::error!(neighbor = %neighbor.peer, "a SYN has no key: {error}"),
-            },
+            }
             Outcome::Release => self.release(held, frame),
             Outcome::Refuse(reason) => self.refuse(held, frame, reason),
         }

@@ -39,6 +39,8 @@ mod frame;
 
 /// A client that has not acknowledged our SYN-ACK by then has given up: Linux sends it five times in this time.
 const ACKNOWLEDGMENT_LIMIT: Duration = Duration::from_secs(64);
+/// A SYN that nobody has gone on with for this long makes room for another one with the same ends.
+const STALE: Duration = Duration::from_secs(3);
 /// Handshakes on connections that one peer has opened: each costs as much memory as a thousand that await theirs.
 const MAX_OF_PEER: usize = 64;
 /// A connection on which no keys were agreed is forgotten after this: by then both ends' stacks were told.
@@ -90,6 +92,14 @@ struct Trouble {
     dialer: Dialer,
     /// Until then our end opens no connection to it.
     until: Instant,
+}
+
+impl Underway {
+    /// Whether a client that sent its SYN now would have acknowledged our answer long ago. Not sooner: a SYN played again
+    /// must not end what begins.
+    fn is_stale(&self, now: Instant) -> bool {
+        matches!(self.progress, Progress::Awaited) && STALE <= now.saturating_duration_since(self.begun)
+    }
 }
 
 impl Layered {
@@ -282,6 +292,23 @@ impl Daemon {
         self.send_to_stack(&quartet, &origin.reset_from_peer());
         self.kmp.layered.timers.set(Timer::Handshake(quartet), now + FORGET_AFTER);
         self.note_trouble(peer, is_client, &failure.to_string(), now);
+    }
+
+    /// The peer's SYN of another connection with these ends verified. If our end answered one before that nobody has
+    /// acknowledged for long, it was an old SYN, played again: our stack is told, and has room for the new one. Whether it
+    /// was so.
+    pub(in super::super) fn give_up_awaited(&mut self, quartet: &Quartet) -> bool {
+        let now = Instant::now();
+        let Some(connection) = self.kmp.layered.connections.get_mut(quartet) else { return false };
+        if !connection.is_stale(now) {
+            return false;
+        }
+        connection.progress = Progress::Failed;
+        let origin = connection.origin;
+        self.close_session(quartet, &origin);
+        self.send_to_stack(quartet, &origin.reset_from_peer());
+        self.kmp.layered.timers.set(Timer::Handshake(*quartet), now + FORGET_AFTER);
+        true
     }
 
     /// Lets nothing but RSTs pass, unless the quartet has another connection by now.
