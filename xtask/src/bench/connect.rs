@@ -1,6 +1,9 @@
 //! Time to connect.
 
-use std::time::Instant;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use tcpauth_tests::{kmp, network::Network, transfer};
@@ -44,6 +47,10 @@ const EXTERNAL: &str = "key-management = \"external\"";
 
 /// Connections in a round.
 const CONNECTIONS: usize = 100;
+/// Of them, those with a channel that was closed before: between two lies [`DIAL_PAUSE`].
+const COLD_CONNECTIONS: usize = 10;
+/// An end dials twice a second at most, and a channel that was up for a while is what is measured.
+const DIAL_PAUSE: Duration = Duration::from_millis(600);
 
 pub fn measure(effort: &Effort) -> Result<Report> {
     let mut subjects = vec![
@@ -65,9 +72,9 @@ pub fn measure(effort: &Effort) -> Result<Report> {
     }
     let mut report = Report::default();
     report.note(format!(
-        "Time in connect(), {CONNECTIONS} connections a round, one at a time, over a switch; tcpauthd derives the keys \
-         meanwhile, or agree on them: external over the channel between them that is up already, or (cold) was closed just \
-         before, layered on the connection."
+        "Time in connect(), {CONNECTIONS} connections a round ({COLD_CONNECTIONS} if cold), one at a time, over a switch; \
+         tcpauthd derives the keys meanwhile, or two of them agree on them: external over the channel between them that is up already, \
+         or (cold) was closed just before, layered on the connection."
     ));
     for mode in MODES {
         for (table, what) in [(&p50, "p50"), (&p99, "p99")] {
@@ -89,7 +96,7 @@ fn connect(subject: &Subject, channel: Channel) -> Result<Vec<f64>> {
     let (client, server) = subject.ends();
     let listener = transfer::listen(&server, client.address.ip(), &subject.options)?;
     let mut milliseconds = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..if channel == Channel::Cold { COLD_CONNECTIONS } else { CONNECTIONS } {
         let prepared = transfer::prepare(&client, server.address.ip(), &subject.options)?;
         match (channel, subject.agents()) {
             (Channel::Up, Some([agent, _])) => {
@@ -97,6 +104,7 @@ fn connect(subject: &Subject, channel: Channel) -> Result<Vec<f64>> {
             }
             (Channel::Cold, Some([agent, _])) => {
                 kmp::wait_for_channel(agent, &server.address.ip().to_string())?;
+                thread::sleep(DIAL_PAUSE);
                 kmp::close_channels(&client.namespace)?;
             }
             _ => {}
