@@ -41,8 +41,7 @@ impl KeyChange {
     /// Whether it is for this connection.
     #[inline(always)]
     pub const fn is_of(&self, session: &Session) -> bool {
-        const BOTH: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
-        session.flags & BOTH == BOTH
+        session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS
             && session.local_isn.0 == self.local_isn.0
             && session.peer_isn.0 == self.peer_isn.0
     }

@@ -25,9 +25,8 @@ impl PeerKeys {
     /// Takes in what a session shows. A SYN shows nothing, as it may be a replayed one; the data plane's record of a
     /// segment whose key depends on our ISN does.
     pub fn learn(&mut self, quartet: &Quartet, session: &Session, neighbors: &Neighbors) {
-        const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
-        let is_heard =
-            session.flags & BOTH_ISNS == BOTH_ISNS && session.recv_seq != u64::from(session.peer_isn.0);
+        let is_heard = session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS
+            && session.recv_seq != u64::from(session.peer_isn.0);
         let Some(neighbor) = neighbors.numbered(session.neighbor) else { return };
         // With one key there is nothing to choose.
         if !is_heard || neighbor.keys.keys.len() == 1 {

@@ -129,7 +129,7 @@ pub fn reconcile(
             reconciled.removed += 1;
             continue;
         };
-        let done = if session.flags & BOTH_ISNS == BOTH_ISNS {
+        let done = if session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS {
             rekey(dataplane, &quartet, &session, owner, replan.forced.get(&owner.number).copied())?
         } else {
             renew(dataplane, &quartet, &session, owner)?
@@ -138,8 +138,6 @@ pub fn reconcile(
     }
     Ok(reconciled)
 }
-
-const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
 
 /// A session that programs are at work on.
 fn rekey(

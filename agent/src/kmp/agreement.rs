@@ -95,6 +95,18 @@ impl Connection {
         })
     }
 
+    /// Its ends as in the maps, ours being `role`; `scope` as in [`Quartet`].
+    pub fn quartet(&self, role: Role, scope: u32) -> Quartet {
+        let (local, peer) = (self.end(role), self.end(role.other()));
+        Quartet {
+            local: octets(local.ip()),
+            peer: octets(peer.ip()),
+            local_port: local.port(),
+            peer_port: peer.port(),
+            scope,
+        }
+    }
+
     /// The end that is `role`.
     pub fn end(&self, role: Role) -> SocketAddr {
         match role {
@@ -119,18 +131,14 @@ impl Connection {
 
     /// Appends client's address (16, IPv4-mapped for IPv4) and port, server's address and port, client's ISN, 1 and the
     /// server's ISN, or 0 and zeros: 45 octets.
-    pub(super) fn encode(&self, octets: &mut Vec<u8>) {
+    pub(super) fn encode(&self, encoded: &mut Vec<u8>) {
         for end in [self.client, self.server] {
-            let address = match end.ip() {
-                IpAddr::V4(address) => address.to_ipv6_mapped(),
-                IpAddr::V6(address) => address,
-            };
-            octets.extend(address.octets());
-            octets.extend(end.port().to_be_bytes());
+            encoded.extend(octets(end.ip()));
+            encoded.extend(end.port().to_be_bytes());
         }
-        octets.extend(self.client_isn.0.to_be_bytes());
-        octets.push(self.server_isn.is_some().into());
-        octets.extend(self.server_isn.unwrap_or_default().0.to_be_bytes());
+        encoded.extend(self.client_isn.0.to_be_bytes());
+        encoded.push(self.server_isn.is_some().into());
+        encoded.extend(self.server_isn.unwrap_or_default().0.to_be_bytes());
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, MessageError> {
@@ -239,4 +247,12 @@ impl TcpOptions {
 
 fn end(address: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address)).to_canonical(), port)
+}
+
+/// IPv4 mapped into IPv6.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
 }

@@ -66,13 +66,12 @@ pub enum Whereabouts {
 pub fn progress(session: &Session) -> Progress {
     const ANY_RST: u32 = Session::RST_SENT | Session::RST_RECEIVED;
     const BOTH_FINS: u32 = Session::FIN_SENT | Session::FIN_RECEIVED;
-    const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
     match session.phase {
         Session::OPEN => {}
         Session::HANDSHAKE | Session::SWITCHING => return Progress::Handshake,
         // Nothing but the RST that answers our SYN has the number of the ISN.
         _ if session.seen & Session::RST_RECEIVED != 0
-            && session.flags & BOTH_ISNS == BOTH_ISNS
+            && session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS
             && session.recv_seq == u64::from(session.peer_isn.0) => {}
         _ => return Progress::Failed,
     }
@@ -80,7 +79,7 @@ pub fn progress(session: &Session) -> Progress {
         Progress::Closed
     } else if session.seen & BOTH_FINS != 0 {
         Progress::Closing
-    } else if session.flags & BOTH_ISNS == BOTH_ISNS {
+    } else if session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS {
         Progress::Established
     } else if session.flags & Session::LOCAL_ISN != 0 {
         Progress::SynSent
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const BOTH: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
+    const BOTH: u32 = Session::BOTH_ISNS;
 
     fn expires(flags: u32, seen: u32, idle_seconds: u64, whereabouts: Whereabouts) -> bool {
         let session = Session { flags, seen, last_segment: 5 * SECOND, ..Session::default() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tcpauth_common::{
     DropReason, Isn,
     key_choice::flag::{ACK, FIN, RST, SYN},
-    layout::{Direction, Held, KeyChange, Quartet, Session},
+    layout::{Direction, Held, KeyChange, Session},
 };
 
 use super::{
@@ -217,9 +217,8 @@ impl Decision<'_> {
 
     /// Both ends sent a SYN: which one is the client no longer follows from that.
     fn settle_client(&self, session: &mut Session) {
-        let Quartet { local, local_port, peer, peer_port, .. } = self.held.quartet;
         session.flags &= !Session::CLIENT;
-        if (local, local_port) < (peer, peer_port) {
+        if self.held.quartet.is_lower() {
             session.flags |= Session::CLIENT;
         }
     }

@@ -137,10 +137,9 @@ fn keeping(
 
 /// Whether all that the traffic keys depend on is known: with TCP-MD5 they do not depend on ISNs.
 pub fn has_traffic_keys(session: &Session, wire: Wire) -> bool {
-    const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
     match wire {
-        Wire::TcpAo => session.flags & BOTH_ISNS == BOTH_ISNS,
-        Wire::TcpMd5 => session.flags & BOTH_ISNS != 0,
+        Wire::TcpAo => session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS,
+        Wire::TcpMd5 => session.flags & Session::BOTH_ISNS != 0,
     }
 }
 

@@ -233,6 +233,13 @@ pub struct Quartet {
     pub scope: u32,
 }
 
+impl Quartet {
+    /// Whether our end has the lower address or, of equal ones, port: where both ends would do the same, one counts.
+    pub fn is_lower(&self) -> bool {
+        (self.local, self.local_port) < (self.peer, self.peer_port)
+    }
+}
+
 /// Key of [`maps::VLANS`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -125,6 +125,8 @@ impl Session {
     pub const LOCAL_ISN: u32 = 1;
     /// `peer_isn` is known.
     pub const PEER_ISN: u32 = 2;
+    /// Both ISNs are known.
+    pub const BOTH_ISNS: u32 = Self::LOCAL_ISN | Self::PEER_ISN;
     /// `syn_recv` and `syn_recv_isn` are set.
     pub const SYN_RECV: u32 = 4;
     /// Our end is the client: it sent the first SYN. Of two SYNs that crossed, the end with the lower address, then

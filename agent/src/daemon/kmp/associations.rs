@@ -16,7 +16,6 @@ use tcpauth_common::{
 
 use super::{KmpPeer, channel::ChannelId, timers::Timers};
 use crate::{
-    kernel::mapped,
     keys::{Mkt, Role},
     kmp::{Agreed, Connection},
 };
@@ -87,18 +86,7 @@ pub(in super::super) struct Associations {
 impl Begun {
     /// The connection that two daemons agree about, in which our end is `role`; `scope` as in [`Quartet`].
     pub fn new(connection: &Connection, role: Role, scope: u32) -> Self {
-        let (local, peer) = match role {
-            Role::Client => (connection.client, connection.server),
-            Role::Server => (connection.server, connection.client),
-        };
-        let quartet = Quartet {
-            local: mapped(local.ip()),
-            peer: mapped(peer.ip()),
-            local_port: local.port(),
-            peer_port: peer.port(),
-            scope,
-        };
-        Self { quartet, client_isn: connection.client_isn.0 }
+        Self { quartet: connection.quartet(role, scope), client_isn: connection.client_isn.0 }
     }
 }
 

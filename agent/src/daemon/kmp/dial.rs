@@ -30,10 +30,7 @@ impl Dialer {
 
     /// The channel is gone, or never came up; it was up for `up`. When to dial again.
     pub fn again(&mut self, now: Instant, up: Option<Duration>) -> Instant {
-        let mut jitter = [128];
-        // Without randomness all wait for as long.
-        let _ = getrandom::fill(&mut jitter);
-        self.again_with(now, up, jitter[0])
+        self.again_with(now, up, jitter())
     }
 
     fn again_with(&mut self, now: Instant, up: Option<Duration>, jitter: u8) -> Instant {
@@ -50,6 +47,14 @@ impl Dialer {
     pub fn at_once(&self, now: Instant) -> Instant {
         self.last.map_or(now, |last| now.max(last + SHORTEST))
     }
+}
+
+/// By how much somebody waits longer than others, so that not all do the same at once.
+pub fn jitter() -> u8 {
+    let mut jitter = [128];
+    // Without randomness all wait for as long.
+    let _ = getrandom::fill(&mut jitter);
+    jitter[0]
 }
 
 /// Whether it is for the end with this address to keep a channel up: the other one waits for it.

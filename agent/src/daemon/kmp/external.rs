@@ -6,10 +6,7 @@
 //! the peer's SYN is held ─► verified with the association's key; and so on, as with a key chain of that one key
 //! ```
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tcpauth_common::{
     DropReason, KeyId,
@@ -17,12 +14,15 @@ use tcpauth_common::{
 };
 
 use super::{
-    super::{Daemon, drops::Drop},
+    super::{
+        Daemon,
+        drops::{Drop, session_name},
+    },
     KmpPeer,
     associations::{Begun, Waiting},
     channel::ChannelId,
     offers::NoChannel,
-    route::{BOTH_ISNS, Route, falls_back, is_agreed, is_channel},
+    route::{Route, falls_back, is_agreed, is_channel},
 };
 use crate::{
     config::KeyManagement,
@@ -79,7 +79,8 @@ impl Daemon {
         if progress(session) != Progress::Established {
             return;
         }
-        let text = format!("{} has keys derived from the password, without forward secrecy", ends(quartet));
+        let text =
+            format!("{} has keys derived from the password, without forward secrecy", session_name(quartet));
         tracing::warn!(number = session.neighbor, "fallback: {text}");
         self.tell_kmp(session.neighbor, "fallback", text);
     }
@@ -258,7 +259,7 @@ impl Daemon {
     fn without_keys(&mut self, waiting: Waiting, reason: &str) {
         let Some(neighbor) = self.neighbors.numbered(waiting.peer.neighbor) else { return };
         let (falls_back, peer) = (falls_back(neighbor), neighbor.peer.to_string());
-        let ends = ends(&waiting.held.quartet);
+        let ends = session_name(&waiting.held.quartet);
         // BGP daemons try again every few seconds.
         let is_news = self.kmp.channels.is_news(waiting.peer, Instant::now());
         match is_news {
@@ -306,7 +307,7 @@ impl Daemon {
     pub(in super::super) fn forget_half_open(&mut self) {
         let lost: Vec<Quartet> = (self.dataplane.sessions().filter_map(Result::ok))
             .filter(|(_, session)| is_agreed(session) && progress(session) != Progress::Closed)
-            .filter(|(_, session)| session.flags & BOTH_ISNS != BOTH_ISNS)
+            .filter(|(_, session)| session.flags & Session::BOTH_ISNS != Session::BOTH_ISNS)
             .map(|(quartet, _)| quartet)
             .collect();
         lost.iter().for_each(|quartet| self.remove_half_open(quartet));
@@ -334,9 +335,4 @@ fn is_unheard(session: &Session, client_isn: u32) -> bool {
     session.flags & Session::PEER_ISN != 0
         && session.peer_isn.0 == client_isn
         && session.recv_seq == u64::from(client_isn)
-}
-
-fn ends(quartet: &Quartet) -> String {
-    let end = |address, port| SocketAddr::new(sessions::address(address), port);
-    format!("{} > {}", end(quartet.local, quartet.local_port), end(quartet.peer, quartet.peer_port))
 }

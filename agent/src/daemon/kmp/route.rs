@@ -53,8 +53,7 @@ pub fn route(
         let other = crossing(associations, &begun.quartet, association.role, existing);
         // The key of the end with the lower address, then port, is asked for by both ends.
         let mut mkts = vec![&association.mkt];
-        let Quartet { local, local_port, peer, peer_port, .. } = begun.quartet;
-        let is_lower = (local, local_port) < (peer, peer_port);
+        let is_lower = begun.quartet.is_lower();
         let at = if (association.role == Role::Client) == is_lower { 0 } else { mkts.len() };
         other.into_iter().for_each(|other| mkts.insert(at, &other.mkt));
         return Route::Agreed(begun, Box::new(with_agreed(neighbor, mkts)));
@@ -83,7 +82,7 @@ fn crossing<'a>(
 ) -> Option<&'a Association> {
     let session = existing?;
     let mut others = associations.of_quartet(quartet).filter(|other| other.role != role);
-    match (role, session.flags & BOTH_ISNS) {
+    match (role, session.flags & Session::BOTH_ISNS) {
         // Its SYN may have been lost.
         (Role::Client, Session::LOCAL_ISN) => others.last(),
         (Role::Client, Session::PEER_ISN) => others.find(|other| other.client_isn == session.peer_isn.0),
@@ -101,8 +100,6 @@ struct Unknown<'a> {
     /// Of the segment, if it is a SYN.
     isn: Option<u32>,
 }
-
-pub(super) const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
 
 impl Unknown<'_> {
     fn our_syn(&self, isn: u32, is_hopeless: bool) -> Route {
@@ -144,7 +141,7 @@ impl Unknown<'_> {
     fn peers_answer(&self) -> Route {
         match self.existing {
             // The answer was held twice, or came while its keys were on their way.
-            Some(session) if session.flags & BOTH_ISNS == BOTH_ISNS => Route::Chain,
+            Some(session) if session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS => Route::Chain,
             Some(session) if is_agreed(session) => Route::Lost,
             Some(_) => Route::Fallback,
             None => Route::Refuse(DropReason::NoSession),
@@ -365,10 +362,10 @@ mod tests {
             (&ours, of_chain, &nothing, ("fallback", vec![])),
             (&theirs, session(sent | Session::AGREED), &nothing, ("lost", vec![])),
             (&theirs, session(sent), &nothing, ("fallback", vec![])),
-            (&theirs, session(BOTH_ISNS | Session::AGREED), &nothing, ("chain", vec![])),
-            (&ours, session(BOTH_ISNS | Session::AGREED), &nothing, ("chain", vec![])),
+            (&theirs, session(Session::BOTH_ISNS | Session::AGREED), &nothing, ("chain", vec![])),
+            (&ours, session(Session::BOTH_ISNS | Session::AGREED), &nothing, ("chain", vec![])),
             // The peer's SYN, played again to a stack that has forgotten it.
-            (&anew, session(BOTH_ISNS | Session::AGREED), &nothing, ("lost", vec![])),
+            (&anew, session(Session::BOTH_ISNS | Session::AGREED), &nothing, ("lost", vec![])),
         ] {
             assert_eq!(name(&of(draft, &neighbor, Some(&existing), associations)), expected);
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tcpauth_common::{
     key_choice::flag::{ACK, RST, SYN},
-    layout::{Direction, Held, Quartet, Session},
+    layout::{Direction, Held, Session},
 };
 
 use super::{
@@ -195,13 +195,11 @@ impl Daemon {
     }
 }
 
-const BOTH_ISNS: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
-
 /// Of a connection that has a handshake on it.
 fn phase(held: &Held, frame: &[u8], session: &Session) -> u32 {
     let flags = flags(held, frame).unwrap_or_default();
     match flags & (SYN | RST) {
-        _ if session.flags & BOTH_ISNS != BOTH_ISNS => session.phase,
+        _ if session.flags & Session::BOTH_ISNS != Session::BOTH_ISNS => session.phase,
         SYN => Session::HANDSHAKE,
         // It refuses our SYN. A stack that does not believe it must not get a SYN-ACK with the same numbers afterwards.
         RST if !is_outbound(held) => Session::FAILED,
@@ -212,9 +210,7 @@ fn phase(held: &Held, frame: &[u8], session: &Session) -> u32 {
 /// Of a first SYN.
 fn cross(held: &Held, existing: Option<&Session>) -> Admission {
     let Some(session) = existing else { return Admission::Admitted };
-    let Quartet { local, local_port, peer, peer_port, .. } = held.quartet;
-    let is_lower = (local, local_port) < (peer, peer_port);
-    match (session.flags & BOTH_ISNS, is_outbound(held), is_lower) {
+    match (session.flags & Session::BOTH_ISNS, is_outbound(held), held.quartet.is_lower()) {
         // Our SYN is on its way, and stays the only one.
         (Session::LOCAL_ISN, false, true) => Admission::Lost,
         // The peer's came first, and will come to nothing.
@@ -274,7 +270,7 @@ mod tests {
     #[test]
     fn nothing_but_a_handshake_comes_of_a_connection_whose_isns_are_known() {
         use Direction::{Inbound, Outbound};
-        let both = Session { flags: BOTH_ISNS, ..Session::default() };
+        let both = Session { flags: Session::BOTH_ISNS, ..Session::default() };
         let half = Session { flags: Session::LOCAL_ISN, ..Session::default() };
         for (direction, flags, session, expected) in [
             (Outbound, SYN, &half, Session::OPEN),

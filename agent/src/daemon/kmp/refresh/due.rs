@@ -22,12 +22,11 @@ pub(super) fn agrees_otherwise(before: Option<&Neighbor>, now: &Neighbor) -> boo
 
 /// Whether keys of this session may be agreed now: its connection is up, in clear, and not that of a channel.
 pub(super) fn may_have_agreed_keys(session: &Session, quartet: &Quartet, neighbor: &Neighbor) -> bool {
-    const BOTH: u32 = Session::LOCAL_ISN | Session::PEER_ISN;
     let is_signed = session.flags & Session::ADOPTED == 0 || session.authenticated != 0;
     neighbor.wire == Wire::TcpAo
         && neighbor.kmp.is_some()
         && !is_channel(neighbor, quartet)
-        && session.flags & BOTH == BOTH
+        && session.flags & Session::BOTH_ISNS == Session::BOTH_ISNS
         && session.phase == Session::OPEN
         && progress(session) == Progress::Established
         && is_signed
@@ -52,14 +51,9 @@ pub(super) fn seen(session: &Session, quartet: &Quartet, kmp: &Kmp) -> Seen {
         limits: Limits {
             interval: kmp.rekey_interval,
             segments: kmp.rekey_segments,
-            is_first: is_lower(quartet),
+            is_first: quartet.is_lower(),
         },
     }
-}
-
-/// Whether our end of a connection has the lower address, or port.
-pub(super) fn is_lower(quartet: &Quartet) -> bool {
-    (quartet.local, quartet.local_port) < (quartet.peer, quartet.peer_port)
 }
 
 /// The best algorithm that both have: in our order, and in the peer's. Empty: there is none.

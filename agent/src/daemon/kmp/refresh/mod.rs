@@ -19,7 +19,7 @@ use tcpauth_common::{
     rollover::slot_at,
 };
 
-use super::{super::Daemon, ChannelId, KmpPeer};
+use super::{super::Daemon, ChannelId, KmpPeer, dial::jitter};
 use crate::{
     kernel::KernelError,
     kmp::Agreed,
@@ -81,12 +81,12 @@ impl Refresh {
         if has_older_keys(session) {
             self.settle_later(quartet, now);
         }
-        self.planner.observe(quartet, seen(session, quartet, kmp), now, random());
+        self.planner.observe(quartet, seen(session, quartet, kmp), now, jitter());
     }
 
     fn settle_later(&mut self, quartet: &Quartet, now: Monotonic) {
         self.settling.insert(*quartet);
-        self.settle_at.get_or_insert(after(now, SETTLE_LOOK));
+        self.settle_at.get_or_insert(now.after(SETTLE_LOOK));
     }
 
     fn accept(&mut self, channel: ChannelId, id: u32, quartet: Quartet, agreed: Agreed) {
@@ -242,7 +242,7 @@ impl Daemon {
                 left.insert(quartet);
             }
         }
-        self.kmp.refresh.settle_at = (!left.is_empty()).then(|| after(now, SETTLE_LOOK));
+        self.kmp.refresh.settle_at = (!left.is_empty()).then(|| now.after(SETTLE_LOOK));
         self.kmp.refresh.settling = left;
     }
 
@@ -269,21 +269,10 @@ impl Daemon {
 
     fn refresh_failed(&mut self, peer: KmpPeer, text: String) {
         let line = format!("no new keys for sessions that are up: {text}");
-        if self.kmp.refresh.planner.failed(peer, text, Monotonic::now(), random()) {
+        if self.kmp.refresh.planner.failed(peer, text, Monotonic::now(), jitter()) {
             let name = self.neighbors.numbered(peer.neighbor).map(|neighbor| neighbor.peer.to_string());
             tracing::warn!(neighbor = name, "{line}; they go on with those they have, and it is tried again");
             self.tell_kmp(peer.neighbor, "failed", line);
         }
     }
-}
-
-fn after(time: Monotonic, span: Duration) -> Monotonic {
-    Monotonic(time.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
-}
-
-fn random() -> u8 {
-    let mut octet = [0];
-    // Without randomness all are due at the same time.
-    let _ = getrandom::fill(&mut octet);
-    octet[0]
 }

@@ -4,18 +4,15 @@ use std::time::Duration;
 
 use tcpauth_common::layout::{Quartet, Session};
 
-use super::{
-    due::{is_lower, may_have_agreed_keys},
-    random,
-};
+use super::due::may_have_agreed_keys;
 use crate::{
     daemon::{
         Daemon,
         drops::session_name,
-        kmp::{ChannelId, KmpPeer},
+        kmp::{ChannelId, KmpPeer, dial::jitter},
         rules::change_keys,
     },
-    kernel::{Rekeyed, mapped},
+    kernel::Rekeyed,
     keys::Role,
     kmp::{Agreed, Connection, Refusal},
     sessions::{Monotonic, free_key_id, roll_in},
@@ -46,7 +43,7 @@ impl Daemon {
         let refresh = &mut self.kmp.refresh;
         if refresh.planner.is_offered(peer, &quartet) {
             // Each end began, on a channel of its own: the offer of the lower one goes on, as on one channel.
-            if is_lower(&quartet) {
+            if quartet.is_lower() {
                 let _ = self.kmp.channels.refuse(channel, id, Refusal::Collision);
                 return;
             }
@@ -179,28 +176,16 @@ impl Daemon {
         role: Role,
     ) -> Option<(Quartet, Session)> {
         let neighbor = self.neighbors.numbered(peer.neighbor)?;
-        let (local, peer_end, local_isn, peer_isn) = match role {
-            Role::Client => {
-                (connection.client, connection.server, Some(connection.client_isn), connection.server_isn)
-            }
-            Role::Server => {
-                (connection.server, connection.client, connection.server_isn, Some(connection.client_isn))
-            }
+        let isns = match role {
+            Role::Client => (Some(connection.client_isn), connection.server_isn),
+            Role::Server => (connection.server_isn, Some(connection.client_isn)),
         };
-        let scope = match &neighbor.peer.interface {
-            Some(name) => self.interfaces.bound(name)?,
-            None => 0,
-        };
-        let quartet = Quartet {
-            local: mapped(local.ip()),
-            peer: mapped(peer_end.ip()),
-            local_port: local.port(),
-            peer_port: peer_end.port(),
-            scope,
-        };
+        let bound = |name: &str| self.interfaces.bound(name);
+        let scope = neighbor.peer.interface.as_deref().map_or(Some(0), bound)?;
+        let quartet = connection.quartet(role, scope);
         let session = self.dataplane.session(&quartet).ok().flatten()?;
         let is_it = KmpPeer::of(session.neighbor, &quartet) == peer
-            && (Some(session.local_isn), Some(session.peer_isn)) == (local_isn, peer_isn)
+            && (Some(session.local_isn), Some(session.peer_isn)) == isns
             && Role::of(&session) == role
             && may_have_agreed_keys(&session, &quartet, neighbor);
         is_it.then_some((quartet, session))
@@ -225,7 +210,7 @@ impl Daemon {
             }
         }
         let now = Monotonic::now();
-        self.kmp.refresh.planner.refreshed(quartet, now, random());
+        self.kmp.refresh.planner.refreshed(quartet, now, jitter());
         self.kmp.refresh.settle_later(quartet, now);
         let text = format!("{} has new keys, {}", session_name(quartet), agreed.mkt.algorithm.name());
         tracing::debug!(session = session_name(quartet), algorithm = agreed.mkt.algorithm.name(), "new keys");

@@ -205,7 +205,7 @@ impl Planner {
     /// A peer to which a new channel is to be opened now; it counts as being opened from now on.
     pub fn begin(&mut self, now: Monotonic) -> Option<KmpPeer> {
         let (_, peer) = *self.waiting.first().filter(|(at, _)| *at <= now && self.busy.len() < AT_ONCE)?;
-        self.enter(peer, Stage::Dialled, after(now, LIMIT));
+        self.enter(peer, Stage::Dialled, now.after(LIMIT));
         Some(peer)
     }
 
@@ -223,7 +223,7 @@ impl Planner {
             _ if state.due.is_empty() => self.leave(peer),
             _ => {
                 let stage = Stage::Offering { channel, offers: HashMap::new() };
-                self.enter(peer, stage, after(now, LIMIT));
+                self.enter(peer, stage, now.after(LIMIT));
             }
         }
     }
@@ -267,10 +267,10 @@ impl Planner {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Stage::Offering { offers, .. } = &mut state.stage else { return };
         if let Some(tracked) = offers.remove(&id).and_then(|quartet| self.sessions.get_mut(&quartet)) {
-            tracked.not_before = after(now, pause);
+            tracked.not_before = now.after(pause);
         }
         if state.at.is_some() {
-            self.place(peer, Some(after(now, LIMIT)));
+            self.place(peer, Some(now.after(LIMIT)));
         }
     }
 
@@ -311,7 +311,7 @@ impl Planner {
         let delay = SHORTEST.saturating_mul(1 << state.failures.min(16)).min(LONGEST);
         state.failures = state.failures.saturating_add(1);
         // From three quarters to one and a quarter: many that failed together do not come back together.
-        state.not_before = after(now, delay.mul_f64(0.75 + f64::from(jitter) / 512.0));
+        state.not_before = now.after(delay.mul_f64(0.75 + f64::from(jitter) / 512.0));
         state.failure = Some(Failure { text, at: now, attempts: state.failures, next: state.not_before });
         self.give_back(peer);
         is_news
@@ -406,10 +406,6 @@ impl Planner {
         }
         state.at = at;
     }
-}
-
-fn after(time: Monotonic, span: Duration) -> Monotonic {
-    Monotonic(time.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tcpauth_common::Isn;
 
-use super::after;
 use crate::{daemon::kmp::KmpPeer, sessions::Monotonic};
 
 /// When a session's keys have served.
@@ -74,7 +73,7 @@ impl Tracked {
         let age = if is_first { interval.saturating_sub(early) } else { interval.saturating_add(tenth) };
         // Who says little moves late: not before, unless it never does.
         let wait = if self.seen.is_moving { interval } else { Duration::ZERO };
-        Some(after(self.since?, age.saturating_add(wait)))
+        Some(self.since?.after(age.saturating_add(wait)))
     }
 
     /// Whether another connection has the quartet, or another neighbour the connection.
