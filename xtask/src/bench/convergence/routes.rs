@@ -15,6 +15,14 @@ use tcpauth_tests::impair::Random;
 const LENGTHS: [(u8, u32); 10] =
     [(24, 612), (23, 96), (22, 112), (21, 50), (20, 45), (19, 27), (18, 15), (17, 10), (16, 15), (15, 18)];
 
+/// Statements with every word that a function uses, keywords too.
+///
+/// BIRD 2.0 looks each word up among its symbols before its keywords, and makes it a symbol of the scope that it is in if
+/// no open one has it. In functions that would be a dead symbol of the same name, and in the same chain of the hash
+/// table, for each of them, and reading the functions would take time quadratic in their number. Words that were read
+/// outside of any function are found instead.
+const WORDS: &str = "bgp_path.prepend(1); bgp_med = 0; bgp_community.add((1,1));";
+
 /// Name of the file with the attributes: a function for each set of them.
 pub const ATTRIBUTES: &str = "attributes.conf";
 /// Name of the file with the routes, of a static protocol.
@@ -27,6 +35,11 @@ pub const ROUTES: &str = "routes.conf";
 pub fn write(count: u32, folder: &Path) -> io::Result<()> {
     let create = |name: &str| File::create(folder.join(name)).map(BufWriter::new);
     let (mut attributes, mut routes) = (create(ATTRIBUTES)?, create(ROUTES)?);
+    // Where statements may stand outside of a function.
+    writeln!(
+        attributes,
+        "protocol static words {{ disabled; ipv4; route 192.0.2.0/24 blackhole {{ {WORDS} }}; }}"
+    )?;
     let mut random = Random(5);
     let mut prefixes = HashSet::new();
     let mut number = 0;
@@ -127,10 +140,26 @@ mod tests {
     }
 
     #[test]
+    fn functions_use_only_words_that_were_read_outside_of_them() {
+        let is_in_word = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
+        let words = |text: &str| -> HashSet<String> {
+            text.split(|letter| !is_in_word(letter))
+                .filter(|word| word.len() > 1)
+                .map(str::to_owned)
+                .collect()
+        };
+        let (attributes, _) = written(20_000);
+        let (first, functions) = attributes.split_once('\n').unwrap();
+        assert!(first.contains(WORDS));
+        let bodies: String = functions.lines().map(|line| line.split_once('{').unwrap().1).collect();
+        assert_eq!(words(&bodies), words(WORDS));
+    }
+
+    #[test]
     fn the_table_is_the_same_every_time() {
         assert_eq!(written(500), written(500));
         let (attributes, routes) = written(500);
-        let sets = attributes.lines().count();
+        let sets = attributes.matches("function ").count();
         assert!((40..120).contains(&sets), "{sets} sets of attributes");
         assert!(routes.contains(&format!("{{ a{sets}(); }}")), "the last set is used");
     }
