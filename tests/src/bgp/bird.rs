@@ -13,7 +13,7 @@ use crate::{
     wait::eventually,
 };
 
-/// How long BIRD may take to answer after its start: with a full table it reads a large configuration first.
+/// How long BIRD may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running BIRD.
@@ -28,26 +28,33 @@ impl Bird {
     /// # Errors
     /// If it does not.
     pub fn start(namespace: &Namespace, peering: &Peering) -> Result<Self> {
-        Self::configured(namespace, &config(peering)?)
+        let mut bird = Self::launch(namespace, &config(peering)?)?;
+        eventually(START_LIMIT, "bird to answer", || {
+            bird.check_running()?;
+            bird.birdc(&["show", "status"]).map(Some)
+        })?;
+        Ok(bird)
     }
 
-    /// The same with any configuration; the session is called `bgp_neighbor`.
+    /// Starts BIRD in `namespace` with any configuration, in which the session is called `bgp_neighbor`. It answers when
+    /// it has read it, which takes long with a full table.
     ///
     /// # Errors
-    /// If it does not answer.
-    pub fn configured(namespace: &Namespace, config: &str) -> Result<Self> {
+    /// If it cannot be started.
+    pub fn launch(namespace: &Namespace, config: &str) -> Result<Self> {
         let folder = TempDir::new()?;
         let file = folder.path().join("bird.conf");
         fs::write(&file, config)?;
         let mut command = namespace.command("/usr/sbin/bird");
         command.arg("-f").arg("-c").arg(&file).arg("-s").arg(folder.path().join("bird.ctl"));
         let process = Process::start(command, &folder.path().join("bird.log"))?;
-        let mut bird = Self { process, folder };
-        eventually(START_LIMIT, "bird to answer", || {
-            bird.process.check_running()?;
-            bird.birdc(&["show", "status"]).map(Some)
-        })?;
-        Ok(bird)
+        Ok(Self { process, folder })
+    }
+
+    /// # Errors
+    /// If BIRD has ended, with its log.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.process.check_running()
     }
 
     /// Ends BIRD with `signal`; without a farewell to the neighbour if that is SIGKILL.

@@ -6,8 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
-use tcpauth_tests::bgp::Bird;
+use anyhow::{Result, ensure};
+use tcpauth_tests::{bgp::Bird, wait::eventually};
+
+/// How long BIRD may take to make its socket, which it does before it reads its configuration.
+const START_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long an answer may take: a table of a million routes is worked on meanwhile.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -16,15 +19,22 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Control(BufReader<UnixStream>);
 
 impl Control {
-    /// Connects.
+    /// Connects, and waits until BIRD has read its configuration.
     ///
     /// # Errors
     /// If BIRD does not answer.
-    pub fn connect(bird: &Bird) -> Result<Self> {
-        let stream = UnixStream::connect(bird.socket()).context("BIRD's socket")?;
+    pub fn connect(bird: &mut Bird) -> Result<Self> {
+        let stream = eventually(START_LIMIT, "BIRD's socket", || {
+            bird.check_running()?;
+            Ok(Some(UnixStream::connect(bird.socket())?))
+        })?;
         stream.set_read_timeout(Some(LIMIT))?;
         let mut control = Self(BufReader::new(stream));
-        control.answer()?;
+        control.answer().or_else(|error| {
+            // The log says more.
+            bird.check_running()?;
+            Err(error)
+        })?;
         Ok(control)
     }
 

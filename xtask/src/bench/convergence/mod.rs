@@ -82,10 +82,15 @@ fn table(
 ) -> Result<Table> {
     let folder = tempfile::tempdir()?;
     routes::write(count, folder.path())?;
-    let mut pairs = Vec::new();
+    // All senders read the table at the same time.
+    let mut senders = Vec::new();
     for subject in subjects()? {
-        pairs.push(Pair::new(subject, folder.path(), receiver)?);
+        let (sending, _) = peerings(&subject);
+        let bird = Bird::launch(&subject.network().r1.namespace, &config(&sending, Some(folder.path())))?;
+        senders.push((bird, subject));
     }
+    let pairs = senders.into_iter().map(|(bird, subject)| Pair::new(bird, subject, receiver));
+    let mut pairs = pairs.collect::<Result<Vec<_>>>()?;
     let mut table = Table::new(format!("convergence, {count} routes, to {name}"), "s");
     for _ in 0..effort.rounds {
         for pair in &mut pairs {
@@ -106,11 +111,9 @@ fn subjects() -> Result<Vec<Subject>> {
 }
 
 impl Pair {
-    fn new(subject: Subject, table: &Path, receiver: fn(&Subject) -> Result<Receiver>) -> Result<Self> {
-        let network = subject.network();
-        let (sending, _) = peerings(&subject);
-        let bird = Bird::configured(&network.r1.namespace, &config(&sending, Some(table)))?;
-        let sender = Control::connect(&bird)?;
+    /// When the sender has read its table.
+    fn new(mut bird: Bird, subject: Subject, receiver: fn(&Subject) -> Result<Receiver>) -> Result<Self> {
+        let sender = Control::connect(&mut bird)?;
         Ok(Self { sender, receiver: receiver(&subject)?, _bird: bird, subject })
     }
 
@@ -150,8 +153,8 @@ impl Pair {
 impl Receiver {
     fn bird(subject: &Subject) -> Result<Self> {
         let (_, receiving) = peerings(subject);
-        let bird = Bird::configured(&subject.network().r2.namespace, &config(&receiving, None))?;
-        Ok(Self::Bird { control: Control::connect(&bird)?, _bird: bird })
+        let mut bird = Bird::launch(&subject.network().r2.namespace, &config(&receiving, None))?;
+        Ok(Self::Bird { control: Control::connect(&mut bird)?, _bird: bird })
     }
 
     fn gobgp(subject: &Subject) -> Result<Self> {
