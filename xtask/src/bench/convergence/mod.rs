@@ -67,7 +67,8 @@ pub fn measure(effort: &Effort) -> Result<Report> {
     report.tables.push(table(effort, "GoBGP", effort.gobgp_routes, Receiver::gobgp)?);
     if effort.gobgp_routes < effort.routes {
         report.note(format!(
-            "GoBGP is sent {} routes only: it takes much longer than BIRD, and is asked by its command ten times a second.",
+            "GoBGP is sent {} routes only: it takes much longer than BIRD, for each route the more it has (for a million \
+             more than three minutes), and is asked by its command ten times a second.",
             effort.gobgp_routes
         ));
     }
