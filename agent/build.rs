@@ -9,8 +9,11 @@ use std::{
     process::Command,
 };
 
-/// Kernels since 5.1 know these instructions; without them each 32-bit operation costs two more.
-const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
+/// `target-cpu`: kernels since 5.1 know these instructions; without them each 32-bit operation costs two more.
+/// `--disable-expand-memcpy-in-order`: as long as that is on, LLVM writes no `memset` and no `memmove` out, but calls
+/// functions that go octet by octet, which is a third of the time of a segment without its MAC.
+const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order \
+                         -C target-cpu=v3";
 
 fn main() {
     let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
