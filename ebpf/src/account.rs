@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use tcpauth_common::{
     DropReason,
@@ -11,7 +11,7 @@ use tcpauth_common::{
 
 use crate::{
     barrier::{opaque, skb_field},
-    maps::{BUCKETS, COUNTERS, DROPPED},
+    maps::{COUNTERS, DROPPED},
     scratch::scratch,
     segment,
 };
@@ -23,27 +23,34 @@ const EVENTS_PER_SECOND: u64 = 20;
 /// allows, and drops the segment.
 #[inline(always)]
 pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, direction: Direction) -> i32 {
-    if let Some(scratch) = scratch() {
-        count_refused(scratch.neighbor.number, session, reason);
+    if let Some(scratch) = scratch()
+        && let Some(counters) = count_refused(scratch.neighbor.number, session, reason)
+    {
+        // SAFETY: a map value, which lives while the program runs; no arguments. Races only make the rate inexact.
+        let (events, now) = unsafe { (&mut (*counters).events, bpf_ktime_get_coarse_ns()) };
+        if take_token(events, EVENTS_PER_SECOND, now) {
+            tell(skb, reason as u32, direction as u32);
+        }
     }
-    tell(skb, reason as u32, direction as u32);
     TC_ACT_SHOT
 }
 
-/// Counts a refusal to a neighbour and to the session, which may be null.
+/// Counts a refusal to a neighbour and to the session, which may be null; the neighbour's counters.
 #[inline(always)]
-pub fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) {
+fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) -> Option<*mut Counters> {
     // The compiler knows that a reason is below SLOTS; the verifier does not.
     let reason = opaque(reason as u32) as usize & (DropReason::SLOTS - 1);
+    let counters = COUNTERS.get_ptr_mut(neighbor);
     // SAFETY: map values live while the program runs; counters are only added to atomically.
     unsafe {
-        if let Some(counters) = COUNTERS.get_ptr_mut(neighbor) {
+        if let Some(counters) = counters {
             add(&raw mut (*counters).dropped[reason], 1);
         }
         if !session.is_null() {
             add_word(&raw mut (*session).counters.dropped[reason], 1);
         }
     }
+    counters
 }
 
 /// Counts a segment of `octets` that was sealed.
@@ -97,15 +104,17 @@ pub fn has_authenticated(neighbor: u32) -> bool {
     COUNTERS.get_ptr_mut(neighbor).is_none_or(|counters| unsafe { (*counters).passed.verified_segments != 0 })
 }
 
-/// Takes a token from a bucket that gains `rate` a second up to `rate`; false if it is empty.
+/// Takes a token from a bucket that gains `rate` a second up to `rate`; false if it is empty. `now`: nanoseconds, of
+/// one clock for each bucket.
 ///
 /// Two CPUs may take the same token: the rate is a guard, not a contract.
 #[inline(always)]
-pub fn take_token(tokens: &mut Tokens, rate: u64) -> bool {
+pub fn take_token(tokens: &mut Tokens, rate: u64, now: u64) -> bool {
     const SECOND: u64 = 1_000_000_000;
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     let elapsed = now.wrapping_sub(tokens.filled);
+    if tokens.left == 0 && elapsed < SECOND / rate {
+        return false;
+    }
     if elapsed >= SECOND {
         tokens.left = rate;
         tokens.filled = now;
@@ -124,18 +133,13 @@ pub fn take_token(tokens: &mut Tokens, rate: u64) -> bool {
     true
 }
 
-/// Puts a record of a drop into the ring buffer, if the neighbour's rate allows.
+/// Puts a record of a drop into the ring buffer.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell(skb: *mut __sk_buff, reason: u32, direction: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let Some(bucket) = BUCKETS.get_ptr_mut(scratch.neighbor.number) else { return 0 };
-    // SAFETY: as in `count_refused`; races only make the rate inexact.
-    if !take_token(unsafe { &mut (*bucket).events }, EVENTS_PER_SECOND) {
-        return 0;
-    }
     let Some(mut record) = DROPPED.reserve::<Dropped>(0) else {
         count_refused(scratch.neighbor.number, core::ptr::null_mut(), DropReason::Overload);
         return 0;
@@ -199,4 +203,4 @@ unsafe fn add_word(counter: *mut u32, amount: u32) {
     };
 }
 
-const _: () = assert!(size_of::<Counters>() == 8 * (6 + DropReason::SLOTS));
+const _: () = assert!(size_of::<Counters>() == 8 * (6 + DropReason::SLOTS + 2));

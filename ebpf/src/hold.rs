@@ -13,9 +13,10 @@ use tcpauth_common::{
 use crate::{
     account::take_token,
     barrier::{opaque, skb_field},
+    frame::load_raw,
     maps::{BUCKETS, HELD, HELD_OWN},
     scratch::scratch,
-    segment::{self, load_raw},
+    segment,
 };
 
 /// Segments of a neighbour, each way, that are held in a second. Above it is a flood of forged SYNs, and must
@@ -71,7 +72,9 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
             &mut (*bucket).answers
         }
     };
-    if !take_token(tokens, HELD_PER_SECOND) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if !take_token(tokens, HELD_PER_SECOND, now) {
         return RATE_LIMITED;
     }
     let len = opaque(skb_field!(skb, len));
@@ -79,8 +82,7 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
         return MALFORMED;
     }
     scratch.held.head = Held {
-        // SAFETY: no arguments.
-        time: unsafe { bpf_ktime_get_ns() },
+        time: now,
         quartet: scratch.quartet,
         neighbor: scratch.neighbor.number,
         ifindex,

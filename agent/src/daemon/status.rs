@@ -234,7 +234,7 @@ fn phase_name(phase: u32) -> &'static str {
     }
 }
 
-fn counts(Counters { passed, dropped }: &Counters) -> Counts {
+fn counts(Counters { passed, dropped, events: _ }: &Counters) -> Counts {
     let dropped: BTreeMap<String, u64> = (DropReason::ALL.into_iter().zip(*dropped))
         .filter(|(_, count)| *count != 0)
         .map(|(reason, count)| (reason.name().to_owned(), count))

@@ -13,7 +13,7 @@ use tcpauth_common::{
     DropReason,
     layout::{
         Bucket, Counters, Direction, Dropped, Held, LAYOUT_VERSION, PeerRule, Policy, Quartet, Session,
-        Settings, VlanTag, maps,
+        Settings, Tokens, VlanTag, maps,
     },
 };
 
@@ -181,6 +181,7 @@ impl Lab {
     /// Fills the neighbour's token buckets.
     pub fn refill(&mut self, neighbor: u32) {
         self.buckets.insert(neighbor, Plain(Bucket::default()), 0).unwrap();
+        self.counters.insert(neighbor, Plain(self.counters(neighbor)), 0).unwrap();
     }
 
     pub fn put(&mut self, connection: &Connection, session: &Session) {
@@ -195,8 +196,9 @@ impl Lab {
         self.sessions.get(&Plain(connection.quartet()), 0).ok().map(|session| session.0)
     }
 
+    /// What was counted, with a full bucket of records to tell of it.
     pub fn counters(&self, neighbor: u32) -> Counters {
-        self.counters.get(&neighbor, 0).unwrap().0
+        Counters { events: Tokens::default(), ..self.counters.get(&neighbor, 0).unwrap().0 }
     }
 
     /// The next held segment and its frame, of either ring: those that anybody can forge, and all others.

@@ -11,7 +11,7 @@ mod session;
 
 /// Version of everything in this file; kept in [`Settings`] so that a daemon recognises pinned maps
 /// it cannot use.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// The name of each map, as pinned below the instance's folder.
 pub mod maps {
@@ -173,6 +173,8 @@ pub struct Counters {
     pub passed: Passed,
     /// Segments dropped, by [`DropReason`] number.
     pub dropped: [u64; DropReason::SLOTS],
+    /// For records in [`maps::DROPPED`]; here, so that a drop takes one look-up. Filled by the coarse clock.
+    pub events: Tokens,
 }
 
 /// Segments that went through, octets of TCP header and data.
@@ -197,7 +199,7 @@ pub struct Passed {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// When it was last filled, nanoseconds of CLOCK_MONOTONIC.
+    /// When it was last filled, nanoseconds of CLOCK_MONOTONIC (or its coarse kind, always the same).
     pub filled: u64,
     /// Tokens left.
     pub left: u64,
@@ -213,8 +215,6 @@ pub struct Bucket {
     pub outbound: Tokens,
     /// For answers to our SYNs that acknowledge the right number.
     pub answers: Tokens,
-    /// For records in [`maps::DROPPED`].
-    pub events: Tokens,
 }
 
 /// The two ends of a connection, seen from this host.

@@ -232,6 +232,7 @@ pub struct SessionCounters {
 
 impl From<SessionCounters> for Counters {
     fn from(counters: SessionCounters) -> Self {
-        Self { passed: counters.passed, dropped: counters.dropped.map(u64::from) }
+        let dropped = counters.dropped.map(u64::from);
+        Self { passed: counters.passed, dropped, ..Self::default() }
     }
 }
