@@ -15,8 +15,8 @@ use tcpauth_common::{
 use crate::{aes, sha1, sha256, siphash};
 use crate::{
     barrier::opaque,
+    frame::load_raw,
     scratch::{Scratch, scratch},
-    segment::load_raw,
 };
 
 /// Octets of data that fit in the workspace beside the rest.

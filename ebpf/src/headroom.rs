@@ -21,9 +21,10 @@ use tcpauth_common::{
 
 use crate::{
     barrier::{opaque, skb_field},
+    frame::{load, load_raw},
     maps::SETTINGS,
     scratch::{Scratch, scratch},
-    segment::{self, PROTOCOL_TCP, TCP_CHECKSUM, load, load_raw},
+    segment::{self, PROTOCOL_TCP, TCP_CHECKSUM},
 };
 
 /// Offset of data offset and flags in a TCP header, 16 bits.

@@ -13,6 +13,7 @@ use tcpauth_common::{
 use crate::{
     account,
     authenticate::room_of,
+    frame,
     maps::SESSIONS,
     neighbor,
     scratch::scratch,
@@ -35,7 +36,7 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     let is_ipv4 = segment.ethertype == ETHERTYPE_IPV4;
     let l4 = segment.l4;
     let mut icmp = [0u8; ICMP_HEADER as usize];
-    if segment.fragment == LATER_FRAGMENT || !segment::load(skb, l4, &mut icmp) {
+    if segment.fragment == LATER_FRAGMENT || !frame::load(skb, l4, &mut icmp) {
         return TC_ACT_UNSPEC;
     }
     let (is_hard, is_too_big) = match (segment.protocol, icmp[0], icmp[1]) {
@@ -80,7 +81,7 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
     let quartet = &mut scratch.quartet;
     let tcp_at = if is_ipv4 {
         let mut ip = [0u8; IPV4_HEADER as usize];
-        if !segment::load(skb, at, &mut ip) {
+        if !frame::load(skb, at, &mut ip) {
             return None;
         }
         if ip[9] != PROTOCOL_TCP {
@@ -91,9 +92,9 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
         at + u32::from(ip[0] & 0x0f) * 4
     } else {
         let mut next = [0u8; 1];
-        if !segment::load(skb, at + 6, &mut next)
-            || !segment::load(skb, at + 8, &mut quartet.local)
-            || !segment::load(skb, at + 24, &mut quartet.peer)
+        if !frame::load(skb, at + 6, &mut next)
+            || !frame::load(skb, at + 8, &mut quartet.local)
+            || !frame::load(skb, at + 24, &mut quartet.peer)
         {
             return None;
         }
@@ -101,7 +102,7 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
         let mut i = 0;
         while i < MAX_EXTENSIONS && segment::is_extension(next) {
             let mut extension = [0u8; 2];
-            if !segment::load(skb, tcp_at, &mut extension) {
+            if !frame::load(skb, tcp_at, &mut extension) {
                 return None;
             }
             let len = if next == IPV6_FRAGMENT { 8 } else { (u32::from(extension[1]) + 1) * 8 };
@@ -118,7 +119,7 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
         tcp_at
     };
     let mut tcp = [0u8; 8];
-    if !segment::load(skb, tcp_at, &mut tcp) {
+    if !frame::load(skb, tcp_at, &mut tcp) {
         return None;
     }
     quartet.local_port = u16::from_be_bytes([tcp[0], tcp[1]]);

@@ -24,6 +24,7 @@ mod aes;
 mod authenticate;
 mod barrier;
 mod egress;
+mod frame;
 mod headroom;
 mod hold;
 mod icmp;

@@ -13,7 +13,12 @@ use crate::scratch::scratch;
 /// Walks over the options of `scratch.header`, `header_len` octets long, into `scratch.walk`.
 #[inline(always)]
 pub fn walk(header_len: u32) -> Option<()> {
-    scratch()?.walk = OptionWalk::over(header_len);
+    let scratch = scratch()?;
+    if let Some(walk) = OptionWalk::at_a_glance(&scratch.header, header_len) {
+        scratch.walk = walk;
+        return Some(());
+    }
+    scratch.walk = OptionWalk::over(header_len);
     // SAFETY: the callback has the signature that the kernel calls.
     unsafe { bpf_loop(OptionWalk::MAX_STEPS, walk_step as *mut c_void, core::ptr::null_mut(), 0) };
     Some(())

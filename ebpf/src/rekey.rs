@@ -5,7 +5,7 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use tcpauth_common::layout::{KeyChange, MAX_KEYS, Session};
 
-use crate::{maps::SESSIONS, segment::load_raw};
+use crate::{frame::load_raw, maps::SESSIONS};
 
 /// Not in the scratch memory: older kernels run the daemon's programs with bottom halves on.
 #[map]

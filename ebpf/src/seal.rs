@@ -21,13 +21,14 @@ use crate::{
     account::{self, refuse},
     authenticate::{Covered, Key, MAX_MSS, authenticate, authenticate_md5},
     barrier::{opaque, skb_field},
+    frame::load_raw,
     headroom,
     hold::hold,
     maps::INTERFACES,
     neighbor::{self, PeerEnd},
     options,
     scratch::{Scratch, scratch},
-    segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM, load_raw},
+    segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
 };
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use tcpauth_common::{
 
 use crate::{
     barrier::{opaque, skb_field},
+    frame::{load, load_raw, load_words},
     options,
     scratch::{Scratch, scratch},
 };
@@ -45,7 +46,7 @@ pub struct Segment {
     /// Source and destination, IPv4-mapped for IPv4.
     pub source: [u8; 16],
     pub destination: [u8; 16],
-    /// The IP header.
+    /// The IP header, at an offset of whole words.
     pub ip: [u8; 40],
     /// Offset of the IP header.
     pub l3: u32,
@@ -77,6 +78,8 @@ pub const LATER_FRAGMENT: u8 = 2;
 /// More extension headers than are followed: what comes after them may be TCP.
 pub const UNFOLLOWED: u8 = 3;
 
+const _: () = assert!(core::mem::offset_of!(Segment, ip) % 4 == 0);
+
 /// What a frame holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Content {
@@ -101,7 +104,8 @@ impl Segment {
     }
 }
 
-/// Reads the frame's headers up to the ports into `scratch.segment`. `link_header` is [`ETHERNET`] or [`BARE_IP`].
+/// Reads the frame's headers up to the ports into `scratch.segment`, and the fixed part of a TCP header into
+/// `scratch.header`. `link_header` is [`ETHERNET`] or [`BARE_IP`].
 #[inline(always)]
 pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> Content {
     let segment = &mut scratch.segment;
@@ -118,11 +122,11 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     let mut ethertype = u16::from_be(skb_field!(skb, protocol) as u16);
     if link_header == ETHERNET {
         // Not the kernel's word for it: a VLAN interface that leaves the tag in the frame has told it the type inside.
-        let mut inside = [0u8; 2];
-        if !load(skb, ETHERTYPE, &mut inside) {
+        let mut inside = [0; 1];
+        if !load_words(skb, ETHERTYPE, &mut inside) {
             return Content::Other;
         }
-        ethertype = u16::from_be_bytes(inside);
+        ethertype = (u32::from_be(inside[0]) >> 16) as u16;
         let mut i = 0;
         while i < MAX_TAGS && is_tag(ethertype) {
             let mut tag = [0u8; VLAN_TAG as usize];
@@ -152,12 +156,12 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     }
     match segment.protocol {
         PROTOCOL_TCP => {
-            let mut ports = [0u8; 4];
-            if segment.fragment >= LATER_FRAGMENT || !load(skb, segment.l4, &mut ports) {
+            if segment.fragment >= LATER_FRAGMENT || !load_base(skb, scratch) {
                 return Content::TcpWithoutPorts;
             }
-            segment.source_port = u16::from_be_bytes([ports[0], ports[1]]);
-            segment.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+            let ports = u32::from_be(scratch.header.words[0]);
+            scratch.segment.source_port = (ports >> 16) as u16;
+            scratch.segment.destination_port = ports as u16;
             Content::Tcp
         }
         PROTOCOL_ICMP | PROTOCOL_ICMPV6 => Content::Icmp,
@@ -165,7 +169,25 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     }
 }
 
-/// Reads the TCP header into `scratch.header`; its length, octets.
+/// Reads the fixed part of the TCP header into `scratch.header`, or what is needed of it to see whose a segment is
+/// that is too short: false if there is not even that.
+#[inline(always)]
+fn load_base(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
+    let l4 = scratch.segment.l4;
+    let [ports, seq, ack, flags, checksum, ..] = &mut scratch.header.words;
+    let mut base = [0; BASE_HEADER as usize / 4];
+    if load_words(skb, l4, &mut base) {
+        [*ports, *seq, *ack, *flags, *checksum] = base;
+        return true;
+    }
+    let mut only = [0; 1];
+    let has_ports = load_words(skb, l4, &mut only);
+    [*ports] = only;
+    forget_header(scratch);
+    has_ports
+}
+
+/// Reads the rest of the TCP header into `scratch.header`; its length, octets.
 #[inline(always)]
 fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropReason> {
     let available = skb_field!(skb, len);
@@ -173,16 +195,15 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
     if scratch.segment.end > available || !(BASE_HEADER..=0xffff).contains(&len) {
         return Err(DropReason::Malformed);
     }
-    let header: *mut Header = &raw mut scratch.header;
-    if !load_raw(skb, scratch.segment.l4, header.cast(), BASE_HEADER) {
-        return Err(DropReason::Malformed);
-    }
     let header_len = opaque(scratch.header.len_by_offset());
     if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) || header_len > len {
         return Err(DropReason::Malformed);
     }
-    if !load_raw(skb, scratch.segment.l4, header.cast(), header_len) {
-        return Err(DropReason::Malformed);
+    if header_len > BASE_HEADER {
+        let options = (&raw mut scratch.header.words[BASE_HEADER as usize / 4]).cast();
+        if !load_raw(skb, scratch.segment.l4 + BASE_HEADER, options, header_len - BASE_HEADER) {
+            return Err(DropReason::Malformed);
+        }
     }
     Ok(header_len)
 }
@@ -192,11 +213,12 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
 #[inline(always)]
 pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
     let scratch = scratch().ok_or(DropReason::Malformed)?;
-    forget_header(scratch);
+    scratch.walk.ao_at = 0;
     if scratch.neighbor.wrong_interface != 0 {
         return Err(DropReason::WrongInterface);
     }
     if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
+        forget_header(scratch);
         return Err(DropReason::Fragment);
     }
     // Segments that carry MACs are not merged by the kernel: each has its own. Others are.
@@ -244,62 +266,51 @@ pub fn flags(header: &Header) -> u8 {
     header.octet(13)
 }
 
-/// Copies `N` octets of the frame at `offset`; false if it has not so many.
-#[inline(always)]
-pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u8; N]) -> bool {
-    load_raw(skb, offset, to.as_mut_ptr(), N as u32)
-}
-
-/// Copies `len` octets of the frame at `offset` to `to`, which has room; false if it has not so many.
-#[inline(always)]
-pub fn load_raw(skb: *mut __sk_buff, offset: u32, to: *mut u8, len: u32) -> bool {
-    // SAFETY: the verifier refuses the program if `len` can exceed what `to` points to.
-    unsafe { aya_ebpf::helpers::bpf_skb_load_bytes(skb.cast(), offset, to.cast(), len) == 0 }
-}
-
 #[inline(always)]
 fn locate_ipv4(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
-    if !load_raw(skb, segment.l3, segment.ip.as_mut_ptr(), IPV4_HEADER) {
+    let mut words = [0; IPV4_HEADER as usize / 4];
+    if !load_words(skb, segment.l3, &mut words) {
         return false;
     }
-    let ip = &segment.ip;
-    let header_len = u32::from(ip[0] & 0x0f) * 4;
-    if ip[0] >> 4 != 4 || header_len < IPV4_HEADER {
+    // SAFETY: the field has room, and lies at whole words.
+    unsafe { segment.ip.as_mut_ptr().cast::<[u32; IPV4_HEADER as usize / 4]>().write(words) };
+    let [first, second, third, source, destination] = words;
+    let (first, second, third) = (u32::from_be(first), u32::from_be(second), u32::from_be(third));
+    let header_len = (first >> 24 & 0x0f) * 4;
+    if first >> 28 != 4 || header_len < IPV4_HEADER {
         return false;
     }
-    segment.protocol = ip[9];
-    segment.hop_limit = ip[8];
-    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
-    if fragment & 0x1fff != 0 {
+    segment.protocol = (third >> 16) as u8;
+    segment.hop_limit = (third >> 24) as u8;
+    if second & 0x1fff != 0 {
         segment.fragment = LATER_FRAGMENT;
-    } else if fragment & 0x2000 != 0 {
+    } else if second & 0x2000 != 0 {
         segment.fragment = FIRST_FRAGMENT;
     }
     segment.l4 = segment.l3 + header_len;
-    segment.end = segment.l3 + u32::from(u16::from_be_bytes([ip[2], ip[3]]));
-    segment.source = mapped([ip[12], ip[13], ip[14], ip[15]]);
-    segment.destination = mapped([ip[16], ip[17], ip[18], ip[19]]);
+    segment.end = segment.l3 + (first & 0xffff);
+    segment.source = mapped(source.to_ne_bytes());
+    segment.destination = mapped(destination.to_ne_bytes());
     true
 }
 
 #[inline(always)]
 fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
-    if !load_raw(skb, segment.l3, segment.ip.as_mut_ptr(), IPV6_HEADER) {
+    let mut words = [0; IPV6_HEADER as usize / 4];
+    if !load_words(skb, segment.l3, &mut words) {
         return false;
     }
-    let ip = &segment.ip;
-    if ip[0] >> 4 != 6 {
+    // SAFETY: the field has room, and lies at whole words.
+    unsafe { segment.ip.as_mut_ptr().cast::<[u32; IPV6_HEADER as usize / 4]>().write(words) };
+    let second = u32::from_be(words[1]);
+    if u32::from_be(words[0]) >> 28 != 6 {
         return false;
     }
-    segment.hop_limit = ip[7];
-    segment.end = segment.l3 + IPV6_HEADER + u32::from(u16::from_be_bytes([ip[4], ip[5]]));
-    let mut i = 0;
-    while i < 16 {
-        segment.source[i] = ip[8 + i];
-        segment.destination[i] = ip[24 + i];
-        i += 1;
-    }
-    let mut next = ip[6];
+    segment.hop_limit = second as u8;
+    segment.end = segment.l3 + IPV6_HEADER + (second >> 16);
+    segment.source = address([words[2], words[3], words[4], words[5]]);
+    segment.destination = address([words[6], words[7], words[8], words[9]]);
+    let mut next = (second >> 8) as u8;
     let mut at = segment.l3 + IPV6_HEADER;
     let mut i = 0;
     while i < MAX_EXTENSIONS {
@@ -355,5 +366,12 @@ pub fn is_extension(number: u8) -> bool {
 /// ::ffff:a.b.c.d
 #[inline(always)]
 pub fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+    address([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes(v4)])
+}
+
+/// An address whose octets lie as on the wire.
+#[inline(always)]
+fn address(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: both are 16 octets, of which any will do.
+    unsafe { core::mem::transmute(words) }
 }

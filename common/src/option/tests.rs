@@ -37,6 +37,16 @@ fn finds_ao_behind_timestamps() {
 }
 
 #[test]
+fn a_glance_is_enough_for_most_segments() {
+    let ao = [29, 16, 61, 84, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for options in [&[][..], &TIMESTAMPS, &ao, &[&TIMESTAMPS[..], &ao].concat()] {
+        let header = header(options);
+        let seen = OptionWalk::at_a_glance(&header, header.len_by_offset());
+        assert_eq!(seen, Some(OptionWalk::run(&header)), "{options:?}");
+    }
+}
+
+#[test]
 fn finds_md5_and_timestamps() {
     let mut options = vec![1, 1, 19, 18];
     options.extend([0xaa; 16]);
@@ -110,7 +120,35 @@ fn fast_open_and_mptcp_go() {
     assert_eq!(rewrite(&options, 16), [2, 4, 5, 180, 3, 3, 7, 1]);
 }
 
+/// Options as hosts lay them out, and a little beside: whole words.
+fn common_options() -> impl Strategy<Value = Vec<u8>> {
+    let timestamps = prop_oneof![Just(Vec::new()), Just(TIMESTAMPS.to_vec()), Just(TIMESTAMPS[..4].to_vec())];
+    let last = prop_oneof![
+        Just(Vec::new()),
+        (prop_oneof![Just(29u8), Just(19)], 0..24u8, 1..6usize).prop_map(|(kind, len, words)| {
+            let mut option = vec![0; 4 * words];
+            option[..2].copy_from_slice(&[kind, len]);
+            option
+        }),
+        (1..6u8).prop_map(|words| [&[29, 4 * words][..], &vec![7; 4 * usize::from(words) - 2]].concat()),
+    ];
+    (timestamps, last).prop_map(|(timestamps, last)| [timestamps, last].concat())
+}
+
 proptest! {
+    #[test]
+    fn a_glance_sees_what_a_walk_finds(
+        options in prop_oneof![
+            common_options(),
+            proptest::collection::vec(any::<u8>(), 0..10usize).prop_map(|v| v.repeat(4)),
+        ],
+    ) {
+        let header = header(&options);
+        if let Some(seen) = OptionWalk::at_a_glance(&header, header.len_by_offset()) {
+            prop_assert_eq!(seen, OptionWalk::run(&header));
+        }
+    }
+
     #[test]
     fn any_octets_are_walked_and_rewritten_within_bounds(
         options in proptest::collection::vec(any::<u8>(), 0..10usize).prop_map(|v| v.repeat(4)),

@@ -36,6 +36,10 @@ pub struct OptionWalk {
     pub malformed: u32,
 }
 
+/// Two NOPs and the head of a timestamps option, as Linux writes them, in a word of memory.
+const PADDED_TIMESTAMPS: u32 =
+    u32::from_ne_bytes([kind::NOP, kind::NOP, kind::TIMESTAMPS, TIMESTAMPS_LEN as u8]);
+
 impl OptionWalk {
     /// Most steps a walk can take: each option has at least one octet.
     pub const MAX_STEPS: u32 = MAX_HEADER - BASE_HEADER;
@@ -59,6 +63,30 @@ impl OptionWalk {
             has_sack: 0,
             malformed: 0,
         }
+    }
+
+    /// The whole walk over a header of `header_len` octets (20 to 60) as nearly all are: no options, or timestamps,
+    /// or TCP-AO, or both in this order, and nothing but the padding of Linux. `None` for any other.
+    #[inline(always)]
+    pub const fn at_a_glance(header: &Header, header_len: u32) -> Option<Self> {
+        let mut walk = Self::over(header_len);
+        if header_len > walk.at && header.words[5] == PADDED_TIMESTAMPS {
+            walk.timestamps_at = walk.at + 2;
+            walk.kept = TIMESTAMPS_LEN;
+            walk.at += 2 + TIMESTAMPS_LEN;
+        }
+        if walk.at < header_len {
+            let len = header_len - walk.at;
+            if header.octet(walk.at) != kind::AO || header.octet(walk.at + 1) as u32 != len {
+                return None;
+            }
+            walk.ao_at = walk.at;
+            walk.ao_len = len;
+            walk.authentications = 1;
+            walk.kept += len;
+            walk.at = header_len;
+        }
+        if walk.at == header_len { Some(walk) } else { None }
     }
 
     /// Takes in one option; false when the walk is over.
