@@ -1,5 +1,7 @@
 //! Counting, and telling the daemon of drops.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT},
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
@@ -29,6 +31,7 @@ pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, di
         // SAFETY: a map value, which lives while the program runs; no arguments. Races only make the rate inexact.
         let (events, now) = unsafe { (&mut (*counters).events, bpf_ktime_get_coarse_ns()) };
         if take_token(events, EVENTS_PER_SECOND, now) {
+            cold_path();
             tell(skb, reason as u32, direction as u32);
         }
     }

@@ -1,5 +1,7 @@
 //! Reading a frame's octets.
 
+use core::hint::cold_path;
+
 use aya_ebpf::bindings::__sk_buff;
 
 use crate::barrier::{opaque, skb_field};
@@ -18,10 +20,17 @@ pub fn load_raw(skb: *mut __sk_buff, offset: u32, to: *mut u8, len: u32) -> bool
 }
 
 /// Copies `N` words of the frame at `offset`; false if it has not so many octets.
+#[inline(always)]
+pub fn load_words<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N]) -> bool {
+    load_start(skb, offset, to, 4 * N as u32)
+}
+
+/// Copies `len` octets of the frame at `offset`, which is at most what `to` has room for; what is behind them in `to`
+/// may be anything afterwards. False if it has not so many octets.
 ///
 /// As [`load_raw`], but without a call where they are in the linear part: every frame is looked at with this.
 #[inline(always)]
-pub fn load_words<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N]) -> bool {
+pub fn load_start<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N], len: u32) -> bool {
     let near = opaque(offset);
     if near <= MOST_DIRECT {
         let end = skb_field!(skb, data_end) as usize;
@@ -35,7 +44,8 @@ pub fn load_words<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u3
             return true;
         }
     }
-    load_raw(skb, offset, to.as_mut_ptr().cast(), 4 * N as u32)
+    cold_path();
+    load_raw(skb, offset, to.as_mut_ptr().cast(), len)
 }
 
 /// Largest offset at which octets are read directly: the verifier wants a bound.

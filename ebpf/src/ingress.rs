@@ -1,5 +1,7 @@
 //! Ingress of a protected interface: segments from a neighbour are verified, or held for keys, or dropped.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::bpf_ktime_get_ns,
@@ -38,7 +40,10 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let session = match content {
         Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Source, ifindex),
         Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Source, ifindex),
-        Content::Icmp => return icmp::run(skb, ifindex),
+        Content::Icmp => {
+            cold_path();
+            return icmp::run(skb, ifindex);
+        }
         Content::Tags => return TC_ACT_SHOT,
         Content::Other => None,
     };
@@ -79,7 +84,10 @@ fn verify(
         return Err(DropReason::WrongHopLimit);
     }
     let is_syn_key = match choice {
-        KeyChoice::Hold => return hold(skb, ifindex, Direction::Inbound),
+        KeyChoice::Hold => {
+            cold_path();
+            return hold(skb, ifindex, Direction::Inbound);
+        }
         KeyChoice::Refuse(reason) => return Err(reason),
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,

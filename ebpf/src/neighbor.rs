@@ -1,5 +1,7 @@
 //! Whose segment it is.
 
+use core::hint::cold_path;
+
 use aya_ebpf::maps::lpm_trie::Key;
 use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
 
@@ -63,6 +65,7 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
             return Some(session);
         }
     }
+    cold_path();
     scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
     let policy = &scratch.neighbor.policy;
     if policy.port != NO_POLICY && !policy.has_port(segment.source_port, segment.destination_port) {

@@ -1,6 +1,6 @@
 //! The walk over a segment's TCP options, their rewriting and their translation, in `bpf_loop`.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, hint::cold_path};
 
 use aya_ebpf::helpers::bpf_loop;
 use tcpauth_common::{
@@ -18,6 +18,7 @@ pub fn walk(header_len: u32) -> Option<()> {
         scratch.walk = walk;
         return Some(());
     }
+    cold_path();
     scratch.walk = OptionWalk::over(header_len);
     // SAFETY: the callback has the signature that the kernel calls.
     unsafe { bpf_loop(OptionWalk::MAX_STEPS, walk_step as *mut c_void, core::ptr::null_mut(), 0) };

@@ -1,5 +1,7 @@
 //! Where the TCP segment lies in a frame.
 
+use core::hint::cold_path;
+
 use aya_ebpf::bindings::__sk_buff;
 use tcpauth_common::{
     DropReason, SeqNumber,
@@ -9,7 +11,7 @@ use tcpauth_common::{
 
 use crate::{
     barrier::{opaque, skb_field},
-    frame::{load, load_raw, load_words},
+    frame::{load, load_start, load_words},
     options,
     scratch::{Scratch, scratch},
 };
@@ -129,6 +131,7 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
         ethertype = (u32::from_be(inside[0]) >> 16) as u16;
         let mut i = 0;
         while i < MAX_TAGS && is_tag(ethertype) {
+            cold_path();
             let mut tag = [0u8; VLAN_TAG as usize];
             if !load(skb, segment.l3, &mut tag) {
                 return Content::Other;
@@ -180,6 +183,7 @@ fn load_base(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
         [*ports, *seq, *ack, *flags, *checksum] = base;
         return true;
     }
+    cold_path();
     let mut only = [0; 1];
     let has_ports = load_words(skb, l4, &mut only);
     [*ports] = only;
@@ -199,11 +203,10 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
     if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) || header_len > len {
         return Err(DropReason::Malformed);
     }
-    if header_len > BASE_HEADER {
-        let options = (&raw mut scratch.header.words[BASE_HEADER as usize / 4]).cast();
-        if !load_raw(skb, scratch.segment.l4 + BASE_HEADER, options, header_len - BASE_HEADER) {
-            return Err(DropReason::Malformed);
-        }
+    let [_, _, _, _, _, options @ .., _] = &mut scratch.header.words;
+    let (at, options_len) = (scratch.segment.l4 + BASE_HEADER, header_len - BASE_HEADER);
+    if options_len > 0 && !load_start(skb, at, options, options_len) {
+        return Err(DropReason::Malformed);
     }
     Ok(header_len)
 }
@@ -218,6 +221,7 @@ pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
         return Err(DropReason::WrongInterface);
     }
     if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
+        cold_path();
         forget_header(scratch);
         return Err(DropReason::Fragment);
     }
@@ -313,7 +317,8 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
     let mut next = (second >> 8) as u8;
     let mut at = segment.l3 + IPV6_HEADER;
     let mut i = 0;
-    while i < MAX_EXTENSIONS {
+    while i < MAX_EXTENSIONS && is_extension(next) {
+        cold_path();
         if next == IPV6_FRAGMENT {
             if !load(skb, at, &mut segment.extension) {
                 return false;
@@ -327,14 +332,12 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
             } else if fragment & 1 != 0 {
                 segment.fragment = FIRST_FRAGMENT;
             }
-        } else if next == IPV6_HOP_BY_HOP || next == IPV6_DESTINATION || next == IPV6_ROUTING {
+        } else {
             if !load(skb, at, &mut segment.extension) {
                 break;
             }
             next = segment.extension[0];
             at += (u32::from(segment.extension[1]) + 1) * 8;
-        } else {
-            break;
         }
         i += 1;
     }
