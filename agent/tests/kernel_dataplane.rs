@@ -133,12 +133,13 @@ fn policies_bring_their_counters_and_take_them_along() {
     let namespace = Namespace::new();
     let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
     assert!(dataplane.counters(5).unwrap().is_none());
-    dataplane.set_policy(5, &Policy::default()).unwrap();
+    dataplane.set_policy(5, &Policy { port: 179, ..Policy::default() }).unwrap();
     assert_eq!(dataplane.counters(5).unwrap().unwrap(), Default::default());
     dataplane.set_policy(5, &Policy { port: 1790, ..Policy::default() }).unwrap();
     assert_eq!(dataplane.policies().unwrap()[0].1.port, 1790);
     dataplane.remove_policy(5).unwrap();
     dataplane.remove_policy(5).unwrap();
+    assert_eq!(dataplane.policies().unwrap(), []);
     assert!(dataplane.counters(5).unwrap().is_none());
     assert!(dataplane.session(&quartet()).unwrap().is_none());
     dataplane.remove_session(&quartet()).unwrap();

@@ -44,9 +44,6 @@ pub enum Origin {
     Stranger,
 }
 
-/// The port of a neighbour whose policy is missing: it has none, and its segments are refused.
-const NO_POLICY: u16 = 0;
-
 /// Finds whose session the TCP segment in `scratch` belongs to, on interface `ifindex`: leaves neighbour and
 /// quartet in `scratch` and returns the session, null if there is none yet. `None` if it is nobody's business.
 #[inline(always)]
@@ -60,15 +57,16 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
     if let Some(session) = SESSIONS.get_ptr_mut(scratch.quartet) {
         // SAFETY: map values live while the program runs.
         let number = unsafe { (*session).neighbor };
-        if let Some(policy) = policy_of(number) {
-            scratch.neighbor = Neighbor { number, scope: 0, wrong_interface: 0, policy: *policy };
+        let policy = policy_of(number);
+        if !policy.is_missing() {
+            scratch.neighbor = Neighbor { number, scope: 0, wrong_interface: 0, policy };
             return Some(session);
         }
     }
     cold_path();
     scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
     let policy = &scratch.neighbor.policy;
-    if policy.port != NO_POLICY && !policy.has_port(segment.source_port, segment.destination_port) {
+    if !policy.is_missing() && !policy.has_port(segment.source_port, segment.destination_port) {
         return None;
     }
     scratch.quartet.scope = scratch.neighbor.scope;
@@ -155,24 +153,10 @@ pub fn rule_of(address: &[u8; 16], ifindex: u32) -> Option<&'static PeerRule> {
 /// The neighbour that a rule names.
 #[inline(always)]
 pub fn of_rule(rule: &PeerRule) -> Neighbor {
-    let mut neighbor = Neighbor {
-        number: rule.neighbor,
-        scope: rule.scope,
-        wrong_interface: (rule.flags & PeerRule::WRONG_INTERFACE != 0) as u32,
-        policy: Policy {
-            port: NO_POLICY,
-            min_hop_limit: 0,
-            flags: 0,
-            kmp_port: 0,
-            reserved: 0,
-            recv_ids: [0; 8],
-        },
-    };
-    match policy_of(rule.neighbor) {
-        Some(policy) => neighbor.policy = *policy,
-        None => neighbor.wrong_interface = 1,
-    }
-    neighbor
+    let policy = policy_of(rule.neighbor);
+    // Segments of a neighbour whose policy is missing are refused.
+    let wrong_interface = u32::from(rule.flags & PeerRule::WRONG_INTERFACE != 0 || policy.is_missing());
+    Neighbor { number: rule.neighbor, scope: rule.scope, wrong_interface, policy }
 }
 
 /// The ends of the segment's connection, for a neighbour that is not bound to an interface.
@@ -189,10 +173,10 @@ fn quartet(segment: &Segment, peer_end: PeerEnd) -> Quartet {
     Quartet { local, peer, local_port, peer_port, scope: 0 }
 }
 
+/// The policy of the neighbour with this number, as it is now.
 #[inline(always)]
-fn policy_of(number: u32) -> Option<&'static Policy> {
-    // SAFETY: entries are replaced whole by the daemon, never freed while the program runs.
-    POLICIES.get_ptr(number).map(|policy| unsafe { &*policy })
+fn policy_of(number: u32) -> Policy {
+    POLICIES.get(number).copied().unwrap_or(Policy::MISSING)
 }
 
 /// Index of the loopback interface in every network namespace (LOOPBACK_IFINDEX).

@@ -45,7 +45,7 @@ pub(super) struct Maps {
     peers: LpmTrie<MapData, TrieData, Value<PeerRule>>,
     locals: HashMap<MapData, [u8; 16], u8>,
     forwarded: LpmTrie<MapData, TrieData, u32>,
-    policies: HashMap<MapData, u32, Value<Policy>>,
+    policies: Array<MapData, Value<Policy>>,
     counters: HashMap<MapData, u32, Value<Counters>>,
     buckets: HashMap<MapData, u32, Value<Bucket>>,
     sessions: HashMap<MapData, Value<Quartet>, Value<Session>>,
@@ -161,12 +161,18 @@ impl Maps {
         gone_is_fine(maps::FORWARDED, self.forwarded.remove(&end_key(end)))
     }
 
+    /// Whoever has a policy has counters.
     pub(super) fn policies(&self) -> Result<Vec<(u32, Policy)>, KernelError> {
-        self.policies
-            .iter()
-            .map(|entry| entry.map(|(neighbor, policy)| (neighbor, policy.0)))
-            .collect::<Result<_, _>>()
-            .map_err(|error| failed(maps::POLICIES, &error))
+        let mut policies = Vec::new();
+        for neighbor in self.counters.keys() {
+            let neighbor = neighbor.map_err(|error| failed(maps::COUNTERS, &error))?;
+            if let Some(Value(policy)) = found(maps::POLICIES, self.policies.get(&neighbor, 0))?
+                && !policy.is_missing()
+            {
+                policies.push((neighbor, policy));
+            }
+        }
+        Ok(policies)
     }
 
     /// Counters and buckets go first: the programs count only where there is something to count in.
@@ -176,13 +182,13 @@ impl Maps {
             self.counters.insert(neighbor, Value(Counters::default()), BPF_NOEXIST),
         )?;
         there_is_fine(maps::BUCKETS, self.buckets.insert(neighbor, Value(Bucket::default()), BPF_NOEXIST))?;
-        self.policies
-            .insert(neighbor, Value(*policy), BPF_ANY)
-            .map_err(|error| failed(maps::POLICIES, &error))
+        self.policies.set(neighbor, Value(*policy), BPF_ANY).map_err(|error| failed(maps::POLICIES, &error))
     }
 
     pub(super) fn remove_policy(&mut self, neighbor: u32) -> Result<(), KernelError> {
-        gone_is_fine(maps::POLICIES, self.policies.remove(&neighbor))?;
+        self.policies
+            .set(neighbor, Value(Policy::MISSING), BPF_ANY)
+            .map_err(|error| failed(maps::POLICIES, &error))?;
         gone_is_fine(maps::BUCKETS, self.buckets.remove(&neighbor))?;
         gone_is_fine(maps::COUNTERS, self.counters.remove(&neighbor))
     }
@@ -354,6 +360,7 @@ fn there_is_fine(map: &'static str, result: Result<(), MapError>) -> Result<(), 
 fn failed(map: &'static str, error: &MapError) -> KernelError {
     match errno(error) {
         Some(libc::E2BIG | libc::ENOSPC) => KernelError::MapFull { map },
+        _ if matches!(error, MapError::OutOfBounds { .. }) => KernelError::MapFull { map },
         Some(libc::EPERM | libc::EACCES) => KernelError::NotRoot { action: format!("use map {map}") },
         _ if matches!(error, MapError::InvalidKeySize { .. } | MapError::InvalidValueSize { .. }) => {
             let hint = "it was pinned by another version of tcpauthd: run `tcpauth purge` first";

@@ -51,7 +51,7 @@ pub struct Lab {
     ports: Array<MapData, u8>,
     peers: LpmTrie<MapData, [u8; 20], Plain<PeerRule>>,
     locals: HashMap<MapData, [u8; 16], u8>,
-    policies: HashMap<MapData, u32, Plain<Policy>>,
+    policies: Array<MapData, Plain<Policy>>,
     counters: HashMap<MapData, u32, Plain<Counters>>,
     buckets: HashMap<MapData, u32, Plain<Bucket>>,
     sessions: HashMap<MapData, Plain<Quartet>, Plain<Session>>,
@@ -152,7 +152,7 @@ impl Lab {
         if policy.kmp_port != 0 {
             self.ports.set(policy.kmp_port.into(), 1, 0).unwrap();
         }
-        self.policies.insert(neighbor, Plain(policy), 0).unwrap();
+        self.policies.set(neighbor, Plain(policy), 0).unwrap();
         self.counters.insert(neighbor, Plain(Counters::default()), 0).unwrap();
         self.refill(neighbor);
     }

@@ -26,7 +26,7 @@ pub mod maps {
     /// `LpmTrie<OwnEnd, u32>`: ends of sessions that are behind this host, and the index of the interface
     /// their segments arrive by (0: they do not arrive, as from a macvlan).
     pub const FORWARDED: &str = "FORWARDED";
-    /// `HashMap<u32, Policy>` by neighbour number.
+    /// `Array<Policy>` by neighbour number.
     pub const POLICIES: &str = "POLICIES";
     /// `HashMap<u32, Counters>` by neighbour number; written by the programs.
     pub const COUNTERS: &str = "COUNTERS";
@@ -118,10 +118,13 @@ impl PeerRule {
 }
 
 /// What holds for all segments of a neighbour, before any session exists.
-#[repr(C)]
+///
+/// The kernel writes it over while programs read. Its first eight octets, aligned, are one word, so that none sees half
+/// of a change there; of `recv_ids` a program may see a part, and hold or refuse a segment that is sent again.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// TCP port that makes a connection this neighbour's session, at either end.
+    /// TCP port that makes a connection this neighbour's session, at either end; 0: there is no such neighbour.
     pub port: u16,
     /// Lowest hop limit (TTL) accepted (RFC 5082), 0 for any. If not 0, sealed segments leave with 255.
     pub min_hop_limit: u8,
@@ -137,6 +140,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Where no neighbour has the number.
+    pub const MISSING: Self =
+        Self { port: 0, min_hop_limit: 0, flags: 0, kmp_port: 0, reserved: 0, recv_ids: [0; 8] };
+
+    /// Whether no neighbour has the number.
+    #[inline(always)]
+    pub const fn is_missing(&self) -> bool {
+        self.port == 0
+    }
+
     /// The neighbour's segments carry the option of RFC 2385, which has no KeyID.
     pub const TCP_MD5: u8 = 1;
     /// `accept-until-authenticated`: see [`crate::unsigned`].
