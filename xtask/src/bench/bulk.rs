@@ -12,7 +12,7 @@ use tcpauth_tests::{
 use super::{
     Effort, Measured, Report,
     cpu::CpuTime,
-    programs::RunTimes,
+    programs::{RunTimes, each_run},
     subject::{NONE, Subject, TCP_MD5},
     table::Table,
 };
@@ -103,13 +103,7 @@ fn where_the_time_goes(subject: &Subject, octets: u64) -> Result<Vec<Measured>> 
     let (name, mebibytes) = (subject.name, octets >> 20);
     let statistics = RunTimes::begin(&agents)?;
     send(subject, 0, octets)?;
-    let mut measured = Vec::new();
-    for (program, run) in statistics.end()?.into_iter().filter(|(_, run)| run.count > 0) {
-        let each = run.nanoseconds as f64 / 1000.0 / run.count as f64;
-        let what = format!("{name}, {mebibytes} MiB: each of {} runs of {program}", run.count);
-        measured.push(Measured::new(what, each, "µs"));
-    }
-    Ok(measured)
+    Ok(each_run(&format!("{name}, {mebibytes} MiB"), statistics.end()?))
 }
 
 fn send(subject: &Subject, way: usize, octets: u64) -> Result<Sent> {

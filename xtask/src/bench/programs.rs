@@ -75,6 +75,15 @@ impl Drop for RunTimes<'_> {
     }
 }
 
+/// What a run of each program that ran took, in the course of `what`.
+pub fn each_run(what: &str, runs: BTreeMap<String, Run>) -> Vec<Measured> {
+    let of_one = |(program, Run { count, nanoseconds }): (String, Run)| {
+        let each = nanoseconds as f64 / 1000.0 / count as f64;
+        Measured::new(format!("{what}: each of {count} runs of {program}"), each, "µs")
+    };
+    runs.into_iter().filter(|(_, run)| run.count > 0).map(of_one).collect()
+}
+
 fn run_times(agents: &[&Agent]) -> Result<BTreeMap<String, Run>> {
     let mut runs: BTreeMap<String, Run> = BTreeMap::new();
     for agent in agents {

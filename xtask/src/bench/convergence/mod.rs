@@ -20,6 +20,8 @@ use tcpauth_tests::{
 use self::control::Control;
 use super::{
     Effort, Measured, Report,
+    cpu::CpuTime,
+    programs::{RunTimes, each_run},
     subject::{NONE, Subject, TCP_MD5},
     table::Table,
 };
@@ -39,12 +41,19 @@ enum Receiver {
     GoBgp(GoBgp),
 }
 
-/// Two routers, of which one has the table, and no session yet.
+/// Two routers with their BGP speakers.
 struct Pair {
+    speakers: Speakers,
+    subject: Subject,
+}
+
+/// Two BGP speakers, of which one has the table, and no session yet.
+struct Speakers {
+    /// The subject's.
+    name: &'static str,
     sender: Control,
     receiver: Receiver,
     _bird: Bird,
-    subject: Subject,
 }
 
 pub fn measure(effort: &Effort) -> Result<Report> {
@@ -57,14 +66,18 @@ pub fn measure(effort: &Effort) -> Result<Report> {
         "The sender is asked for its status all the while: BIRD 2.0 otherwise sleeps up to three seconds, with updates \
          left to send, whatever authenticates the session.",
     );
-    let bird = table(effort, "BIRD", effort.routes, Receiver::bird)?;
+    report.note(
+        "CPU time is that of the whole machine meanwhile, both routers and what authenticates; the sending BIRD, on one \
+         CPU, is what all the others wait for.",
+    );
+    let bird = transfers(effort, "BIRD", effort.routes, Receiver::bird)?;
     for algorithm in ALGORITHMS {
         let what = format!("{}: convergence against none, BIRD, {} routes", algorithm.name(), effort.routes);
-        let ratio = bird.ratio(algorithm.name()).unwrap_or(f64::NAN);
+        let ratio = bird.tables.first().and_then(|time| time.ratio(algorithm.name())).unwrap_or(f64::NAN);
         report.measured.push(Measured::new(what, ratio, "").aims_at_most(1.03));
     }
-    report.tables.push(bird);
-    report.tables.push(table(effort, "GoBGP", effort.gobgp_routes, Receiver::gobgp)?);
+    report.append(bird);
+    report.append(transfers(effort, "GoBGP", effort.gobgp_routes, Receiver::gobgp)?);
     if effort.gobgp_routes < effort.routes {
         report.note(format!(
             "GoBGP is sent {} routes only: it takes much longer than BIRD, for each route the more it has (for a million \
@@ -75,12 +88,13 @@ pub fn measure(effort: &Effort) -> Result<Report> {
     Ok(report)
 }
 
-fn table(
+/// Tables of time and of CPU time, and what runs of the programs took in one transfer more.
+fn transfers(
     effort: &Effort,
     name: &str,
     count: u32,
     receiver: fn(&Subject) -> Result<Receiver>,
-) -> Result<Table> {
+) -> Result<Report> {
     let folder = tempfile::tempdir()?;
     routes::write(count, folder.path())?;
     // All senders read the table at the same time.
@@ -92,14 +106,20 @@ fn table(
     }
     let pairs = senders.into_iter().map(|(bird, subject)| Pair::new(bird, subject, receiver));
     let mut pairs = pairs.collect::<Result<Vec<_>>>()?;
-    let mut table = Table::new(format!("convergence, {count} routes, to {name}"), "s");
+    let mut time = Table::new(format!("convergence, {count} routes, to {name}"), "s");
+    let mut cpu = Table::new(format!("convergence, {count} routes, to {name}, CPU"), "s");
     for _ in 0..effort.rounds {
         for pair in &mut pairs {
-            let seconds = pair.converge(count.into())?.as_secs_f64();
-            table.add(pair.subject.name, seconds);
+            let (taken, used) = pair.speakers.converge(count.into())?;
+            time.add(pair.subject.name, taken.as_secs_f64());
+            cpu.add(pair.subject.name, used);
         }
     }
-    Ok(table.against(NONE))
+    let mut report = Report { tables: vec![time.against(NONE), cpu.against(NONE)], ..Report::default() };
+    for pair in &mut pairs {
+        report.measured.extend(pair.where_the_time_goes(name, count)?);
+    }
+    Ok(report)
 }
 
 fn subjects() -> Result<Vec<Subject>> {
@@ -115,21 +135,36 @@ impl Pair {
     /// When the sender has read its table.
     fn new(mut bird: Bird, subject: Subject, receiver: fn(&Subject) -> Result<Receiver>) -> Result<Self> {
         let sender = Control::connect(&mut bird)?;
-        Ok(Self { sender, receiver: receiver(&subject)?, _bird: bird, subject })
+        let speakers = Speakers { name: subject.name, sender, receiver: receiver(&subject)?, _bird: bird };
+        Ok(Self { speakers, subject })
     }
 
-    /// From Established to the last of `count` routes. The session is down before and after.
-    fn converge(&mut self, count: u64) -> Result<Duration> {
+    /// What runs of the programs of both routers take in a transfer, if they have any.
+    fn where_the_time_goes(&mut self, receiver: &str, count: u32) -> Result<Vec<Measured>> {
+        let Some(agents) = self.subject.agents() else { return Ok(Vec::new()) };
+        let statistics = RunTimes::begin(&agents)?;
+        self.speakers.converge(count.into())?;
+        let what = format!("{}, {count} routes to {receiver}", self.subject.name);
+        Ok(each_run(&what, statistics.end()?))
+    }
+}
+
+impl Speakers {
+    /// From Established to the last of `count` routes, and seconds of CPU time until then. The session is down before
+    /// and after.
+    fn converge(&mut self, count: u64) -> Result<(Duration, f64)> {
         self.sender.ask("enable bgp_neighbor")?;
         let start = self.wait(Duration::from_millis(5), |established, _| established)?;
+        let cpu = CpuTime::now()?;
         let end = self.wait(self.receiver.pause(), |_, received| received >= count)?;
+        let used = cpu.elapsed()?;
         self.sender.ask("disable bgp_neighbor")?;
         let receiver = &mut self.receiver;
         eventually(LIMIT, "the routes to be forgotten", || {
             let (established, received) = receiver.session()?;
             Ok((!established && received == 0).then_some(()))
         })?;
-        Ok(end - start)
+        Ok((end - start, used))
     }
 
     /// When `condition` held of whether the session is up and how many routes came.
@@ -141,7 +176,7 @@ impl Pair {
                 return Ok(Instant::now());
             }
             check_interrupted()?;
-            ensure!(start.elapsed() < LIMIT, "{}: {received} routes after {LIMIT:?}", self.subject.name);
+            ensure!(start.elapsed() < LIMIT, "{}: {received} routes after {LIMIT:?}", self.name);
             let asked = Instant::now();
             while asked.elapsed() < pause {
                 self.sender.ask("show status")?;

@@ -17,10 +17,9 @@ const LENGTHS: [(u8, u32); 10] =
 
 /// Statements with every word that a function uses, keywords too.
 ///
-/// BIRD 2.0 looks each word up among its symbols before its keywords, and makes it a symbol of the scope that it is in if
-/// no open one has it. In functions that would be a dead symbol of the same name, and in the same chain of the hash
-/// table, for each of them, and reading the functions would take time quadratic in their number. Words that were read
-/// outside of any function are found instead.
+/// Read once before the functions, they are what lets BIRD 2.0 read those in a time that grows as their number and not as
+/// its square: a million routes in 3 s and not in hours. Else it compares each word of a function with as many equal ones
+/// as there were functions before; as if each function left its words in a table of symbols.
 const WORDS: &str = "bgp_path.prepend(1); bgp_med = 0; bgp_community.add((1,1));";
 
 /// Name of the file with the attributes: a function for each set of them.
