@@ -35,10 +35,7 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let Some(session) = session else { return TC_ACT_UNSPEC };
     match neighbor::origin(scratch, arrived) {
         Origin::Own => {}
-        Origin::Spoofed => {
-            segment::forget_header(scratch);
-            return refuse(skb, session, DropReason::Spoofed, Direction::Outbound);
-        }
+        Origin::Spoofed => return refuse(skb, session, DropReason::Spoofed, Direction::Outbound),
         Origin::Stranger => return TC_ACT_UNSPEC,
     }
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };

@@ -159,7 +159,11 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     }
     match segment.protocol {
         PROTOCOL_TCP => {
-            if segment.fragment >= LATER_FRAGMENT || !load_base(skb, scratch) {
+            let is_later = segment.fragment >= LATER_FRAGMENT;
+            scratch.walk.ao_at = 0;
+            if is_later || !load_base(skb, scratch) {
+                cold_path();
+                forget_header(scratch);
                 return Content::TcpWithoutPorts;
             }
             let ports = u32::from_be(scratch.header.words[0]);
@@ -184,10 +188,10 @@ fn load_base(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
         return true;
     }
     cold_path();
+    forget_header(scratch);
     let mut only = [0; 1];
     let has_ports = load_words(skb, l4, &mut only);
-    [*ports] = only;
-    forget_header(scratch);
+    [scratch.header.words[0]] = only;
     has_ports
 }
 
@@ -216,13 +220,11 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
 #[inline(always)]
 pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
     let scratch = scratch().ok_or(DropReason::Malformed)?;
-    scratch.walk.ao_at = 0;
     if scratch.neighbor.wrong_interface != 0 {
         return Err(DropReason::WrongInterface);
     }
     if content == Content::TcpWithoutPorts || scratch.segment.fragment != 0 {
         cold_path();
-        forget_header(scratch);
         return Err(DropReason::Fragment);
     }
     // Segments that carry MACs are not merged by the kernel: each has its own. Others are.
@@ -243,8 +245,8 @@ pub fn refuse_merged(skb: *mut __sk_buff) -> Result<(), DropReason> {
     if skb_field!(skb, gso_size) != 0 { Err(DropReason::Merged) } else { Ok(()) }
 }
 
-/// Makes sure that the record of a drop, if it comes to one before the header is read, has no sequence number,
-/// flags and KeyID of an earlier segment.
+/// Makes sure that the record of a drop has no sequence number, flags and KeyID of an earlier segment, where there is no
+/// header to read.
 #[inline(always)]
 pub fn forget_header(scratch: &mut Scratch) {
     scratch.header.words[1] = 0;
