@@ -176,7 +176,16 @@ fn quartet(segment: &Segment, peer_end: PeerEnd) -> Quartet {
 /// The policy of the neighbour with this number, as it is now.
 #[inline(always)]
 fn policy_of(number: u32) -> Policy {
-    POLICIES.get(number).copied().unwrap_or(Policy::MISSING)
+    let Some(policy) = POLICIES.get_ptr(number) else { return Policy::MISSING };
+    let mut words = [0u64; size_of::<Policy>() / 8];
+    let mut i = 0;
+    while i < words.len() {
+        // SAFETY: a map value, which lives while the program runs, of as many aligned words. Each is read at once.
+        words[i] = unsafe { policy.cast::<u64>().add(i).read_volatile() };
+        i += 1;
+    }
+    // SAFETY: of the same size, and valid whatever its bits are.
+    unsafe { core::mem::transmute::<[u64; size_of::<Policy>() / 8], Policy>(words) }
 }
 
 /// Index of the loopback interface in every network namespace (LOOPBACK_IFINDEX).

@@ -119,8 +119,9 @@ impl PeerRule {
 
 /// What holds for all segments of a neighbour, before any session exists.
 ///
-/// The kernel writes it over while programs read. Its first eight octets, aligned, are one word, so that none sees half
-/// of a change there; of `recv_ids` a program may see a part, and hold or refuse a segment that is sent again.
+/// The kernel writes it over while programs read: what has to change together is in the first eight octets, which are
+/// an aligned word and read at once. Of `recv_ids` a program may see a part, and hold or refuse a segment that is sent
+/// again.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
