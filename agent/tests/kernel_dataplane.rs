@@ -147,6 +147,19 @@ fn policies_bring_their_counters_and_take_them_along() {
     assert_eq!(dataplane.sessions().map(|entry| entry.unwrap().0).collect::<Vec<_>>(), [quartet()]);
 }
 
+/// Numbers of neighbours begin at 1.
+#[test]
+fn as_many_neighbours_fit_as_the_guide_says_and_one_more_leaves_nothing_behind() {
+    let namespace = Namespace::new();
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    let policy = Policy { port: 179, ..Policy::default() };
+    dataplane.set_policy(65_536, &policy).unwrap();
+    let error = dataplane.set_policy(65_537, &policy).unwrap_err();
+    assert!(error.to_string().contains("POLICIES is full"), "{error}");
+    assert_eq!(dataplane.policies().unwrap(), [(65_536, policy)]);
+    assert!(dataplane.counters(65_537).unwrap().is_none());
+}
+
 #[test]
 fn an_interface_that_went_is_forgotten_at_the_next_start() {
     let namespace = Namespace::new();

@@ -44,7 +44,7 @@ fn count_refused(neighbor: u32, session: *mut Session, reason: DropReason) -> Op
     // The compiler knows that a reason is below SLOTS; the verifier does not.
     let reason = opaque(reason as u32) as usize & (DropReason::SLOTS - 1);
     let counters = COUNTERS.get_ptr_mut(neighbor);
-    // SAFETY: map values live while the program runs; counters are only added to atomically.
+    // SAFETY: map values live while the program runs; these are only added to, atomically.
     unsafe {
         if let Some(counters) = counters {
             add(&raw mut (*counters).dropped[reason], 1);

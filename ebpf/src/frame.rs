@@ -28,7 +28,8 @@ pub fn load_words<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u3
 /// Copies `len` octets of the frame at `offset`, which is at most what `to` has room for; what is behind them in `to`
 /// may be anything afterwards. False if it has not so many octets.
 ///
-/// As [`load_raw`], but without a call where they are in the linear part: every frame is looked at with this.
+/// As [`load_raw`], but without a call where all that `to` has room for is in the linear part: every frame is looked at
+/// with this.
 #[inline(always)]
 pub fn load_start<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N], len: u32) -> bool {
     let near = opaque(offset);
@@ -70,8 +71,8 @@ fn sum(start: usize, offset: usize) -> usize {
     sum
 }
 
-/// The word at `address`, which need not be aligned: headers lie 14 octets behind the start of a frame. The verifier
-/// refuses the program where that is more than the CPU can do.
+/// The word at `address`, which need not be aligned: headers lie 14 octets behind the start of a frame. Kernels for CPUs
+/// that cannot do that refuse the program; those for x86-64 and arm64 do not.
 #[inline(always)]
 fn word_at(address: usize) -> u32 {
     #[cfg(target_arch = "bpf")]

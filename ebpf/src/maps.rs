@@ -25,9 +25,9 @@ pub static PEERS: LpmTrie<[u8; 20], PeerRule> =
 pub static FORWARDED: LpmTrie<[u8; 20], u32> = LpmTrie::with_max_entries(MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
 #[map]
 pub static LOCALS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
-/// An array: each segment asks for one, and an index is not hashed.
+/// An array: each segment asks for one, and an index is not hashed. Numbers begin at 1.
 #[map]
-pub static POLICIES: Array<Policy> = Array::with_max_entries(MAX_NEIGHBORS, 0);
+pub static POLICIES: Array<Policy> = Array::with_max_entries(MAX_NEIGHBORS + 1, 0);
 #[map]
 pub static COUNTERS: HashMap<u32, Counters> = HashMap::with_max_entries(MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
 #[map]

@@ -166,9 +166,9 @@ impl Maps {
         let mut policies = Vec::new();
         for neighbor in self.counters.keys() {
             let neighbor = neighbor.map_err(|error| failed(maps::COUNTERS, &error))?;
-            if let Some(Value(policy)) = found(maps::POLICIES, self.policies.get(&neighbor, 0))?
-                && !policy.is_missing()
-            {
+            let Value(policy) =
+                self.policies.get(&neighbor, 0).map_err(|error| failed(maps::POLICIES, &error))?;
+            if !policy.is_missing() {
                 policies.push((neighbor, policy));
             }
         }
@@ -177,6 +177,9 @@ impl Maps {
 
     /// Counters and buckets go first: the programs count only where there is something to count in.
     pub(super) fn set_policy(&mut self, neighbor: u32, policy: &Policy) -> Result<(), KernelError> {
+        if neighbor >= self.policies.len() {
+            return Err(KernelError::MapFull { map: maps::POLICIES });
+        }
         there_is_fine(
             maps::COUNTERS,
             self.counters.insert(neighbor, Value(Counters::default()), BPF_NOEXIST),
@@ -360,7 +363,6 @@ fn there_is_fine(map: &'static str, result: Result<(), MapError>) -> Result<(), 
 fn failed(map: &'static str, error: &MapError) -> KernelError {
     match errno(error) {
         Some(libc::E2BIG | libc::ENOSPC) => KernelError::MapFull { map },
-        _ if matches!(error, MapError::OutOfBounds { .. }) => KernelError::MapFull { map },
         Some(libc::EPERM | libc::EACCES) => KernelError::NotRoot { action: format!("use map {map}") },
         _ if matches!(error, MapError::InvalidKeySize { .. } | MapError::InvalidValueSize { .. }) => {
             let hint = "it was pinned by another version of tcpauthd: run `tcpauth purge` first";

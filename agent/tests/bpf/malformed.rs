@@ -1,9 +1,9 @@
 //! Headers that contradict themselves, and fragments: dropped, counted once, told once.
 
-use tcpauth::keys::TcpOptions;
+use tcpauth::{kernel::mapped, keys::TcpOptions};
 use tcpauth_common::{
     Algorithm, DropReason,
-    layout::{Direction, Dropped},
+    layout::{Direction, Dropped, PeerRule},
 };
 
 use super::{
@@ -176,6 +176,20 @@ fn more_extension_headers_than_are_followed() {
         lab.expect_drop(&connection, Direction::Outbound, Context::default(), &frame, DropReason::Fragment);
         assert_eq!(lab.egress(&frame).0, Verdict::Redirect, "nothing goes out by another way");
     }
+}
+
+#[test]
+fn nothing_of_an_earlier_segment_is_told_of_one_whose_header_is_not_found() {
+    let (mut lab, connection, signed) = established(Family::V6);
+    lab.verified(&signed);
+    lab.remove(&connection);
+    let rule = PeerRule { neighbor: connection.neighbor, scope: 0, flags: PeerRule::WRONG_INTERFACE };
+    lab.set_peer(0, mapped(connection.peer.ip()), 128, rule);
+    let extensions = vec![(60, vec![0, 0, 1, 4, 0, 0, 0, 0]); 7];
+    let frame = Segment { extensions, ..signed }.frame();
+    let reason = DropReason::WrongInterface;
+    let dropped = lab.expect_drop(&connection, Direction::Inbound, Context::default(), &frame, reason);
+    assert_eq!((dropped.seq, dropped.tcp_flags, dropped.key_id), (0, 0, 0));
 }
 
 #[test]

@@ -213,7 +213,7 @@ pub struct Passed {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// When it was last filled, nanoseconds of CLOCK_MONOTONIC (or its coarse kind, always the same).
+    /// When it was last filled, nanoseconds of CLOCK_MONOTONIC, or of CLOCK_MONOTONIC_COARSE; a bucket has one clock.
     pub filled: u64,
     /// Tokens left.
     pub left: u64,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tcpauth_common::Algorithm;
 use tcpauth_tests::{blaster::Blaster, network::Network};
 
@@ -47,6 +47,13 @@ struct Victim {
     wire: Wire,
 }
 
+/// A flood of a short while.
+struct Turn {
+    /// From one segment to the next.
+    nanoseconds: f64,
+    sent: u64,
+}
+
 /// The tables of one kind.
 struct Tables {
     kind: Kind,
@@ -74,7 +81,7 @@ pub fn measure(effort: &Effort) -> Result<Report> {
             for victim in &victims {
                 victim.under_load(effort.duration(), tables)?;
                 victim.idle(effort.duration(), tables)?;
-                victim.refusals(effort.duration(), tables)?;
+                victim.refusals(&victims[0], effort.duration(), tables)?;
             }
         }
     }
@@ -93,8 +100,9 @@ pub fn measure(effort: &Effort) -> Result<Report> {
         "Drops per CPU second: the stream rests, and the segments refused are divided by the CPU time of the whole \
          machine, sender and switch included. These are taken off in the comparison with tcp-md5, which is of what a \
          refusal takes: the CPU that sends a segment also switches and refuses it, so that one of the flood takes as much \
-         longer than one of no protocol. Both floods are sent in turns of 20 ms, each difference is of two that follow one \
-         another, and a round takes the median of them.",
+         longer than one of no protocol that goes to a host without tcpauth. Both floods are sent in turns of 20 ms, each \
+         difference is of two that follow one another, and a round takes the median of them. What a network card and its \
+         driver would take comes to both in practice.",
     );
     report.measured = goals(&all, &victims);
     report.tables = all.into_iter().flat_map(Tables::into_tables).collect();
@@ -113,6 +121,8 @@ fn goals(all: &[Tables], victims: &[Victim]) -> Vec<Measured> {
             goals.push(if judged { kept.aims_at_least(0.9) } else { kept });
             if name != TCP_MD5 {
                 let pair = tables.refusal.median(TCP_MD5).zip(tables.refusal.median(name));
+                // Not above zero: lost in the noise of the machine.
+                let pair = pair.filter(|(md5, own)| *md5 > 0.0 && *own > 0.0);
                 let ratio = pair.map_or(f64::NAN, |(md5, own)| md5 / own);
                 let what = format!(
                     "{name}, {}: drops of a CPU against tcp-md5, sender and switch taken off",
@@ -174,37 +184,52 @@ impl Victim {
         self.stream.check().with_context(|| format!("{}, after {}", self.subject.name, tables.kind.name()))
     }
 
-    /// What a refusal takes while the stream rests.
-    fn refusals(&self, duration: Duration, tables: &mut Tables) -> Result<()> {
-        if !tables.kind.is_attack() {
+    /// What a refusal takes while the stream rests: more than a frame of no protocol at `bare`, a host without tcpauth.
+    fn refusals(&self, bare: &Self, duration: Duration, tables: &mut Tables) -> Result<()> {
+        let kind = tables.kind;
+        if !kind.is_attack() {
             return Ok(());
         }
-        let start = Instant::now();
-        let mut differences = Vec::new();
+        let (start, dropped) = (Instant::now(), self.drops()?);
+        let (mut differences, mut sent) = (Vec::new(), 0);
         while start.elapsed() < duration {
-            let control = self.turn(Kind::NoProtocol)?;
-            differences.push(self.turn(tables.kind)? - control);
+            let before = bare.turn(kind, true)?;
+            let attack = self.turn(kind, false)?;
+            let after = bare.turn(kind, true)?;
+            differences.push(attack.nanoseconds - (before.nanoseconds + after.nanoseconds) / 2.0);
+            sent += attack.sent;
         }
+        let dropped = self.drops()? - dropped;
+        // Some SYNs are held for keys.
+        ensure!(
+            kind == Kind::Syn || dropped * 100 >= sent * 95,
+            "{}, {}: {dropped} of {sent} segments refused",
+            self.subject.name,
+            kind.name()
+        );
         tables.refusal.add(self.subject.name, median(&differences));
         Ok(())
     }
 
-    /// Nanoseconds between two segments of a flood, which is sent for a short while.
-    fn turn(&self, kind: Kind) -> Result<f64> {
-        let blaster = self.blast(kind)?.context("nothing to send")?;
+    /// Sends a flood for a short while, or the same frames as of no protocol.
+    fn turn(&self, kind: Kind, disguised: bool) -> Result<Turn> {
+        let blaster = self.blaster(kind, disguised)?;
         thread::sleep(START);
         let (before, start) = (blaster.sent(), Instant::now());
         thread::sleep(TURN - START);
         let sent = blaster.sent() - before;
-        let nanoseconds = start.elapsed().as_nanos() as f64;
-        blaster.stop()?;
-        Ok(nanoseconds / sent as f64)
+        let nanoseconds = start.elapsed().as_nanos() as f64 / sent as f64;
+        Ok(Turn { nanoseconds, sent: blaster.stop()? })
     }
 
     fn blast(&self, kind: Kind) -> Result<Option<Blaster>> {
-        if kind == Kind::Quiet {
-            return Ok(None);
+        match kind {
+            Kind::Quiet => Ok(None),
+            _ => self.blaster(kind, kind == Kind::NoProtocol).map(Some),
         }
+    }
+
+    fn blaster(&self, kind: Kind, disguised: bool) -> Result<Blaster> {
         let network = self.subject.network();
         let (attacker, target) = (network.attacker(), network.r2.mac);
         let ((from, to), next_seq) = (self.stream.ends()?, self.stream.next_seq());
@@ -213,7 +238,7 @@ impl Victim {
             let segments = kind.segments(wire, from, to, next_seq());
             let mut frames: Vec<Vec<u8>> =
                 segments.iter().map(|segment| segment.frame(source, target)).collect();
-            if kind == Kind::NoProtocol {
+            if disguised {
                 frames
                     .iter_mut()
                     .for_each(|frame| frame[12..14].copy_from_slice(&EXPERIMENTAL.to_be_bytes()));
@@ -224,9 +249,9 @@ impl Victim {
             // Nothing in them changes, and to make them takes longer than to send them.
             Kind::Syn => {
                 let made = frames();
-                Blaster::start(attacker, move || made.clone()).map(Some)
+                Blaster::start(attacker, move || made.clone())
             }
-            _ => Blaster::start(attacker, frames).map(Some),
+            _ => Blaster::start(attacker, frames),
         }
     }
 
