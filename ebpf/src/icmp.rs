@@ -13,9 +13,7 @@ use tcpauth_common::{
 use crate::{
     account,
     authenticate::room_of,
-    frame,
-    maps::SESSIONS,
-    neighbor,
+    frame, neighbor,
     scratch::scratch,
     segment::{
         self, IPV4_HEADER, IPV6_FRAGMENT, IPV6_HEADER, LATER_FRAGMENT, MAX_EXTENSIONS, PROTOCOL_ICMP,
@@ -142,7 +140,7 @@ fn quoted_session(ifindex: u32) -> Option<*mut Session> {
     let rule = neighbor::rule_of(&quartet.peer, ifindex)?;
     quartet.scope = rule.scope;
     scratch.neighbor = neighbor::of_rule(rule);
-    SESSIONS.get_ptr_mut(scratch.quartet)
+    neighbor::session_of(&scratch.quartet)
 }
 
 /// The message quotes the number on the wire, by which our stack would not know its segment.

@@ -54,7 +54,7 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
     }
     scratch.quartet = quartet(segment, peer_end);
     // Most segments have a session, which knows its neighbour: no look-up by prefix.
-    if let Some(session) = SESSIONS.get_ptr_mut(scratch.quartet) {
+    if let Some(session) = session_of(&scratch.quartet) {
         // SAFETY: map values live while the program runs.
         let number = unsafe { (*session).neighbor };
         let policy = policy_of(number);
@@ -70,7 +70,7 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
         return None;
     }
     scratch.quartet.scope = scratch.neighbor.scope;
-    let session = SESSIONS.get_ptr_mut(scratch.quartet).unwrap_or(core::ptr::null_mut());
+    let session = session_of(&scratch.quartet).unwrap_or(core::ptr::null_mut());
     let is_ours =
         !session.is_null() || peer_end == PeerEnd::Destination || is_from_elsewhere_to_us(scratch, ifindex);
     is_ours.then_some(session)
@@ -157,6 +157,12 @@ pub fn of_rule(rule: &PeerRule) -> Neighbor {
     // Segments of a neighbour whose policy is missing are refused.
     let wrong_interface = u32::from(rule.flags & PeerRule::WRONG_INTERFACE != 0 || policy.is_missing());
     Neighbor { number: rule.neighbor, scope: rule.scope, wrong_interface, policy }
+}
+
+/// The session of a connection. The key is read where it lies: a copy takes as long as its hash.
+#[inline(always)]
+pub fn session_of(quartet: &Quartet) -> Option<*mut Session> {
+    SESSIONS.get_ptr_mut(quartet)
 }
 
 /// The ends of the segment's connection, for a neighbour that is not bound to an interface.

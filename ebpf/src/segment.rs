@@ -181,18 +181,15 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
 #[inline(always)]
 fn load_base(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
     let l4 = scratch.segment.l4;
-    let [ports, seq, ack, flags, checksum, ..] = &mut scratch.header.words;
-    let mut base = [0; BASE_HEADER as usize / 4];
-    if load_words(skb, l4, &mut base) {
-        [*ports, *seq, *ack, *flags, *checksum] = base;
+    let Some(base) = scratch.header.words.first_chunk_mut::<{ BASE_HEADER as usize / 4 }>() else {
+        return false;
+    };
+    if load_words(skb, l4, base) {
         return true;
     }
     cold_path();
     forget_header(scratch);
-    let mut only = [0; 1];
-    let has_ports = load_words(skb, l4, &mut only);
-    [scratch.header.words[0]] = only;
-    has_ports
+    scratch.header.words.first_chunk_mut::<1>().is_some_and(|ports| load_words(skb, l4, ports))
 }
 
 /// Reads the rest of the TCP header into `scratch.header`; its length, octets.
@@ -278,13 +275,12 @@ pub fn flags(header: &Header) -> u8 {
 
 #[inline(always)]
 fn locate_ipv4(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
-    let mut words = [0; IPV4_HEADER as usize / 4];
-    if !load_words(skb, segment.l3, &mut words) {
+    // SAFETY: the field has room, and lies at whole words.
+    let words = unsafe { &mut *segment.ip.as_mut_ptr().cast::<[u32; IPV4_HEADER as usize / 4]>() };
+    if !load_words(skb, segment.l3, words) {
         return false;
     }
-    // SAFETY: the field has room, and lies at whole words.
-    unsafe { segment.ip.as_mut_ptr().cast::<[u32; IPV4_HEADER as usize / 4]>().write(words) };
-    let [first, second, third, source, destination] = words;
+    let [first, second, third, source, destination] = *words;
     let (first, second, third) = (u32::from_be(first), u32::from_be(second), u32::from_be(third));
     let header_len = (first >> 24 & 0x0f) * 4;
     if first >> 28 != 4 || header_len < IPV4_HEADER {
@@ -306,12 +302,12 @@ fn locate_ipv4(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
 
 #[inline(always)]
 fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
-    let mut words = [0; IPV6_HEADER as usize / 4];
-    if !load_words(skb, segment.l3, &mut words) {
+    // SAFETY: the field has room, and lies at whole words.
+    let words = unsafe { &mut *segment.ip.as_mut_ptr().cast::<[u32; IPV6_HEADER as usize / 4]>() };
+    if !load_words(skb, segment.l3, words) {
         return false;
     }
-    // SAFETY: the field has room, and lies at whole words.
-    unsafe { segment.ip.as_mut_ptr().cast::<[u32; IPV6_HEADER as usize / 4]>().write(words) };
+    let words = *words;
     let second = u32::from_be(words[1]);
     if u32::from_be(words[0]) >> 28 != 6 {
         return false;
