@@ -87,9 +87,10 @@ pub fn measure(effort: &Effort) -> Result<Report> {
     }
     let mut report = Report::default();
     report.note(
-        "Three hosts on a switch, all on this machine: the third sends segments that claim to be of the session, with \
-         64 octets of data, as fast as one thread can (sendmmsg on a packet socket past the queue), while the session \
-         carries a stream as fast as it goes. Latency: an octet to and fro on a second connection of the same two routers.",
+        "Three hosts on a switch (a bridge without br_netfilter's hooks), all on this machine: the third sends segments \
+         that claim to be of the session, with 64 octets of data, as fast as one thread can (sendmmsg on a packet socket \
+         past the queue), while the session carries a stream as fast as it goes. Latency: an octet to and fro on a second \
+         connection of the same two routers.",
     );
     report.note(
         "The sender and the switch take CPU time from the stream whatever becomes of their segments: `no protocol` is the \
