@@ -51,8 +51,10 @@ impl Bird {
         Ok(Self { process, folder })
     }
 
+    /// Makes sure that it runs.
+    ///
     /// # Errors
-    /// If BIRD has ended, with its log.
+    /// If it has ended, with its log.
     pub fn check_running(&mut self) -> Result<()> {
         self.process.check_running()
     }

@@ -69,6 +69,7 @@ struct Tables {
 }
 
 pub fn measure(effort: &Effort) -> Result<Report> {
+    // The first is the one without tcpauth.
     let mut victims = vec![Victim::new(Subject::tcp_md5(Network::switched()?), Wire::TcpMd5)?];
     for algorithm in ALGORITHMS {
         let fields = format!("algorithm = \"{}\", key-id = {KEY_ID}", algorithm.name());
@@ -101,9 +102,9 @@ pub fn measure(effort: &Effort) -> Result<Report> {
         "Drops per CPU second: the stream rests, and the segments refused are divided by the CPU time of the whole \
          machine, sender and switch included. These are taken off in the comparison with tcp-md5, which is of what a \
          refusal takes: the CPU that sends a segment also switches and refuses it, so that one of the flood takes as much \
-         longer than one of no protocol that goes to a host without tcpauth. Both floods are sent in turns of 20 ms, each \
-         difference is of two that follow one another, and a round takes the median of them. What a network card and its \
-         driver would take comes to both in practice.",
+         longer than one of no protocol that goes to a host without tcpauth. They are sent in turns of 20 ms, each is \
+         compared with those of no protocol just before and after it, and a round takes the median. What a network card and \
+         its driver would take comes to both in practice.",
     );
     report.measured = goals(&all, &victims);
     report.tables = all.into_iter().flat_map(Tables::into_tables).collect();
