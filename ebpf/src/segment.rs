@@ -160,10 +160,9 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     match segment.protocol {
         PROTOCOL_TCP => {
             let is_later = segment.fragment >= LATER_FRAGMENT;
-            scratch.walk.ao_at = 0;
+            forget_header(scratch);
             if is_later || !load_base(skb, scratch) {
                 cold_path();
-                forget_header(scratch);
                 return Content::TcpWithoutPorts;
             }
             let ports = u32::from_be(scratch.header.words[0]);
@@ -188,7 +187,6 @@ fn load_base(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
         return true;
     }
     cold_path();
-    forget_header(scratch);
     scratch.header.words.first_chunk_mut::<1>().is_some_and(|ports| load_words(skb, l4, ports))
 }
 
@@ -246,8 +244,8 @@ pub fn refuse_merged(skb: *mut __sk_buff) -> Result<(), DropReason> {
     if skb_field!(skb, gso_size) != 0 { Err(DropReason::Merged) } else { Ok(()) }
 }
 
-/// Makes sure that the record of a drop has no sequence number, flags and KeyID of an earlier segment, where there is no
-/// header to read.
+/// Makes sure that the record of a drop has no sequence number, flags and KeyID of an earlier segment, if no header can
+/// be read.
 #[inline(always)]
 pub fn forget_header(scratch: &mut Scratch) {
     scratch.header.words[1] = 0;
