@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use tcpauth_common::layout::Quartet;
+use tcpauth_common::layout::{Quartet, mapped};
 use tcpauth_common::mac::MAX_INPUT;
 use tcpauth_common::option::{Header, OptionWalk};
 use tcpauth_common::{Algorithm, KeyId, SeqNumber};
@@ -335,13 +335,6 @@ fn mac_is_right(
     let computed =
         segment_mac(&key, mkt.algorithm, exclude, sequence.sne, source.ip(), destination.ip(), octets);
     computed.is_ok_and(|computed| is_same_mac(mkt.algorithm, &computed, &octets[option.mac.clone()]))
-}
-
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
 }
 
 /// Whether the checksum is right, or still the sum over the pseudo-header that a host with checksum

@@ -8,7 +8,7 @@ use aya::{
 };
 use tcpauth_common::layout::{
     Bucket, Counters, MAX_INTERFACES, OwnEnd, PeerPrefix, PeerRule, Policy, Quartet, Session, Settings,
-    VlanTag, maps,
+    VlanTag, mapped, maps,
 };
 
 use super::{KernelError, pod::Value};
@@ -58,14 +58,6 @@ pub(super) struct Maps {
     pub(super) held_own: Option<RingBuf<MapData>>,
     /// Until the daemon takes it.
     pub(super) dropped: Option<RingBuf<MapData>>,
-}
-
-/// An address as the maps have it: IPv4 as ::ffff:a.b.c.d.
-pub fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
 }
 
 impl Maps {

@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Deserialize;
-use tcpauth_common::{Algorithm, Isn, Kdf, KeyId, kdf, kdf::Context, layout::Quartet, mac};
+use tcpauth_common::{
+    Algorithm, Isn, Kdf, KeyId, kdf,
+    kdf::Context,
+    layout::{Quartet, mapped},
+    mac,
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -231,13 +236,6 @@ impl IpPacket {
     fn quartet_of_receiver(&self) -> Quartet {
         let Quartet { local, peer, local_port, peer_port, scope } = self.quartet_of_sender();
         Quartet { local: peer, peer: local, local_port: peer_port, peer_port: local_port, scope }
-    }
-}
-
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
     }
 }
 

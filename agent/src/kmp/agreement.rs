@@ -6,7 +6,10 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use openssl::{error::ErrorStack, hash::MessageDigest, pkey::PKey, sign::Signer};
-use tcpauth_common::{Algorithm, Isn, Kdf, KeyId, layout::Quartet};
+use tcpauth_common::{
+    Algorithm, Isn, Kdf, KeyId,
+    layout::{Quartet, mapped},
+};
 use zeroize::Zeroizing;
 
 use super::message::{Confirmation, MessageError, Nonce, Reader};
@@ -99,8 +102,8 @@ impl Connection {
     pub fn quartet(&self, role: Role, scope: u32) -> Quartet {
         let (local, peer) = (self.end(role), self.end(role.other()));
         Quartet {
-            local: octets(local.ip()),
-            peer: octets(peer.ip()),
+            local: mapped(local.ip()),
+            peer: mapped(peer.ip()),
             local_port: local.port(),
             peer_port: peer.port(),
             scope,
@@ -133,7 +136,7 @@ impl Connection {
     /// server's ISN, or 0 and zeros: 45 octets.
     pub(super) fn encode(&self, encoded: &mut Vec<u8>) {
         for end in [self.client, self.server] {
-            encoded.extend(octets(end.ip()));
+            encoded.extend(mapped(end.ip()));
             encoded.extend(end.port().to_be_bytes());
         }
         encoded.extend(self.client_isn.0.to_be_bytes());
@@ -247,12 +250,4 @@ impl TcpOptions {
 
 fn end(address: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(address)).to_canonical(), port)
-}
-
-/// IPv4 mapped into IPv6.
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
 }

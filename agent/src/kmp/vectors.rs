@@ -176,7 +176,7 @@ fn messages_are_those_of_the_vectors() {
 fn traffic_keys_are_those_of_the_vectors() {
     for case in vectors() {
         let terms = terms(&case);
-        let octets = |end: std::net::SocketAddr| crate::kernel::mapped(end.ip());
+        let octets = |end: std::net::SocketAddr| tcpauth_common::layout::mapped(end.ip());
         let (client, server) = (terms.connection.client, terms.connection.server);
         let server_isn =
             terms.connection.server_isn.unwrap_or_else(|| Isn(number(&case["later_server_isn"])));

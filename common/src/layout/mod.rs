@@ -3,6 +3,8 @@
 //! All are `repr(C)`, without padding that is not named (a hash map compares padding too), with
 //! integers in host byte order unless a field says otherwise. [`LAYOUT_VERSION`] changes with them.
 
+use core::net::IpAddr;
+
 pub use session::{KeyChange, KeyMaterial, KeySlot, MAX_KEYS, Session, SessionCounters, SynKey};
 
 use crate::{DropReason, KeyId};
@@ -264,6 +266,14 @@ pub struct VlanTag {
     pub vid: u16,
     /// Tag protocol, host byte order: 0x8100 or 0x88a8.
     pub protocol: u16,
+}
+
+/// An address as the maps have it: IPv4 as ::ffff:a.b.c.d.
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
 }
 
 /// Which way a held segment was going.

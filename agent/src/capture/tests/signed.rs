@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tcpauth_common::layout::Quartet;
+use tcpauth_common::layout::{Quartet, mapped};
 use tcpauth_common::{Algorithm, Isn, Kdf, KeyId};
 use zeroize::Zeroizing;
 
@@ -196,13 +196,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
     }
 }
 
