@@ -15,7 +15,7 @@ use tcpauth_common::{
 use crate::{aes, sha1, sha256, siphash};
 use crate::{
     barrier::opaque,
-    frame::load_raw,
+    frame::load_some,
     scratch::{Scratch, scratch},
 };
 
@@ -224,7 +224,7 @@ pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
     if data_len > 0 {
         // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
         let to = unsafe { input.as_mut_ptr().cast::<u8>().add(before as usize) };
-        if !load_raw(skb, covered.data_at, to, data_len) {
+        if !load_some::<{ MAX_DATA as i32 }>(skb, covered.data_at, to, data_len) {
             return 0;
         }
     }
@@ -273,7 +273,7 @@ pub extern "C" fn assemble_md5(skb: *mut __sk_buff, slot: *const KeySlot) -> u32
     }
     let input = input.as_mut_ptr().cast::<u8>();
     // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
-    if data_len > 0 && !load_raw(skb, covered.data_at, unsafe { input.add(before as usize) }, data_len) {
+    if !load_some::<{ MAX_DATA as i32 }>(skb, covered.data_at, unsafe { input.add(before as usize) }, data_len) {
         return 0;
     }
     // SAFETY: as above, and a password fits behind them.

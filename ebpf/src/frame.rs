@@ -4,7 +4,7 @@ use core::hint::cold_path;
 
 use aya_ebpf::bindings::__sk_buff;
 
-use crate::barrier::{opaque, skb_field};
+use crate::barrier::{opaque, skb_field, within};
 
 /// Copies `N` octets of the frame at `offset`; false if it has not so many.
 #[inline(always)]
@@ -22,7 +22,7 @@ pub fn load_raw(skb: *mut __sk_buff, offset: u32, to: *mut u8, len: u32) -> bool
 /// Copies `N` words of the frame at `offset`; false if it has not so many octets.
 #[inline(always)]
 pub fn load_words<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N]) -> bool {
-    load_start(skb, offset, to, 4 * N as u32)
+    load_direct(skb, offset, to) || load_raw(skb, offset, to.as_mut_ptr().cast(), 4 * N as u32)
 }
 
 /// Copies `len` octets of the frame at `offset`, which is at most what `to` has room for; what is behind them in `to`
@@ -31,7 +31,18 @@ pub fn load_words<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u3
 /// As [`load_raw`], but without a call where all that `to` has room for is in the linear part: every frame is looked at
 /// with this.
 #[inline(always)]
-pub fn load_start<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N], len: u32) -> bool {
+pub fn load_start<const N: usize, const OCTETS: i32>(
+    skb: *mut __sk_buff,
+    offset: u32,
+    to: &mut [u32; N],
+    len: u32,
+) -> bool {
+    const { assert!(OCTETS as usize == 4 * N) };
+    load_direct(skb, offset, to) || load_some::<OCTETS>(skb, offset, to.as_mut_ptr().cast(), len)
+}
+
+#[inline(always)]
+fn load_direct<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u32; N]) -> bool {
     let near = opaque(offset);
     if near <= MOST_DIRECT {
         let end = skb_field!(skb, data_end) as usize;
@@ -46,7 +57,17 @@ pub fn load_start<const N: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u3
         }
     }
     cold_path();
-    load_raw(skb, offset, to.as_mut_ptr().cast(), len)
+    false
+}
+
+/// Copies `len` octets of the frame at `offset` to `to`, which has room for `MOST`; false if it has not so many, or if
+/// `len` is more.
+#[inline(always)]
+pub fn load_some<const MOST: i32>(skb: *mut __sk_buff, offset: u32, to: *mut u8, len: u32) -> bool {
+    match within::<1, MOST>(len) {
+        Some(len) => load_raw(skb, offset, to, len),
+        None => len == 0,
+    }
 }
 
 /// Largest offset at which octets are read directly: the verifier wants a bound.

@@ -20,7 +20,7 @@ use tcpauth_common::{
 };
 
 use crate::{
-    barrier::{opaque, skb_field},
+    barrier::{opaque, skb_field, within},
     frame::{load, load_raw},
     maps::SETTINGS,
     scratch::{Scratch, scratch},
@@ -73,15 +73,16 @@ pub fn is_too_long(session: &Session, segment_len: u32) -> bool {
 #[inline(never)]
 pub extern "C" fn split(skb: *mut __sk_buff, header_len: u32, largest: u32) -> i32 {
     let (Some(settings), Some(scratch)) = (SETTINGS.get(0), scratch()) else { return TC_ACT_SHOT };
-    let header_len = opaque(header_len);
+    let Some(header_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(header_len) else { return TC_ACT_SHOT };
     let data_len = scratch.segment.len().wrapping_sub(header_len);
     // What is kept is whole words, so that the other piece begins at an even octet for its checksum.
     let most = largest.wrapping_sub(header_len) & !3;
     let least = data_len.saturating_sub(MOST_CUT).next_multiple_of(4);
-    let cut = opaque(data_len.wrapping_sub(core::cmp::max(most, least)));
-    if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) || most >= data_len || cut == 0 || cut > MOST_CUT {
+    let cut = data_len.wrapping_sub(core::cmp::max(most, least));
+    if most >= data_len {
         return TC_ACT_SHOT;
     }
+    let Some(cut) = within::<1, { MOST_CUT as i32 }>(cut) else { return TC_ACT_SHOT };
     let kept = data_len - cut;
     if !cut_off(skb, scratch, kept, cut) {
         return TC_ACT_SHOT;

@@ -12,7 +12,7 @@ use tcpauth_common::{
 
 use crate::{
     account::take_token,
-    barrier::{opaque, skb_field},
+    barrier::{skb_field, within},
     frame::load_raw,
     maps::{BUCKETS, HELD, HELD_OWN},
     scratch::scratch,
@@ -77,10 +77,7 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
     if !take_token(tokens, HELD_PER_SECOND, now) {
         return RATE_LIMITED;
     }
-    let len = opaque(skb_field!(skb, len));
-    if len == 0 || len > MAX_HELD as u32 {
-        return MALFORMED;
-    }
+    let Some(len) = within::<1, { MAX_HELD as i32 }>(skb_field!(skb, len)) else { return MALFORMED };
     scratch.held.head = Held {
         time: now,
         quartet: scratch.quartet,

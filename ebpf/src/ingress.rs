@@ -20,7 +20,7 @@ use tcpauth_common::{
 use crate::{
     account::{self, refuse},
     authenticate::{self, Covered, MAX_DATA, authenticate, authenticate_md5, room_of},
-    barrier::skb_field,
+    barrier::{opaque, skb_field},
     hold::{self, hold},
     icmp,
     neighbor::{self, PeerEnd},
@@ -194,7 +194,9 @@ pub fn is_md5(scratch: &Scratch) -> bool {
 #[inline(always)]
 fn key_ids(scratch: &Scratch) -> Option<(KeyId, KeyId)> {
     let at = scratch.walk.ao_at;
-    (!is_md5(scratch)).then(|| (KeyId(scratch.header.octet(at + 2)), KeyId(scratch.header.octet(at + 3))))
+    // Read in any case: else LLVM has a value that was never set spilled, which Linux before 6.3 refuses to read.
+    let ids = opaque(u32::from(scratch.header.octet(at + 2)) | u32::from(scratch.header.octet(at + 3)) << 8);
+    (!is_md5(scratch)).then_some((KeyId(ids as u8), KeyId((ids >> 8) as u8)))
 }
 
 /// The key of the peer's SYN, among the candidates.

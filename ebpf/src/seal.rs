@@ -20,8 +20,8 @@ use tcpauth_common::{
 use crate::{
     account::{self, refuse},
     authenticate::{Covered, Key, MAX_MSS, authenticate, authenticate_md5},
-    barrier::{opaque, skb_field},
-    frame::load_raw,
+    barrier::{opaque, skb_field, within},
+    frame::load_some,
     headroom,
     hold::hold,
     maps::INTERFACES,
@@ -191,8 +191,8 @@ pub extern "C" fn write_header(header_len: u32, room: u32, head: u32) -> u32 {
         // Larger segments than the programs could seal are not asked for.
         scratch.rewritten.set_number16(mss_at + 2, MAX_MSS as u16);
     }
-    let kept_len = opaque(kept_len);
-    if !(BASE_HEADER..=MAX_HEADER).contains(&kept_len) || kept_len + room > MAX_HEADER {
+    let Some(kept_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(kept_len) else { return 0 };
+    if kept_len + room > MAX_HEADER {
         return 0;
     }
     let new = &mut scratch.rewritten;
@@ -217,7 +217,7 @@ pub extern "C" fn write_header(header_len: u32, room: u32, head: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let new_len = opaque(scratch.covered.header_len);
+    let Some(new_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.covered.header_len) else { return 0 };
     let option_at = scratch.covered.option_at;
     let mut i = 0;
     while i < 4 {
@@ -231,14 +231,11 @@ pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
     let base = segment.l3 + if segment.ethertype == ETHERTYPE_IPV4 { IPV4_HEADER } else { IPV6_HEADER };
     // Room is made behind the fixed IP header: IP options or extension headers have to move back over it.
     let between = opaque(segment.l4 - base);
-    let old_len = opaque(old_len);
-    if between > 192
-        || !(BASE_HEADER..=MAX_HEADER).contains(&old_len)
-        || !(BASE_HEADER..=MAX_HEADER).contains(&new_len)
-    {
+    let Some(old_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(old_len) else { return 0 };
+    if between > 192 {
         return 0;
     }
-    if between > 0 && !load_raw(skb, base, scratch.moved.as_mut_ptr(), between) {
+    if !load_some::<192>(skb, base, scratch.moved.as_mut_ptr(), between) {
         return 0;
     }
     let growth = new_len as i32 - old_len as i32;
@@ -253,7 +250,9 @@ pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
         {
             return 0;
         }
-        if between > 0 && bpf_skb_store_bytes(skb, base, scratch.moved.as_ptr().cast(), between, 0) != 0 {
+        if let Some(between) = within::<1, 192>(between)
+            && bpf_skb_store_bytes(skb, base, scratch.moved.as_ptr().cast(), between, 0) != 0
+        {
             return 0;
         }
         let (old, new) = (&raw mut scratch.header.words, &raw mut scratch.rewritten.words);

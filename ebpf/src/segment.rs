@@ -10,7 +10,7 @@ use tcpauth_common::{
 };
 
 use crate::{
-    barrier::{opaque, skb_field},
+    barrier::{skb_field, within},
     frame::{load, load_start, load_words},
     options,
     scratch::{Scratch, scratch},
@@ -198,18 +198,19 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
     if scratch.segment.end > available || !(BASE_HEADER..=0xffff).contains(&len) {
         return Err(DropReason::Malformed);
     }
-    let header_len = opaque(scratch.header.len_by_offset());
-    if !(BASE_HEADER..=MAX_HEADER).contains(&header_len) || header_len > len {
+    let header_len =
+        within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.header.len_by_offset()).ok_or(DropReason::Malformed)?;
+    if header_len > len {
         return Err(DropReason::Malformed);
     }
     let [_, _, _, _, _, usual @ .., _, _, _, _] = &mut scratch.header.words;
     let (at, options_len) = (scratch.segment.l4 + BASE_HEADER, header_len - BASE_HEADER);
     // As many as timestamps and an option of 16 take, which is all that an acknowledgment has.
     let is_read = if options_len <= size_of_val(usual) as u32 {
-        options_len == 0 || load_start(skb, at, usual, options_len)
+        load_start::<7, 28>(skb, at, usual, options_len)
     } else {
         let [_, _, _, _, _, all @ .., _] = &mut scratch.header.words;
-        load_start(skb, at, all, options_len)
+        load_start::<10, 40>(skb, at, all, options_len)
     };
     if is_read { Ok(header_len) } else { Err(DropReason::Malformed) }
 }
