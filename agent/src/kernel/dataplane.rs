@@ -163,6 +163,10 @@ impl Dataplane {
     /// # Errors
     /// [`KernelError::Pin`], [`KernelError::Map`].
     pub fn forget(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        // Netlink tells of the lane as of a port: it has filters of ours, which are to stay.
+        if [self.lane.lane0, self.lane.lane1].contains(&ifindex) {
+            return Ok(());
+        }
         self.forget_tags(ifindex, None)?;
         for name in [EGRESS, INGRESS] {
             detach_pinned(&self.pins.link(&format!("{ifindex}-{name}")))?;
