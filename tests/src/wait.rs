@@ -23,6 +23,7 @@ pub fn eventually<T>(
     what: &str,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = limit * slowness();
     let start = Instant::now();
     loop {
         let last = match condition() {
@@ -36,6 +37,12 @@ pub fn eventually<T>(
         }
         thread::sleep(PERIOD);
     }
+}
+
+/// By how much limits are longer than on a machine of one's own: `TCPAUTH_TEST_SLOWNESS`, 1 unless set. An emulated
+/// machine takes tens of times as long.
+fn slowness() -> u32 {
+    std::env::var("TCPAUTH_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// Checks that `condition` holds all through `period`.
