@@ -73,7 +73,9 @@ pub fn is_too_long(session: &Session, segment_len: u32) -> bool {
 #[inline(never)]
 pub extern "C" fn split(skb: *mut __sk_buff, header_len: u32, largest: u32) -> i32 {
     let (Some(settings), Some(scratch)) = (SETTINGS.get(0), scratch()) else { return TC_ACT_SHOT };
-    let Some(header_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(header_len) else { return TC_ACT_SHOT };
+    let Some(header_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(header_len) else {
+        return TC_ACT_SHOT;
+    };
     let data_len = scratch.segment.len().wrapping_sub(header_len);
     // What is kept is whole words, so that the other piece begins at an even octet for its checksum.
     let most = largest.wrapping_sub(header_len) & !3;

@@ -217,7 +217,10 @@ pub extern "C" fn write_header(header_len: u32, room: u32, head: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let Some(new_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.covered.header_len) else { return 0 };
+    let Some(new_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.covered.header_len)
+    else {
+        return 0;
+    };
     let option_at = scratch.covered.option_at;
     let mut i = 0;
     while i < 4 {

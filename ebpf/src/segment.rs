@@ -198,8 +198,8 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
     if scratch.segment.end > available || !(BASE_HEADER..=0xffff).contains(&len) {
         return Err(DropReason::Malformed);
     }
-    let header_len =
-        within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.header.len_by_offset()).ok_or(DropReason::Malformed)?;
+    let header_len = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.header.len_by_offset())
+        .ok_or(DropReason::Malformed)?;
     if header_len > len {
         return Err(DropReason::Malformed);
     }

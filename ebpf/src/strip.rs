@@ -62,7 +62,9 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u3
         let mss = u32::from(new.number16(mss_at)).min(most);
         new.set_number16(mss_at, mss.saturating_sub(Algorithm::MOST_OPTION_LEN as u32) as u16);
     }
-    let Some(header_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(header_len) else { return 0 };
+    let Some(header_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(header_len) else {
+        return 0;
+    };
     let l4 = scratch.segment.l4;
     let (old, new) = (&raw mut scratch.header.words, &raw mut scratch.rewritten.words);
     // SAFETY: lengths are bounded above; pointers are to the scratch value.

@@ -30,9 +30,15 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     path.is_file().then_some(path.clone()).with_context(|| format!("{} is not there", path.display()))
 }
 
-/// Root of the workspace.
+/// Root of the workspace. What cargo says when it runs a program goes before what it said when it built it: a folder
+/// `target` may have been copied from another checkout.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let built = || env!("CARGO_MANIFEST_DIR").into();
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(built, PathBuf::from);
+        package.parent().map_or("/".into(), Path::to_owned)
+    })
 }
 
 /// Builds `tcpauthd` and `tcpauth` and gives their folder. Always the release profile: end-to-end tests,

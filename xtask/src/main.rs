@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod demo;
 mod fuzz;
+mod kernel;
 mod setup;
 mod soak;
 mod test;
@@ -30,7 +31,7 @@ enum Task {
     Build(build::Arguments),
     /// Show it at work: two routers with BIRD, an attacker, a wrong password (root)
     Demo,
-    /// Run the tests, in layers: units, kernel, end-to-end (the last two as root)
+    /// Run the tests, in layers: units, kernel, end-to-end, other kernels (all but the first as root)
     Test(test::Arguments),
     /// Feed what strangers can send with random input
     Fuzz(fuzz::Arguments),

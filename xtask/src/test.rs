@@ -8,6 +8,7 @@ use tcpauth_tests::{binaries::FOLDER_VARIABLE, namespace};
 use crate::{
     build::{cargo, programs_under_test},
     command::{is_root, run_lines},
+    kernel::{self, Choice, Outcome, Selection},
     setup,
 };
 
@@ -17,8 +18,14 @@ pub struct Arguments {
     /// Only tests whose name contains this
     filter: Option<String>,
     /// List the tests instead of running them
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kernel")]
     list: bool,
+    /// Run layers 2 and 3 on another kernel, in a virtual machine: 6.1, 6.12, 7.x, or all (root)
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<Choice>,
+    /// With --kernel: only what each run of CI checks there
+    #[arg(long, requires = "kernel", conflicts_with = "filter")]
+    quick: bool,
 }
 
 /// How many end-to-end tests run at a time: each is two routers, and mostly waits.
@@ -65,6 +72,15 @@ struct Totals {
     failed: u64,
 }
 
+/// What the closing lines say.
+#[derive(Default)]
+struct Summary {
+    totals: Totals,
+    broken: Vec<String>,
+    /// With the reason.
+    not_run: Vec<String>,
+}
+
 /// Runs or lists the tests.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
@@ -73,41 +89,102 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     } else {
         setup::for_tests()?
     }
-    let mut totals = Totals::default();
-    let (mut broken, mut without_root) = (Vec::new(), Vec::new());
+    let mut summary = Summary::default();
+    if let Some(choice) = arguments.kernel {
+        let selection = match (&arguments.filter, arguments.quick) {
+            (_, true) => Selection::Quick,
+            (Some(filter), false) => Selection::Named(filter),
+            (None, false) => Selection::All,
+        };
+        on_kernels(choice, selection, &mut summary)?;
+        summary.close(start)?;
+        ensure!(summary.not_run.is_empty(), "not all tests were run");
+        return Ok(());
+    }
+    let mut without_root = false;
     for (number, layer) in LAYERS.iter().enumerate() {
-        println!("\n=== Layer {}: {} (after {} s)", number + 1, layer.title, start.elapsed().as_secs());
+        heading(number, layer.title, start);
         if layer.needs_root && !is_root() && !arguments.list {
             println!(
                 "NOT RUN: these tests need root, as they make network namespaces and load eBPF programs"
             );
-            without_root.push(layer.title);
+            without_root = true;
+            summary.not_run.push(format!("{} (without root)", layer.title));
             continue;
         }
-        let succeeded = layer.run(arguments, &mut totals)?;
+        let succeeded = layer.run(arguments, &mut summary.totals)?;
         if !succeeded {
-            broken.push(layer.title);
+            summary.broken.push(layer.title.to_owned());
         }
     }
     if arguments.list {
         return Ok(());
     }
-    println!("\n=== All layers ({} s)", start.elapsed().as_secs());
-    for title in &without_root {
-        println!("NOT RUN without root: {title}");
+    heading(LAYERS.len(), "Other kernels, in virtual machines", start);
+    match &arguments.filter {
+        None => on_kernels(Choice::All, Selection::Quick, &mut summary)?,
+        Some(filter) => println!("left out: `cargo xtask test --kernel all {filter}` runs these tests there"),
     }
-    for title in &broken {
-        println!("FAILED: {title}");
-    }
-    if !broken.is_empty() && totals.failed == 0 {
-        // Not built, or ended before its closing line.
-        totals.failed = broken.len() as u64;
-    }
-    println!("{} passed, {} failed", totals.passed, totals.failed);
-    ensure!(broken.is_empty() && totals.failed == 0, "tests failed");
-    ensure!(without_root.is_empty(), "not all tests were run: run `cargo xtask test` as root");
-    ensure!(totals.passed > 0, "no test has such a name");
+    summary.close(start)?;
+    ensure!(!without_root, "not all tests were run: run `cargo xtask test` as root");
     Ok(())
+}
+
+fn heading(number: usize, title: &str, start: Instant) {
+    println!("\n=== Layer {}: {title} (after {} s)", number + 1, start.elapsed().as_secs());
+}
+
+/// Runs tests on other kernels, one after the other: each guest uses the CPUs there are.
+fn on_kernels(choice: Choice, selection: Selection, summary: &mut Summary) -> Result<()> {
+    let programs = kernel::build(selection)?;
+    let binaries = programs_under_test()?;
+    for release in choice.releases() {
+        let start = Instant::now();
+        let name = release.name();
+        println!("\n--- Linux {name}");
+        let outcome = kernel::run(release, &programs, &binaries, |line| {
+            println!("{line}");
+            summary.totals.add(line);
+        })?;
+        match outcome {
+            Outcome::Ran { succeeded } => {
+                println!("  Linux {name}: {} s", start.elapsed().as_secs());
+                if !succeeded {
+                    summary.broken.push(format!("Linux {name}"));
+                }
+            }
+            Outcome::NotRun(reason) => {
+                println!("NOT RUN: {reason:#}");
+                summary.not_run.push(format!("Linux {name}: {reason:#}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Summary {
+    /// Prints the closing lines.
+    ///
+    /// # Errors
+    /// If a test failed, or none was run.
+    fn close(&mut self, start: Instant) -> Result<()> {
+        let Self { totals, broken, not_run } = self;
+        println!("\n=== All layers ({} s)", start.elapsed().as_secs());
+        for what in not_run.iter() {
+            println!("NOT RUN: {what}");
+        }
+        for what in broken.iter() {
+            println!("FAILED: {what}");
+        }
+        if !broken.is_empty() && totals.failed == 0 {
+            // Not built, or ended before its closing line.
+            totals.failed = broken.len() as u64;
+        }
+        println!("{} passed, {} failed", totals.passed, totals.failed);
+        ensure!(broken.is_empty() && totals.failed == 0, "tests failed");
+        ensure!(totals.passed > 0 || !not_run.is_empty(), "no test has such a name");
+        Ok(())
+    }
 }
 
 impl Layer {

@@ -8,7 +8,10 @@ use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::command::{answer, is_root, require_root};
+use crate::{
+    command::{answer, is_root, require_root},
+    kernel,
+};
 
 /// What to set up.
 #[derive(clap::Args)]
@@ -55,6 +58,15 @@ const TEST: &[Need] = &[
     Need { name: "GnuTLS", package: "libgnutls30", is_there: has_gnutls },
 ];
 
+/// What booting another kernel needs: only the tests on other kernels do that.
+const VIRTUAL_MACHINES: &[Need] = &[
+    Need { name: "QEMU", package: "qemu-system-x86", is_there: || exists(kernel::QEMU) },
+    Need { name: "virtiofsd", package: "qemu-system-common", is_there: || exists(kernel::VIRTIOFSD) },
+    Need { name: "busybox", package: "busybox-static", is_there: || exists("/bin/busybox") },
+    Need { name: "depmod and modprobe", package: "kmod", is_there: || exists("/sbin/modprobe") },
+    Need { name: "xz", package: "xz-utils", is_there: || in_path("xz") },
+];
+
 /// Installs all that is missing, or says what is.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
@@ -78,6 +90,11 @@ pub fn for_demo() -> Result<()> {
 /// Installs what the tests need and is missing, if root asks; others can build and run the first layer.
 pub fn for_tests() -> Result<()> {
     if is_root() { install(&[BUILD, DEMO, TEST]) } else { require_build_tools() }
+}
+
+/// Installs what booting another kernel needs and is missing.
+pub fn for_virtual_machines() -> Result<()> {
+    install(&[BUILD, VIRTUAL_MACHINES])
 }
 
 /// # Errors

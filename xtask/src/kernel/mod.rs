@@ -1,0 +1,68 @@
+//! Tests on other kernels, in virtual machines that are made of Debian's packages alone and emulate their CPUs.
+
+mod fetch;
+mod guest;
+mod initramfs;
+mod programs;
+mod release;
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Result, ensure};
+
+use self::{
+    fetch::Kernel,
+    guest::{Failure, Guest},
+    release::Release,
+};
+pub use self::{
+    guest::{QEMU, VIRTIOFSD},
+    programs::{Selection, TestProgram, build},
+    release::Choice,
+};
+use crate::{command::require_root, setup};
+
+/// How tests on a kernel ended.
+pub enum Outcome {
+    /// All was run; whether all passed.
+    Ran { succeeded: bool },
+    /// This machine cannot do it, or the kernel cannot be had or does not start.
+    NotRun(anyhow::Error),
+}
+
+/// Runs `programs` on the kernel of `release` with `tcpauthd` and `tcpauth` of the folder `binaries`, and gives each line
+/// that they print to `line`.
+///
+/// # Errors
+/// If the guest stops in the middle, or we are interrupted.
+pub fn run(
+    release: Release,
+    programs: &[TestProgram],
+    binaries: &Path,
+    line: impl FnMut(&str),
+) -> Result<Outcome> {
+    let start = Instant::now();
+    let script = programs::script(programs, binaries);
+    let guest = match kernel(release).and_then(|kernel| Guest::boot(&kernel, &script)) {
+        Ok(guest) => guest,
+        Err(error) => return not_run(error),
+    };
+    match guest.follow(line, || println!("  … still running ({} s)", start.elapsed().as_secs())) {
+        Ok(succeeded) => Ok(Outcome::Ran { succeeded }),
+        Err(Failure::NotBooted(error)) => not_run(error),
+        Err(Failure::Stopped(error)) => Err(error),
+    }
+}
+
+fn kernel(release: Release) -> Result<Kernel> {
+    ensure!(cfg!(target_arch = "x86_64"), "the kernels tested are those for x86-64");
+    require_root("booting another kernel")?;
+    setup::for_virtual_machines()?;
+    fetch::fetch(release)
+}
+
+/// An interrupted run ends; whatever else went wrong is told, and the rest goes on.
+fn not_run(error: anyhow::Error) -> Result<Outcome> {
+    tcpauth_tests::wait::check_interrupted()?;
+    Ok(Outcome::NotRun(error))
+}
