@@ -273,12 +273,8 @@ pub extern "C" fn assemble_md5(skb: *mut __sk_buff, slot: *const KeySlot) -> u32
     }
     let input = input.as_mut_ptr().cast::<u8>();
     // SAFETY: `before` and `data_len` are bounded above so that their sum stays within the input.
-    if !load_some::<{ MAX_DATA as i32 }>(
-        skb,
-        covered.data_at,
-        unsafe { input.add(before as usize) },
-        data_len,
-    ) {
+    let to = unsafe { input.add(before as usize) };
+    if !load_some::<{ MAX_DATA as i32 }>(skb, covered.data_at, to, data_len) {
         return 0;
     }
     // SAFETY: as above, and a password fits behind them.
