@@ -212,6 +212,14 @@ impl Agent {
         self.json(&["status"])
     }
 
+    /// Exit code of `tcpauth status`: 4 if a neighbor is failing, closed or not protected.
+    ///
+    /// # Errors
+    /// If it ended by a signal.
+    pub fn status_code(&self) -> Result<i32> {
+        self.run_tcpauth(&["status"], "")?.status.code().context("tcpauth status ended by a signal")
+    }
+
     /// `tcpauth session show --json`: an array.
     ///
     /// # Errors

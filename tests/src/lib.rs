@@ -31,6 +31,7 @@ pub mod on_connect;
 pub mod process;
 pub mod scenario;
 pub mod streams;
+pub mod tcx;
 pub mod transfer;
 pub mod tunnel;
 pub mod wait;

@@ -53,6 +53,11 @@ fn text(event: &Event, colour: Colour) -> String {
             human::timestamp(*time),
             colour.paint(paint_of_kmp(state), "handshake"),
         ),
+        Event::Protection { time, neighbor, state, text } => format!(
+            "{} neighbor {neighbor}: {}: {text}",
+            human::timestamp(*time),
+            colour.paint(paint_of_protection(state), state),
+        ),
         Event::Missed { count } => colour
             .paint(Paint::Warn, &format!("{} not shown: too many at once", human::plural(*count, "event"))),
     }
@@ -63,6 +68,15 @@ fn paint_of_key(state: &str) -> Paint {
     match state {
         "closed" => Paint::Bad,
         "ending" => Paint::Warn,
+        _ => Paint::Good,
+    }
+}
+
+/// In which color the state that an [`Event::Protection`] tells of is shown.
+fn paint_of_protection(state: &str) -> Paint {
+    match state {
+        "unprotected" => Paint::Bad,
+        "reset" => Paint::Warn,
         _ => Paint::Good,
     }
 }
@@ -91,6 +105,8 @@ mod tests {
             "2024-03-01T00:00:01.000Z neighbor 192.0.2.1: key: key 2 is preferred",
             "2024-03-01T00:00:02.000Z neighbor 192.0.2.3: handshake refreshed: 192.0.2.2:40000 > 192.0.2.3:179 has new \
              keys, hmac-sha-256-128",
+            "2024-03-01T00:00:03.000Z neighbor 192.0.2.1: unprotected: NOT PROTECTED: segments arrive that tcpauth's programs \
+             did not verify",
             "3 events not shown: too many at once",
         ];
         assert_eq!(lines, expected);

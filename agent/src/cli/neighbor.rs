@@ -105,6 +105,9 @@ fn block(neighbor: &NeighborStatus) -> Block {
         block.field("forwarded", neighbor.forwarded.join(", "));
     }
     block.field("unauthenticated", &neighbor.unauthenticated);
+    if neighbor.on_unprotected != "report" {
+        block.field("on unprotected", &neighbor.on_unprotected);
+    }
     let closed = match neighbor.sessions.saturating_sub(neighbor.open_sessions) {
         0 => String::new(),
         closed => format!(", and {closed} closed"),

@@ -24,6 +24,7 @@ pub fn status() -> Status {
             config_file: "/etc/tcpauth/tcpauth.toml".to_owned(),
             reload_error: None,
             sessions: 2,
+            sockets_error: None,
             held_segments: 4,
             overload: 0,
             key_log: None,
@@ -191,6 +192,12 @@ pub fn events() -> Vec<Event> {
             state: "refreshed".to_owned(),
             text: "192.0.2.2:40000 > 192.0.2.3:179 has new keys, hmac-sha-256-128".to_owned(),
         },
+        Event::Protection {
+            time: 1_709_251_203.0,
+            neighbor: "192.0.2.1".to_owned(),
+            state: "unprotected".to_owned(),
+            text: "NOT PROTECTED: segments arrive that tcpauth's programs did not verify".to_owned(),
+        },
         Event::Missed { count: 3 },
     ]
 }
@@ -263,6 +270,7 @@ fn neighbor(peer: &str, state: &str) -> NeighborStatus {
         ttl_security: None,
         forwarded: Vec::new(),
         unauthenticated: "drop".to_owned(),
+        on_unprotected: "report".to_owned(),
         sessions: 0,
         open_sessions: 0,
         counters: Counts::default(),

@@ -30,14 +30,18 @@ pub fn paint_of_neighbor(state: &str) -> Paint {
 pub fn paint_of(state: &str) -> Paint {
     match state {
         "established" => Paint::Good,
-        "failing" | "failed" => Paint::Bad,
+        "failing" | "failed" | "unprotected" => Paint::Bad,
         "unsigned" | "connecting" | "syn-sent" | "syn-received" | "handshake" => Paint::Warn,
         _ => Paint::Plain,
     }
 }
 
 fn exit_code(status: &Status) -> ExitCode {
-    if status.neighbors.iter().any(|neighbor| matches!(neighbor.state.as_str(), "failing" | "closed")) {
+    if status
+        .neighbors
+        .iter()
+        .any(|neighbor| matches!(neighbor.state.as_str(), "failing" | "closed" | "unprotected"))
+    {
         NEIGHBOR_FAILING.into()
     } else {
         ExitCode::SUCCESS
@@ -77,6 +81,10 @@ fn agent(agent: &AgentStatus) -> Block {
         block.painted_field("KEY LOG", Paint::Bad, warning);
     }
     block.field("sessions", agent.sessions.to_string());
+    if let Some(error) = &agent.sockets_error {
+        let text = format!("{error}: connections that get past the programs are not found");
+        block.painted_field("sockets", Paint::Bad, text);
+    }
     block.field("held since start", human::plural(agent.held_segments, "segment"));
     if agent.overload > 0 {
         let lost = format!("{} lost, a ring buffer was full", human::plural(agent.overload, "record"));
@@ -169,6 +177,7 @@ NEIGHBOR         STATE        SESSIONS  SIGNED  VERIFIED  DROPPED
             "tcpauth.toml:3:1: unknown field `pasword`\ntcpauth.toml:4:1: unknown field `prot`".to_owned(),
         );
         status.agent.overload = 1;
+        status.agent.sockets_error = Some("netlink: cannot list TCP sockets: no such file".to_owned());
         status.agent.key_log = Some("/tmp/keys.log".to_owned());
         status.interfaces.clear();
         status.neighbors.clear();
@@ -179,6 +188,8 @@ tcpauthd 0.1.0, instance default, pid 812, up 3h5m
                     tcpauth.toml:4:1: unknown field `prot`
   KEY LOG:          agreed keys are written in clear to /tmp/keys.log: whoever reads it can forge segments
   sessions:         2
+  sockets:          netlink: cannot list TCP sockets: no such file: connections that get past the programs are not \
+                    found
   held since start: 4 segments
   overload:         1 record lost, a ring buffer was full
 
@@ -208,6 +219,16 @@ no neighbors are configured
         assert_eq!(exit_code(&status), ExitCode::from(4));
         status.neighbors.retain(|neighbor| neighbor.state != "failing");
         assert_eq!(exit_code(&status), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn an_unprotected_neighbor_shows_in_the_exit_code_and_in_red() {
+        let mut status = samples::status();
+        status.neighbors.truncate(1);
+        status.neighbors[0].state = "unprotected".to_owned();
+        assert_eq!(exit_code(&status), ExitCode::from(4));
+        let shown = text(&status, Colour::On);
+        assert!(shown.contains("\x1b[31munprotected\x1b[0m"), "{shown}");
     }
 
     #[test]

@@ -12,11 +12,11 @@ use super::cell::{Cell, kind};
 use super::error::{Report, Subject, nearest};
 use super::kmp::fields::KmpFields;
 use super::secret::Source;
-use super::{KeyManagement, Peer, Problem, Unauthenticated, Wire};
+use super::{KeyManagement, OnUnprotected, Peer, Problem, Unauthenticated, Wire};
 use crate::keys::{Lifetime, MasterKey, TcpOptions};
 
 /// The fields of a neighbour and of `[defaults]`.
-pub(super) const FIELDS: [&str; 29] = [
+pub(super) const FIELDS: [&str; 30] = [
     "password",
     "password-file",
     "key-hex",
@@ -45,6 +45,7 @@ pub(super) const FIELDS: [&str; 29] = [
     "algorithms",
     "tls",
     "unauthenticated",
+    "on-unprotected",
     "wire",
 ];
 
@@ -96,6 +97,7 @@ pub(super) struct Fields {
     /// How keys are agreed.
     pub(super) kmp: KmpFields,
     pub(super) unauthenticated: Option<Unauthenticated>,
+    pub(super) on_unprotected: Option<OnUnprotected>,
     pub(super) wire: Option<Wire>,
 }
 
@@ -202,6 +204,10 @@ pub(super) fn read_fields(
             "unauthenticated" => {
                 fields.unauthenticated =
                     cell.choice("unauthenticated", &Unauthenticated::ALL.map(|what| (what.name(), what)))
+            }
+            "on-unprotected" => {
+                fields.on_unprotected =
+                    cell.choice("on-unprotected", &OnUnprotected::ALL.map(|what| (what.name(), what)))
             }
             "wire" => fields.wire = cell.choice("wire", &Wire::ALL.map(|wire| (wire.name(), wire))),
             "key" => {

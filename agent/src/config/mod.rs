@@ -88,6 +88,8 @@ pub struct Neighbor {
     pub wire: Wire,
     /// What becomes of segments without a MAC.
     pub unauthenticated: Unauthenticated,
+    /// What becomes of a connection that gets past the programs.
+    pub on_unprotected: OnUnprotected,
 }
 
 /// Where the keys of a connection come from.
@@ -166,6 +168,29 @@ impl Unauthenticated {
         match self {
             Self::Drop => "drop",
             Self::AcceptUntilAuthenticated => "accept-until-authenticated",
+        }
+    }
+}
+
+/// What becomes of a neighbor's connection that is up and gets past the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnprotected {
+    /// Log, events and status say so.
+    #[default]
+    Report,
+    /// It is ended, too.
+    Reset,
+}
+
+impl OnUnprotected {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Report, Self::Reset];
+
+    /// The name used in the configuration and the CLI.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Reset => "reset",
         }
     }
 }

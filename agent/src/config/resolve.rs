@@ -166,6 +166,7 @@ impl Resolver<'_, '_, '_> {
             kmp,
             wire: mode.inherited.wire,
             unauthenticated,
+            on_unprotected: fields.on_unprotected.or(defaults.on_unprotected).unwrap_or_default(),
         });
         (peer, neighbor)
     }

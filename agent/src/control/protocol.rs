@@ -133,6 +133,8 @@ pub struct AgentStatus {
     pub reload_error: Option<String>,
     /// Sessions in the map.
     pub sessions: u64,
+    /// Why the kernel's sockets cannot be compared with the sessions, if they cannot.
+    pub sockets_error: Option<String>,
     /// Segments held for keys since the daemon's start.
     pub held_segments: u64,
     /// Records lost because a ring buffer was full.
@@ -159,7 +161,7 @@ pub struct InterfaceStatus {
 pub struct NeighborStatus {
     /// As in the configuration.
     pub peer: String,
-    /// In one word: `idle`, `connecting`, `established`, `unsigned`, `failing`, `closed`.
+    /// In one word: `idle`, `connecting`, `established`, `unsigned`, `unprotected`, `failing`, `closed`.
     pub state: String,
     /// In one line, for an operator: why it is not established, or nothing.
     pub reason: Option<String>,
@@ -181,6 +183,8 @@ pub struct NeighborStatus {
     pub forwarded: Vec<String>,
     /// `drop` or `accept-until-authenticated`.
     pub unauthenticated: String,
+    /// `report` or `reset`.
+    pub on_unprotected: String,
     /// Sessions in the map.
     pub sessions: u64,
     /// Those of them that are not closed.
@@ -377,6 +381,17 @@ pub enum Event {
         neighbor: String,
         /// `up` (channel), `down` (channel), `agreed` (of a new connection), `refreshed` (of one that was up), `failed`,
         /// `fallback`.
+        state: String,
+        /// In one line, for an operator.
+        text: String,
+    },
+    /// A neighbor's connection gets past the programs, or none does any more.
+    Protection {
+        /// Seconds since the Unix epoch.
+        time: f64,
+        /// The neighbor, as in the configuration.
+        neighbor: String,
+        /// `unprotected`, `reset`, `protected`.
         state: String,
         /// In one line, for an operator.
         text: String,

@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: the main loop; everything happens in one task, one event after the other.
 //! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
+//! - `bypass`: connections that get past the programs.
 //! - `adopt`: sessions that were up before they were protected.
 //! - `keys`: keys that change, with time and by command.
 //! - `kmp`: keys that are agreed with the daemons of neighbours.
@@ -36,6 +37,7 @@ use crate::{
     kernel::{Dataplane, DroppedRing, HeldRing, KernelError, LinkEvent, LinkWatch},
 };
 use adopt::Adoption;
+use bypass::Bypasses;
 use configuration::{no_neighbor, same_peer};
 use drops::Drops;
 use interfaces::Interfaces;
@@ -48,6 +50,7 @@ use rules::Replan;
 
 mod adopt;
 mod arguments;
+mod bypass;
 mod configuration;
 mod diagnosis;
 mod drops;
@@ -142,6 +145,8 @@ struct Daemon {
     held_segments: u64,
     /// Connections that are up and without a session, once they are asked for.
     adoption: Adoption,
+    /// Connections that get past the programs.
+    bypasses: Bypasses,
     /// State last logged, by neighbour number.
     logged_states: HashMap<u32, &'static str>,
 }
@@ -204,6 +209,7 @@ impl Daemon {
             reload_error: None,
             held_segments: 0,
             adoption: Adoption::default(),
+            bypasses: Bypasses::default(),
             logged_states: HashMap::new(),
             config,
         };

@@ -1,13 +1,30 @@
 //! Which connections have a socket in this network namespace.
 
-use std::{collections::HashSet, fs, io, net::Ipv4Addr};
+use std::{collections::HashMap, fs, io, net::Ipv4Addr};
 
 use tcpauth_common::layout::Quartet;
 
-/// The TCP sockets of this network namespace at one moment.
-pub struct Sockets(HashSet<Ends>);
+/// `TCP_ESTABLISHED` and `TCP_SYN_RECV`: a connection that waits to be accepted is in one of these states, and is no
+/// program's yet.
+const OPEN_STATES: [u8; 2] = [1, 3];
+
+/// The TCP sockets of this network namespace at one moment, each with whether it is of use to a program.
+pub struct Sockets(HashMap<Ends, bool>);
 
 type Ends = ([u8; 16], u16, [u8; 16], u16);
+
+/// The sockets, listed when they are first asked for.
+#[derive(Default)]
+pub struct ListedOnce(Option<Option<Sockets>>);
+
+impl ListedOnce {
+    /// Returns the sockets, unless they cannot be listed; that is logged.
+    pub fn get(&mut self) -> Option<&Sockets> {
+        let list =
+            || Sockets::list().inspect_err(|error| tracing::warn!("cannot list sockets: {error}")).ok();
+        self.0.get_or_insert_with(list).as_ref()
+    }
+}
 
 impl Sockets {
     /// Lists them, TIME-WAIT and all.
@@ -15,7 +32,7 @@ impl Sockets {
     /// # Errors
     /// If the kernel's lists cannot be read.
     pub fn list() -> io::Result<Self> {
-        let mut sockets = HashSet::new();
+        let mut sockets = HashMap::new();
         for list in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
             match fs::read_to_string(list) {
                 Ok(text) => sockets.extend(text.lines().skip(1).filter_map(parse)),
@@ -29,17 +46,29 @@ impl Sockets {
 
     /// Whether a socket has these ends.
     pub fn have(&self, quartet: &Quartet) -> bool {
-        self.0.contains(&(quartet.local, quartet.local_port, quartet.peer, quartet.peer_port))
+        self.0.contains_key(&ends(quartet))
+    }
+
+    /// Whether a socket has these ends that is of use to a program: the kernel keeps others for a while to bring a
+    /// connection to its end.
+    pub fn serve(&self, quartet: &Quartet) -> bool {
+        self.0.get(&ends(quartet)).copied().unwrap_or_default()
     }
 }
 
-/// The ends in a line of the list: `sl local_address rem_address …`, addresses as hexadecimal words
-/// in host byte order.
-fn parse(line: &str) -> Option<Ends> {
+fn ends(quartet: &Quartet) -> Ends {
+    (quartet.local, quartet.local_port, quartet.peer, quartet.peer_port)
+}
+
+/// Reads a line of the list: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`, addresses as
+/// hexadecimal words in host byte order. Returns the ends, and whether the socket is of use to a program.
+fn parse(line: &str) -> Option<(Ends, bool)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, local_port) = end(fields.next()?)?;
     let (peer, peer_port) = end(fields.next()?)?;
-    Some((local, local_port, peer, peer_port))
+    let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+    let inode = fields.nth(5)?;
+    Some(((local, local_port, peer, peer_port), OPEN_STATES.contains(&state) || inode != "0"))
 }
 
 fn end(field: &str) -> Option<([u8; 16], u16)> {
@@ -80,10 +109,27 @@ mod tests {
                 scope: 0,
             };
             let sockets = Sockets::list().unwrap();
-            assert!(sockets.have(&quartet), "{address}");
+            assert!(sockets.have(&quartet) && sockets.serve(&quartet), "{address}");
             quartet.peer_port ^= 1;
-            assert!(!sockets.have(&quartet), "{address}");
+            assert!(!sockets.have(&quartet) && !sockets.serve(&quartet), "{address}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_no_program_has_any_more_is_told_from_one_to_be_accepted() {
+        let serves = |state: &str, inode: &str| {
+            let line = format!(
+                "  0: 0100007F:00B3 0200007F:9C40 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 \
+                 0000000000000000 20 4 30 10 -1"
+            );
+            parse(&line).unwrap().1
+        };
+        // Established, accepted and not; SYN-RECEIVED.
+        assert!(serves("01", "4711") && serves("01", "0") && serves("03", "0"));
+        // FIN-WAIT-1 and CLOSE-WAIT of a program.
+        assert!(serves("04", "4711") && serves("08", "4711"));
+        // FIN-WAIT-1, FIN-WAIT-2, TIME-WAIT, LAST-ACK and CLOSING of none.
+        assert!(["04", "05", "06", "09", "0B"].iter().all(|state| !serves(state, "0")));
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Daemon {
                 config_file: self.config_file.display().to_string(),
                 reload_error: self.reload_error.clone(),
                 sessions: sessions.values().map(|sessions| sessions.len() as u64).sum(),
+                sockets_error: self.bypasses.error().map(str::to_owned),
                 held_segments: self.held_segments,
                 overload: neighbors
                     .iter()
@@ -83,6 +84,7 @@ impl Daemon {
             ttl_security: neighbor.ttl_security,
             forwarded: neighbor.forwarded.iter().map(ToString::to_string).collect(),
             unauthenticated: neighbor.unauthenticated.name().to_owned(),
+            on_unprotected: neighbor.on_unprotected.name().to_owned(),
             sessions: sessions.len() as u64,
             open_sessions: open.count() as u64,
             counters: counts(&counters),
@@ -125,6 +127,11 @@ impl Daemon {
             port: neighbor.port,
             now,
         });
+        if let Some(reason) = self.bypasses.reason(number, now) {
+            let is_trouble = matches!(diagnosis.state, "failing" | "closed");
+            let parts: Vec<_> = [reason].into_iter().chain(diagnosis.reason.filter(|_| is_trouble)).collect();
+            return Diagnosis { state: "unprotected", reason: Some(parts.join("; ")) };
+        }
         match self.enabling(number, neighbor, sessions, counters) {
             Some(phase) if diagnosis.state != "closed" => Diagnosis {
                 state: "unsigned",

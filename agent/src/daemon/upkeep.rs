@@ -1,17 +1,22 @@
 //! What is done from time to time: sessions that have served are removed, changes of state are logged.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use tcpauth_common::layout::Quartet;
+use tcpauth_common::layout::{Quartet, Session};
 
-use super::{Daemon, sockets::Sockets};
+use super::{Daemon, sockets::ListedOnce};
 use crate::{
     kernel::KernelError,
-    sessions::{Monotonic, Whereabouts, expiry},
+    sessions::{Monotonic, Progress, SessionCount, Whereabouts, expiry, progress},
 };
 
 /// Time between two rounds.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+/// A session is asked for its socket no sooner after its last segment.
+const SETTLED: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// One round. A failure is logged, and the next round tries again.
@@ -21,55 +26,62 @@ impl Daemon {
         self.adopt();
         self.tidy_associations();
         self.tidy_channels();
-        if let Err(error) =
-            (self.remove_expired().and_then(|()| self.follow_peers()).and_then(|()| self.follow_refresh()))
-                .and_then(|()| self.log_states())
-        {
+        if let Err(error) = self.follow_sessions() {
             tracing::error!("upkeep: {error}");
         }
         tracing::trace!(elapsed = ?begin.elapsed(), "upkeep");
     }
 
-    fn remove_expired(&mut self) -> Result<(), KernelError> {
+    fn follow_sessions(&mut self) -> Result<(), KernelError> {
+        let counts = self.remove_expired()?;
+        self.compare_sockets(&counts);
+        self.follow_peers()?;
+        self.follow_refresh()?;
+        self.log_states()
+    }
+
+    /// Removes sessions that have served. Returns what the others had counted.
+    fn remove_expired(&mut self) -> Result<HashMap<Quartet, SessionCount>, KernelError> {
         let now = Monotonic::now();
-        let mut sockets = None;
+        let mut counts = HashMap::new();
+        let mut sockets = ListedOnce::default();
         let mut expired = Vec::new();
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
             self.peer_keys.learn(&quartet, &session, &self.neighbors);
             if expiry(&session, now, || self.whereabouts(session.neighbor, &quartet, &mut sockets)) {
                 expired.push((quartet, session));
+            } else {
+                counts.insert(quartet, SessionCount::of(&session));
             }
         }
         for (quartet, session) in expired {
             self.dataplane.remove_session(&quartet)?;
             self.tell_session(&quartet, &session, "closed");
         }
-        Ok(())
+        Ok(counts)
     }
 
     /// Where a quiet session's socket is; the sockets are listed once a round at most.
-    fn whereabouts(
-        &self,
-        neighbor: u32,
-        quartet: &Quartet,
-        sockets: &mut Option<Option<Sockets>>,
-    ) -> Whereabouts {
-        if !self.interfaces.has_address(&quartet.local) {
-            return Whereabouts::Forwarded;
-        }
-        let sockets = sockets.get_or_insert_with(|| {
-            Sockets::list().inspect_err(|error| tracing::warn!("cannot list sockets: {error}")).ok()
-        });
-        match sockets {
+    fn whereabouts(&self, neighbor: u32, quartet: &Quartet, sockets: &mut ListedOnce) -> Whereabouts {
+        match sockets.get() {
+            Some(sockets) if sockets.have(quartet) => Whereabouts::Here,
             // Our address may stand for a container behind masquerade.
-            Some(sockets) if !sockets.have(quartet) && self.neighbors.is_forwarded(neighbor, quartet) => {
-                Whereabouts::Forwarded
-            }
-            Some(sockets) if !sockets.have(quartet) => Whereabouts::Gone,
+            Some(_) if self.neighbors.is_forwarded(neighbor, quartet) => Whereabouts::Forwarded,
+            Some(_) => Whereabouts::Gone,
             // What is not known to be gone stays.
-            _ => Whereabouts::Here,
+            None => Whereabouts::Here,
         }
+    }
+
+    /// Whether a session that looks open is one that no program uses any more: its peer vanished, or never answered
+    /// its end.
+    pub(super) fn is_ghost(&self, quartet: &Quartet, session: &Session, sockets: &mut ListedOnce) -> bool {
+        let idle = Monotonic::now().since(Monotonic(session.last_segment));
+        // A socket may come up at this very moment.
+        (progress(session) == Progress::Closing || idle > SETTLED)
+            && !self.neighbors.is_forwarded(session.neighbor, quartet)
+            && sockets.get().is_some_and(|sockets| !sockets.serve(quartet))
     }
 
     /// Logs neighbours whose state is another than in the round before.
@@ -88,6 +100,9 @@ impl Daemon {
             let (peer, state) = (&neighbor.peer, diagnosis.state);
             // Of an established one the reason is about something else, which is logged by itself.
             match diagnosis.reason.filter(|_| state != "established") {
+                Some(reason) if state == "unprotected" => {
+                    tracing::error!(neighbor = %peer, "{state}: {reason}")
+                }
                 Some(reason) if matches!(state, "failing" | "closed") => {
                     tracing::warn!(neighbor = %peer, "{state}: {reason}")
                 }

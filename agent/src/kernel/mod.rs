@@ -3,6 +3,7 @@
 //! - [`Dataplane`]: the eBPF programs and maps of one instance, pinned below bpffs, and where they are attached.
 //! - [`LinkWatch`]: interfaces and addresses of the network namespace as they come and go.
 //! - [`HeldRing`], [`DroppedRing`]: what the programs report.
+//! - [`SockDiag`]: the kernel's own list of connections, with what passed them.
 //! - [`TcpSockets`]: connections that were up before they were protected.
 //!
 //! All calls are for the network namespace of the calling thread and block for no longer than a
@@ -24,6 +25,7 @@ mod programs;
 mod purge;
 mod release;
 mod rings;
+mod sock_diag;
 mod tcp_sockets;
 mod watch;
 
@@ -40,6 +42,7 @@ pub use links::{Link, LinkKind};
 pub use netlink::interface_towards;
 pub use purge::PurgeReport;
 pub use rings::{DroppedRing, HeldRing};
+pub use sock_diag::{SockDiag, TcpConnection};
 pub use tcp_sockets::TcpSockets;
 pub use tcpauth_common::layout::mapped;
 pub use watch::{LinkEvent, LinkWatch};

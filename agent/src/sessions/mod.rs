@@ -21,6 +21,7 @@ use tcpauth_common::{
 
 pub use adopt::{AdoptError, adopt};
 pub use agreed::{AGREED_IDS, begun_with, free_key_id, free_key_id_beside, roll_in, settle, with_agreed};
+pub use bypass::{Bypass, BypassWatch, Observation, SessionCount, SocketCount, Unprotected};
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
@@ -30,6 +31,7 @@ pub use segment::{Segment, Signature, address};
 
 mod adopt;
 mod agreed;
+mod bypass;
 mod clock;
 mod expiry;
 mod half_open;

@@ -15,7 +15,10 @@ use zeroize::Zeroizing;
 
 use super::{Monotonic, Now, address};
 use crate::{
-    config::{Authentication, Fallback, KeyManagement, Kmp, Neighbor, Peer, Tls, Unauthenticated, Wire},
+    config::{
+        Authentication, Fallback, KeyManagement, Kmp, Neighbor, OnUnprotected, Peer, Tls, Unauthenticated,
+        Wire,
+    },
     keys::{
         KeyChain, MasterKey, Mkt, TcpOptions,
         segment::{md5, segment_mac},
@@ -68,6 +71,7 @@ pub fn neighbor(peer: &str) -> Neighbor {
         kmp: None,
         wire: Wire::TcpAo,
         unauthenticated: Unauthenticated::Drop,
+        on_unprotected: OnUnprotected::Report,
     }
 }
 

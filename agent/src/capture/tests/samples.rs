@@ -10,7 +10,7 @@ use tcpauth_common::{Algorithm, Kdf, KeyId};
 use zeroize::Zeroizing;
 
 use crate::capture::{AgreedKeys, Examined, Frame, Frames, Summary, Verdict, Verifier};
-use crate::config::{Config, KeyManagement, Neighbor, Peer, Unauthenticated, Wire};
+use crate::config::{Config, KeyManagement, Neighbor, OnUnprotected, Peer, Unauthenticated, Wire};
 use crate::keys::{ChainKey, KeyChain, Lifetime, MasterKey, Mkt, TcpOptions};
 
 /// Names of the captures of native Linux TCP-AO in tests/vectors/linux-ao whose connections use one key.
@@ -90,6 +90,7 @@ pub fn with_keys(address: IpAddr, port: u16, mkts: Vec<Mkt>) -> Config {
         kmp: None,
         wire: Wire::TcpAo,
         unauthenticated: Unauthenticated::Drop,
+        on_unprotected: OnUnprotected::Report,
     });
     config
 }

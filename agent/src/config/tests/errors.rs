@@ -6,7 +6,7 @@ const ALGORITHMS: &str = r#"use "hmac-sha-1-96" or "aes-128-cmac-96" or "hmac-sh
 const FIELDS: &str = "the fields are password, password-file, key-hex, key-base64, key-chain, key, key-id, send-id, \
     recv-id, algorithm, kdf, tcp-options, send-lifetime, accept-lifetime, key-warning, port, interface, ttl-security, \
     forwarded, key-management, kmp-port, kmp-local-address, fallback, rekey-interval, rekey-segments, algorithms, tls, \
-    unauthenticated, wire";
+    unauthenticated, on-unprotected, wire";
 
 /// `text` has one error, `expected` (after the name of the file).
 #[track_caller]
@@ -133,6 +133,10 @@ fn unknown_values() {
     field_error(
         "unauthenticated = \"accept\"",
         "40: unauthenticated has an unknown value; use \"drop\" or \"accept-until-authenticated\"",
+    );
+    field_error(
+        "on-unprotected = \"rest\"",
+        "39: on-unprotected has an unknown value; use \"report\" or \"reset\"; did you mean \"reset\"?",
     );
     field_error("wire = \"tcp-md5\"", "29: wire has an unknown value; use \"tcp-ao\" or \"md5\"");
 }

@@ -13,6 +13,7 @@ fn print(config: &Config) -> String {
         let Neighbor { peer, keys, port, ttl_security, forwarded, .. } = neighbor;
         text += &format!("[neighbor.\"{peer}\"]\nkey-management = \"{}\"\n", neighbor.key_management.name());
         text += &format!("unauthenticated = \"{}\"\n", neighbor.unauthenticated.name());
+        text += &format!("on-unprotected = \"{}\"\n", neighbor.on_unprotected.name());
         text += &format!("wire = \"{}\"\n", neighbor.wire.name());
         text += &format!("key-warning = {}\n", neighbor.key_warning.unwrap_or_default().as_secs() / 86_400);
         let mkt = keys.first();
@@ -141,6 +142,7 @@ fn neighbor(
         } else {
             Unauthenticated::Drop
         },
+        on_unprotected: if ends == 1 { OnUnprotected::Reset } else { OnUnprotected::Report },
     }
 }
 

@@ -1,0 +1,328 @@
+//! The kernel's own list of TCP sockets with what passed them (`sock_diag`, `linux/inet_diag.h`), and its way of
+//! ending one.
+
+use std::{collections::BTreeSet, io};
+
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+use super::{KernelError, mapped};
+
+/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` of `linux/sock_diag.h`.
+const BY_FAMILY: u16 = 20;
+const DESTROY: u16 = 21;
+/// `NLMSG_ERROR` and `NLMSG_DONE` of `linux/netlink.h`.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const DUMP: u16 = 0x300;
+/// `INET_DIAG_INFO`: the attribute that holds `struct tcp_info`.
+const INFO: u16 = 2;
+/// Length of `struct nlmsghdr`.
+const HEADER_LEN: usize = 16;
+/// Length of `struct inet_diag_msg`, behind which the attributes are.
+const MESSAGE_LEN: usize = 72;
+/// `TCP_ESTABLISHED`, as a bit.
+const ESTABLISHED: u32 = 1 << 1;
+/// With more ports than this, one list of all connections is cheaper than a list for each port.
+const MOST_PORTS: usize = 4;
+
+/// An established TCP connection of this network namespace, and what passed its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpConnection {
+    /// Address of the socket's own end, IPv4-mapped for IPv4.
+    pub local: [u8; 16],
+    /// Address of the other end.
+    pub peer: [u8; 16],
+    /// Port of the socket's own end.
+    pub local_port: u16,
+    /// Port of the other end.
+    pub peer_port: u16,
+    /// Index of the interface that the socket is bound to, or 0.
+    pub ifindex: u32,
+    /// The kernel's name for the socket, never used twice.
+    pub cookie: u64,
+    /// Segments received, modulo 2^32.
+    pub segments_in: u32,
+    /// Bytes that the other end has acknowledged.
+    pub bytes_acked: u64,
+    /// How often the oldest segment has been sent again without an answer.
+    pub retransmits: u8,
+}
+
+/// A `sock_diag` netlink socket in the network namespace of the thread that made it.
+pub struct SockDiag {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl SockDiag {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`]; the kernel needs CONFIG_INET_DIAG, built in or as a module.
+    pub fn open() -> Result<Self, KernelError> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| KernelError::Netlink { action: "open a socket", source })?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Lists the established connections with one of `ports` at either end.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`], also if the kernel lacks CONFIG_INET_DIAG (`ENOENT`).
+    pub fn established(&mut self, ports: &BTreeSet<u16>) -> Result<Vec<TcpConnection>, KernelError> {
+        let any = [(0, 0)];
+        let each: Vec<(u16, u16)> = ports.iter().flat_map(|port| [(*port, 0), (0, *port)]).collect();
+        let wanted = if ports.len() > MOST_PORTS { &any[..] } else { &each };
+        let mut connections = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for (local_port, peer_port) in wanted {
+                let mut request = request(family as u8, ESTABLISHED);
+                request[8..10].copy_from_slice(&local_port.to_be_bytes());
+                request[10..12].copy_from_slice(&peer_port.to_be_bytes());
+                match self.call(BY_FAMILY, DUMP, &request, &mut connections) {
+                    // A kernel without IPv6.
+                    Err(error) if family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
+                    other => {
+                        other.map_err(|source| KernelError::Netlink { action: "list TCP sockets", source })?
+                    }
+                }
+            }
+        }
+        connections.retain(|connection: &TcpConnection| {
+            ports.contains(&connection.local_port) || ports.contains(&connection.peer_port)
+        });
+        // A connection with the port at both ends is in two lists.
+        connections.sort_unstable_by_key(|connection| connection.cookie);
+        connections.dedup_by_key(|connection| connection.cookie);
+        Ok(connections)
+    }
+
+    /// Ends the connection: both ends see it reset. `Ok` if it is gone already.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`]; `EOPNOTSUPP` if the kernel lacks CONFIG_INET_DIAG_DESTROY.
+    pub fn destroy(&mut self, connection: &TcpConnection) -> Result<(), KernelError> {
+        let v4 = |address: &[u8; 16]| std::net::Ipv6Addr::from(*address).to_ipv4_mapped();
+        let families = match (v4(&connection.local), v4(&connection.peer)) {
+            // The socket may be one of IPv6 that speaks IPv4.
+            (Some(_), Some(_)) => &[libc::AF_INET, libc::AF_INET6][..],
+            _ => &[libc::AF_INET6],
+        };
+        for family in families {
+            let mut request = request(*family as u8, u32::MAX);
+            request[8..10].copy_from_slice(&connection.local_port.to_be_bytes());
+            request[10..12].copy_from_slice(&connection.peer_port.to_be_bytes());
+            for (at, address) in [(12, &connection.local), (28, &connection.peer)] {
+                match (*family, v4(address)) {
+                    (libc::AF_INET, Some(v4)) => request[at..at + 4].copy_from_slice(&v4.octets()),
+                    _ => request[at..at + 16].copy_from_slice(address),
+                }
+            }
+            request[44..48].copy_from_slice(&connection.ifindex.to_ne_bytes());
+            request[48..52].copy_from_slice(&(connection.cookie as u32).to_ne_bytes());
+            request[52..56].copy_from_slice(&((connection.cookie >> 32) as u32).to_ne_bytes());
+            match self.call(DESTROY, ACK, &request, &mut Vec::new()) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
+                other => {
+                    return other
+                        .map_err(|source| KernelError::Netlink { action: "end a TCP socket", source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request and reads up to the end of its answers.
+    fn call(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        request: &[u8],
+        connections: &mut Vec<TcpConnection>,
+    ) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = ((HEADER_LEN + request.len()) as u32).to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend((REQUEST | flags).to_ne_bytes());
+        message.extend(self.sequence.to_ne_bytes());
+        message.extend([0; 4]);
+        message.extend(request);
+        self.socket.send(&message, 0)?;
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while let Some(message) = take_message(&mut rest)? {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match message.kind {
+                    BY_FAMILY => connections.extend(parse(message.payload)),
+                    DONE => return Ok(()),
+                    ERROR => {
+                        return match word(message.payload, 0).map(u32::cast_signed) {
+                            Some(0) => Ok(()),
+                            Some(code) => Err(io::Error::from_raw_os_error(-code)),
+                            None => Err(malformed()),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// A `struct inet_diag_req_v2` for connections in the states whose bits are set, with `struct tcp_info` if only
+/// listing them.
+fn request(family: u8, states: u32) -> [u8; 56] {
+    let mut request = [0; 56];
+    request[0] = family;
+    request[1] = libc::IPPROTO_TCP as u8;
+    request[2] = 1 << (INFO - 1);
+    request[4..8].copy_from_slice(&states.to_ne_bytes());
+    request
+}
+
+struct Message<'a> {
+    kind: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+/// Takes the next message from a datagram; `None` at its end.
+fn take_message<'a>(rest: &mut &'a [u8]) -> io::Result<Option<Message<'a>>> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let (len, kind, sequence) = (word(rest, 0).map(|len| len as usize), half(rest, 4), word(rest, 8));
+    let (Some(len), Some(kind), Some(sequence)) = (len, kind, sequence) else { return Err(malformed()) };
+    let payload = rest.get(HEADER_LEN..len).ok_or_else(malformed)?;
+    *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Ok(Some(Message { kind, sequence, payload }))
+}
+
+/// Reads a `struct inet_diag_msg` and the `struct tcp_info` behind it; `None` for a connection without one.
+fn parse(message: &[u8]) -> Option<TcpConnection> {
+    let family = i32::from(*message.first()?);
+    let address = |at: usize| -> Option<[u8; 16]> {
+        let octets: [u8; 16] = message.get(at..at + 16)?.try_into().ok()?;
+        match family {
+            libc::AF_INET => {
+                Some(mapped(std::net::IpAddr::from([octets[0], octets[1], octets[2], octets[3]])))
+            }
+            libc::AF_INET6 => Some(octets),
+            _ => None,
+        }
+    };
+    let info = attribute(message.get(MESSAGE_LEN..)?, INFO)?;
+    Some(TcpConnection {
+        local_port: u16::from_be(half(message, 4)?),
+        peer_port: u16::from_be(half(message, 6)?),
+        local: address(8)?,
+        peer: address(24)?,
+        ifindex: word(message, 40)?,
+        cookie: u64::from(word(message, 44)?) | u64::from(word(message, 48)?) << 32,
+        retransmits: *info.get(2)?,
+        bytes_acked: u64::from_ne_bytes(info.get(120..128)?.try_into().ok()?),
+        segments_in: word(info, 140)?,
+    })
+}
+
+/// The value of the first attribute of a kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let (len, kind) = (usize::from(half(attributes, 0)?), half(attributes, 2)?);
+        let value = attributes.get(4..len)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+fn word(octets: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn half(octets: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(octets.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a netlink message of an impossible length")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    fn pair(address: &str) -> Option<(TcpStream, TcpStream)> {
+        let listener = TcpListener::bind(address).ok()?;
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Some((near, listener.accept().unwrap().0))
+    }
+
+    fn find(diag: &mut SockDiag, stream: &TcpStream) -> Option<TcpConnection> {
+        let (local, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        let ends = (mapped(local.ip()), mapped(peer.ip()), local.port(), peer.port());
+        let listed = diag.established(&BTreeSet::from([peer.port()])).unwrap();
+        listed.into_iter().find(|found| (found.local, found.peer, found.local_port, found.peer_port) == ends)
+    }
+
+    #[test]
+    fn an_established_connection_is_listed_with_what_passed_it() {
+        let mut diag = SockDiag::open().unwrap();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Some((mut near, mut far)) = pair(address) else { continue };
+            let before = find(&mut diag, &near).unwrap();
+            near.write_all(b"12345").unwrap();
+            far.read_exact(&mut [0; 5]).unwrap();
+            far.write_all(b"1").unwrap();
+            near.read_exact(&mut [0]).unwrap();
+            let after = find(&mut diag, &near).unwrap();
+            assert_eq!(after.cookie, before.cookie);
+            assert_eq!(after.bytes_acked - before.bytes_acked, 5);
+            assert!(after.segments_in > before.segments_in, "{address}");
+        }
+    }
+
+    #[test]
+    fn many_ports_are_listed_as_few_are() {
+        let mut diag = SockDiag::open().unwrap();
+        let Some((near, _far)) = pair("127.0.0.1:0") else { return };
+        let port = near.peer_addr().unwrap().port();
+        let ports: BTreeSet<u16> = (1..8).chain([port]).collect();
+        let listed = diag.established(&ports).unwrap();
+        // Both ends are of this host.
+        assert_eq!(listed.iter().filter(|found| found.local_port == port).count(), 1);
+        assert_eq!(listed.iter().filter(|found| found.peer_port == port).count(), 1);
+    }
+
+    #[test]
+    fn truncated_messages_are_errors_or_nothing() {
+        let mut message = vec![0; MESSAGE_LEN + 4 + 144];
+        message[0] = libc::AF_INET as u8;
+        message[MESSAGE_LEN..MESSAGE_LEN + 2].copy_from_slice(&148u16.to_ne_bytes());
+        message[MESSAGE_LEN + 2..MESSAGE_LEN + 4].copy_from_slice(&INFO.to_ne_bytes());
+        assert!(parse(&message).is_some());
+        for len in 0..message.len() {
+            assert!(parse(&message[..len]).is_none(), "{len}");
+        }
+        // An attribute of no length would be read for ever.
+        message[MESSAGE_LEN..MESSAGE_LEN + 2].fill(0);
+        assert!(parse(&message).is_none());
+        assert!(take_message(&mut &[9u8, 0, 0, 0][..]).is_err());
+    }
+}
