@@ -12,6 +12,7 @@ use tcpauth_common::{
 use super::super::{
     Daemon,
     configuration::{no_neighbor, same_peer},
+    sockets::ListedOnce,
 };
 use crate::{
     config::Neighbor,
@@ -74,7 +75,8 @@ impl Daemon {
         Ok(shown.collect())
     }
 
-    /// What the open sessions of neighbours that are `wanted` use, by number of the neighbour.
+    /// What the open sessions of neighbours that are `wanted` use, by number of the neighbour. Sessions without a
+    /// socket use nothing: no key has to wait for them.
     pub(super) fn usage(
         &self,
         now: Timestamp,
@@ -82,11 +84,12 @@ impl Daemon {
     ) -> Result<HashMap<u32, Usage>, KernelError> {
         let mut preferred: HashMap<u32, Option<u32>> = HashMap::new();
         let mut usage: HashMap<u32, Usage> = HashMap::new();
+        let mut sockets = ListedOnce::default();
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
             let Some(neighbor) = self.neighbors.numbered(session.neighbor) else { continue };
             let is_counted = is_open(&session) && !self.is_of_channel(session.neighbor, &quartet);
-            if is_counted && is_wanted(session.neighbor) {
+            if is_counted && is_wanted(session.neighbor) && !self.is_ghost(&quartet, &session, &mut sockets) {
                 let preferred = *preferred
                     .entry(session.neighbor)
                     .or_insert_with(|| neighbor.keys.preferred(now).map(|key| key.number));
