@@ -37,7 +37,7 @@ impl Client {
     /// The daemon, its interfaces and neighbours.
     pub async fn status(&self) -> Result<Status, ClientError> {
         match self.ask(Request::Status).await? {
-            Answer::Status(status) => Ok(status),
+            Answer::Status(status) => Ok(*status),
             other => Err(unexpected(&other)),
         }
     }
@@ -299,7 +299,7 @@ mod tests {
     async fn every_request_gets_its_answer() {
         let dir = tempfile::tempdir().unwrap();
         let status = samples::status();
-        let (client, asked) = client_of(dir.path(), on_a_line(&Answer::Status(status.clone())));
+        let (client, asked) = client_of(dir.path(), on_a_line(&Answer::Status(Box::new(status.clone()))));
         assert_eq!(json(&client.status().await.unwrap()), json(&status));
         assert_eq!(asked.recv().unwrap(), serde_json::json!({ "request": "status" }));
 

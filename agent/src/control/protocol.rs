@@ -90,7 +90,7 @@ pub enum Request {
 #[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
 pub enum Answer {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Neighbors`].
     Neighbors(Vec<NeighborStatus>),
     /// To [`Request::Sessions`].

@@ -311,7 +311,7 @@ impl Daemon {
             result.unwrap_or_else(|error| Answer::Error(error.to_string()))
         };
         match request {
-            Request::Status => shown(self.status().map(Answer::Status)),
+            Request::Status => shown(self.status().map(|status| Answer::Status(Box::new(status)))),
             Request::Neighbors { peer } => self.answer_neighbors(peer.as_deref()),
             Request::Sessions => shown(self.session_statuses().map(Answer::Sessions)),
             Request::Reload => {
