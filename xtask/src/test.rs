@@ -142,7 +142,7 @@ fn on_kernels(choice: Choice, selection: Selection, summary: &mut Summary) -> Re
         let start = Instant::now();
         let name = release.name();
         println!("\n--- Linux {name}");
-        let outcome = kernel::run(release, &programs, &binaries, |line| {
+        let outcome = kernel::run(release, selection, &programs, &binaries, |line| {
             println!("{line}");
             summary.totals.add(line);
         })?;

@@ -37,12 +37,13 @@ pub enum Outcome {
 /// If the guest stops in the middle, or we are interrupted.
 pub fn run(
     release: Release,
+    selection: Selection,
     programs: &[TestProgram],
     binaries: &Path,
     line: impl FnMut(&str),
 ) -> Result<Outcome> {
     let start = Instant::now();
-    let script = programs::script(programs, binaries);
+    let script = programs::script(selection, programs, binaries);
     let guest = match kernel(release).and_then(|kernel| Guest::boot(&kernel, &script)) {
         Ok(guest) => guest,
         Err(error) => return not_run(error),

@@ -30,6 +30,9 @@ pub enum Selection<'a> {
 /// The tests that each run of CI makes on each kernel, program by program: all that depends on the kernel, once.
 const QUICK: [(&str, &str); 2] = [("bpf_programs", "programs_load_with_room_to_grow"), ("kernel_smoke", "")];
 
+/// How many tests of [`QUICK`] run at a time: they wait much. Others may be in want of the CPUs for themselves.
+const QUICK_THREADS: &str = "3";
+
 /// A program of tests, and the tests in it to run.
 pub struct TestProgram {
     name: String,
@@ -66,7 +69,8 @@ pub fn build(selection: Selection) -> Result<Vec<TestProgram>> {
 }
 
 /// The shell's script that runs `programs`, one test at a time, with `tcpauthd` and `tcpauth` of the folder `binaries`.
-pub fn script(programs: &[TestProgram], binaries: &Path) -> String {
+pub fn script(selection: Selection, programs: &[TestProgram], binaries: &Path) -> String {
+    let threads = if matches!(selection, Selection::Quick) { QUICK_THREADS } else { "1" };
     let binaries = quoted(&binaries.display().to_string());
     let mut script = format!(
         "export {FOLDER_VARIABLE}={binaries} TCPAUTH_TEST_SLOWNESS={SLOWNESS} RUST_BACKTRACE=0\n\
@@ -79,7 +83,7 @@ pub fn script(programs: &[TestProgram], binaries: &Path) -> String {
         let _ = writeln!(
             script,
             "echo; echo \"$(uname -r): {name} (after $SECONDS s)\"\n\
-             cd {folder} && {executable} --test-threads=1 {output} {filter} || failed=1",
+             cd {folder} && {executable} --test-threads={threads} {output} {filter} || failed=1",
             output = if name == "bpf_programs" { "--nocapture" } else { "" },
         );
     }
@@ -146,7 +150,7 @@ mod tests {
             folder: "/a/tests".into(),
             filter: "a vlan".to_owned(),
         };
-        let script = script(&[program], Path::new("/t/release"));
+        let script = script(Selection::All, &[program], Path::new("/t/release"));
         assert!(script.contains("TCPAUTH_BIN_DIR='/t/release'"), "{script}");
         assert!(
             script.contains("cd '/a/tests' && '/t/links-1' --test-threads=1  'a vlan' || failed=1"),
