@@ -93,7 +93,8 @@ fn an_interface_comes_changes_and_goes() {
             unreachable!("found as Up")
         };
         dataplane.attach(link).unwrap();
-        assert_eq!(namespace.pins("links").len(), 4);
+        let pins = [format!("{}-egress", link.index), format!("{}-ingress", link.index)];
+        namespace.assert_links(&[&pins[0], &pins[1], "lane0", "lane1"]);
 
         run("ip addr add 192.0.2.1/24 dev tk0");
         run("ip link set tk0 mtu 9000");
@@ -114,7 +115,7 @@ fn an_interface_comes_changes_and_goes() {
         assert!(seen.contains(&LinkEvent::Gone(gone)));
         assert!(seen.contains(&LinkEvent::AddressRemoved("192.0.2.1".parse().unwrap())));
         dataplane.forget(gone).unwrap();
-        assert_eq!(namespace.pins("links"), ["lane0", "lane1"]);
+        namespace.assert_links(&["lane0", "lane1"]);
     });
 }
 

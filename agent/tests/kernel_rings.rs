@@ -166,7 +166,8 @@ fn what_was_held_before_a_start_is_thrown_away() {
     inject("tk1", &signed_syn());
     std::thread::sleep(SHORT);
     drop(dataplane);
-    assert_eq!(namespace.pins("links").len(), 4);
+    let pins = ["egress", "ingress"].map(|side| format!("{}-{side}", index("tk0")));
+    namespace.assert_links(&[&pins[0], &pins[1], "lane0", "lane1"]);
     let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
     in_runtime(async {
         let mut ring = dataplane.take_held().unwrap();
@@ -188,7 +189,7 @@ fn a_segment_from_a_tunnel_is_held_released_and_arrives_again() {
     let mut dataplane = with_neighbor(&namespace.instance);
     let link = Link { index: index("tktun"), name: "tktun".to_owned(), mtu: 1500, kind: LinkKind::Ip };
     dataplane.attach(&link).unwrap();
-    assert!(namespace.pins("links").contains(&format!("{}-ingress", link.index)));
+    assert!(dataplane.attached().unwrap().contains(&link.index));
     let packet = &signed_syn()[14..];
     in_runtime(async {
         let mut ring = dataplane.take_held().unwrap();

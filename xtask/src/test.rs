@@ -39,7 +39,12 @@ struct Layer {
     runs: &'static [&'static [&'static str]],
     /// Arguments of the test programs.
     options: &'static [&'static str],
+    /// Value of [`HOOK_VARIABLE`], if the layer wants another hook than the kernel's best.
+    hook: Option<&'static str>,
 }
+
+/// Environment variable by which `tcpauthd` and the tests take the hook of older kernels.
+const HOOK_VARIABLE: &str = "TCPAUTH_HOOK";
 
 const LAYERS: &[Layer] = &[
     Layer {
@@ -50,18 +55,41 @@ const LAYERS: &[Layer] = &[
             &["-p", "tcpauth", "-p", "tcpauth-fuzz", "-p", "tcpauth-tests", "--lib", "--bins"],
         ],
         options: &[],
+        hook: None,
     },
     Layer {
         title: "TC programs by test-run, and the kernel",
         needs_root: true,
         runs: &[&["-p", "tcpauth", "--test", "*"]],
         options: &["--test-threads=1"],
+        hook: None,
     },
     Layer {
         title: "End-to-end: routers in network namespaces, with real BGP daemons",
         needs_root: true,
         runs: &[&["-p", "tcpauth-tests", "--test", "*"]],
         options: &["--test-threads", END_TO_END_THREADS],
+        hook: None,
+    },
+    Layer {
+        title: "The hook of kernels before 6.6, clsact",
+        needs_root: true,
+        runs: &[
+            &[
+                "-p",
+                "tcpauth",
+                "--test",
+                "kernel_dataplane",
+                "--test",
+                "kernel_links",
+                "--test",
+                "kernel_rings",
+            ],
+            &["-p", "tcpauth-tests", "--test", "kernel_smoke", "--test", "daemon", "--test", "links"],
+            &["-p", "tcpauth-tests", "--test", "pairings"],
+        ],
+        options: &["--test-threads=1"],
+        hook: Some("clsact"),
     },
 ];
 
@@ -218,6 +246,9 @@ impl Layer {
         cargo.args(["--no-fail-fast"]).args(run).env("RUST_BACKTRACE", "0");
         if let Some(programs) = programs {
             cargo.env(FOLDER_VARIABLE, programs);
+        }
+        if let Some(hook) = self.hook {
+            cargo.env(HOOK_VARIABLE, hook);
         }
         cargo.arg("--");
         if let Some(filter) = &arguments.filter {

@@ -2,6 +2,9 @@
 
 use std::{io, path::PathBuf};
 
+/// The kernels that the project's tests run on.
+const TESTED_KERNELS: &str = "6.1, 6.12, 6.18 and 7.x";
+
 /// A failure at the kernel's door: who is at fault and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -85,8 +88,14 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The eBPF object did not load: the kernel's verifier refused it or lacks a feature.
-    #[error("the kernel does not take tcpauth's eBPF programs (Linux 5.17 or later is needed): {reason}")]
+    #[error(
+        "Linux {release} does not take {what} of tcpauth, which is tested on Linux {TESTED_KERNELS}: {reason}"
+    )]
     Load {
+        /// The running kernel, as `uname -r` has it.
+        release: String,
+        /// The program that is refused, or the object they are in.
+        what: String,
         /// The loader's reason, with the end of the verifier's log.
         reason: String,
     },
@@ -186,7 +195,32 @@ pub enum KernelError {
     },
 }
 
+impl KernelError {
+    /// The running kernel refuses `what`; the reason has the end of the verifier's log.
+    pub(super) fn refused(what: impl Into<String>, reason: String) -> Self {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self::Load { release: release.trim().to_owned(), what: what.into(), reason }
+    }
+}
+
 /// Whether an error number says that privileges are missing.
 pub(super) fn is_privilege(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_kernel_the_program_and_the_kernels_that_are_tested() {
+        let text =
+            KernelError::refused("the program `seal`", "R4 min value is negative".to_owned()).to_string();
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        assert!(
+            text.starts_with(&format!("Linux {} does not take the program `seal`", release.trim())),
+            "{text}"
+        );
+        assert!(text.contains("tested on Linux 6.1, 6.12, 6.18 and 7.x: R4 min value"), "{text}");
+    }
 }

@@ -17,6 +17,9 @@ use super::{KernelError, maps::chain, pins};
 const PRIORITY: u16 = 29;
 const HANDLE: TcHandle = TcHandle::new(0x7463, 0x7061);
 
+/// Environment variable with which a test chooses the hook of older kernels, by the value `clsact`.
+const VARIABLE: &str = "TCPAUTH_HOOK";
+
 /// The kernel's way of running a program on an interface's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -27,10 +30,12 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// The best that the running kernel has.
+    /// The best that the running kernel has, unless a test asks for the other one.
     pub fn of_this_kernel() -> Self {
         let tcx = KernelVersion::new(6, 6, 0);
-        if KernelVersion::current().is_ok_and(|version| version >= tcx) { Self::Tcx } else { Self::Clsact }
+        let has_tcx = KernelVersion::current().is_ok_and(|version| version >= tcx);
+        let is_wanted = std::env::var_os(VARIABLE).is_none_or(|hook| hook != "clsact");
+        if has_tcx && is_wanted { Self::Tcx } else { Self::Clsact }
     }
 
     /// Attaches a loaded program first in line, or puts it in the place of its predecessor.

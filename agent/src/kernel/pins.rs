@@ -204,13 +204,24 @@ fn mount_bpffs() -> Result<Root, KernelError> {
     if is_private {
         return Err(KernelError::NoBpffs);
     }
-    match mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")) {
-        Ok(()) => Ok(Root::Here),
-        Err(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES) => {
-            Err(KernelError::NotRoot { action: format!("mount bpffs at {BPFFS}") })
-        }
-        Err(error) => Err(KernelError::MountBpffs { source: error.into() }),
+    mount_once(Path::new(BPFFS))?;
+    Ok(Root::Here)
+}
+
+/// Mounts bpffs unless another instance just did: a second one above it would hide what that has pinned.
+fn mount_once(at: &Path) -> Result<(), KernelError> {
+    let refused = |source: io::Error| match is_privilege(&source) {
+        true => KernelError::NotRoot { action: format!("mount bpffs at {}", at.display()) },
+        false => KernelError::MountBpffs { source },
+    };
+    // The folder below the mount: whoever opens it later finds bpffs.
+    let folder = File::open(at).map_err(refused)?;
+    folder.lock().map_err(refused)?;
+    if is_bpffs(at) {
+        return Ok(());
     }
+    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+        .map_err(|error| refused(error.into()))
 }
 
 /// The processes that started this one, nearest first, up to the first process.
@@ -230,5 +241,45 @@ pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> Ke
         KernelError::NotRoot { action: format!("{action} {}", path.display()) }
     } else {
         KernelError::Pin { action, path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    const INSTANCES: usize = 16;
+
+    /// Needs root, to mount.
+    #[test]
+    fn instances_that_start_at_once_mount_bpffs_once() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        // Threads begin in the mount namespace of the one that starts them; what is mounted goes with it.
+        let inside = || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                .unwrap();
+            let together = Barrier::new(INSTANCES);
+            std::thread::scope(|scope| {
+                for _ in 0..INSTANCES {
+                    scope.spawn(|| {
+                        together.wait();
+                        mount_once(at).unwrap();
+                    });
+                }
+            });
+            let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            mounts.lines().filter(|line| line.contains(&at.display().to_string())).count()
+        };
+        let mounted = std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+        assert_eq!(mounted, 1);
     }
 }

@@ -80,7 +80,7 @@ fn load_error(error: &EbpfError) -> KernelError {
     let reason = chain(error);
     match reason.contains("os error 1)") {
         true => KernelError::NotRoot { action: "load eBPF maps".to_owned() },
-        false => KernelError::Load { reason },
+        false => KernelError::refused("the eBPF object", reason),
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn program_error(name: &str, error: &ProgramError) -> KernelError {
         ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
             KernelError::NotRoot { action: "load eBPF programs".to_owned() }
         }
-        other => KernelError::Load { reason: format!("{name}: {}", last_lines(&chain(other))) },
+        other => KernelError::refused(format!("the eBPF program `{name}`"), last_lines(&chain(other))),
     }
 }
 

@@ -38,7 +38,7 @@ impl TcpSockets {
         let data = fs::read(KERNEL_BTF).map_err(|source| KernelError::NoBtf { path: KERNEL_BTF, source })?;
         let offsets = Value(offsets(&data)?);
         lift_memory_limit();
-        let refused = |reason| KernelError::Load { reason };
+        let refused = |reason| KernelError::refused("the eBPF object for sessions that are up", reason);
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("OFFSETS", &offsets, true)

@@ -2,8 +2,8 @@
 
 use super::lab::{PROGRAMS, load, program};
 
-/// Half of what the kernel follows.
-const MOST: u32 = 500_000;
+/// What the project allows itself on each kernel: verifiers differ, and a million is what they follow.
+const MOST: u32 = 300_000;
 
 #[test]
 fn programs_load_with_room_to_grow() {

@@ -3,7 +3,10 @@
 use std::{fs, process::Command, sync::atomic::AtomicU32, sync::atomic::Ordering};
 
 use nix::sched::{CloneFlags, unshare};
-use tcpauth::{instance::Instance, kernel::Dataplane};
+use tcpauth::{
+    instance::Instance,
+    kernel::{Dataplane, Hook},
+};
 
 /// The test's thread in a network namespace of its own, with an instance that is purged at the end.
 pub struct Namespace {
@@ -29,6 +32,14 @@ impl Namespace {
             .collect();
         names.sort();
         names
+    }
+
+    /// Checks that these links are pinned and no others; none where programs are not attached by links.
+    pub fn assert_links(&self, expected: &[&str]) {
+        match Hook::of_this_kernel() {
+            Hook::Tcx => assert_eq!(self.pins("links"), expected),
+            Hook::Clsact => assert!(self.pins("links").is_empty()),
+        }
     }
 }
 

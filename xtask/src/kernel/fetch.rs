@@ -27,9 +27,10 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The compressed kernel.
+    /// The compressed kernel; beside the modules from Linux 7 on.
     pub fn image(&self) -> PathBuf {
-        self.folder.join("boot").join(format!("vmlinuz-{}", self.version))
+        let own = self.folder.join("boot").join(format!("vmlinuz-{}", self.version));
+        if own.is_file() { own } else { self.modules().join("vmlinuz") }
     }
 
     /// Folder of the modules.
