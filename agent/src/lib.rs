@@ -11,6 +11,7 @@
 //! - [`capture`]: verification of a capture file, offline.
 
 pub mod capture;
+mod checksum;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -28,7 +28,7 @@ use crate::{
     neighbor::{self, PeerEnd},
     options,
     scratch::{Scratch, scratch},
-    segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
+    segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, NEVER_ZERO, TCP_CHECKSUM},
 };
 
 #[inline(always)]
@@ -263,13 +263,15 @@ pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
             return 0;
         }
         let difference = bpf_csum_diff(old.cast(), old_len & !3, new.cast(), new_len & !3, 0);
-        if difference < 0 || bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, difference as u64, 0) != 0 {
+        if difference < 0
+            || bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, difference as u64, NEVER_ZERO) != 0
+        {
             return 0;
         }
         if growth != 0 {
             let old_field = u64::from((len as u16).to_be());
             let new_field = u64::from((len.wrapping_add_signed(growth) as u16).to_be());
-            let flags = u64::from(BPF_F_PSEUDO_HDR) | 2;
+            let flags = NEVER_ZERO | u64::from(BPF_F_PSEUDO_HDR) | 2;
             if bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, old_field, new_field, flags) != 0 {
                 return 0;
             }

@@ -2,7 +2,7 @@
 
 use core::hint::cold_path;
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_ENFORCE, BPF_F_MARK_MANGLED_0};
 use tcpauth_common::{
     DropReason, SeqNumber,
     layout::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Policy},
@@ -24,6 +24,10 @@ pub const PROTOCOL_ICMPV6: u8 = 58;
 
 /// Offset of the checksum in a TCP header.
 pub const TCP_CHECKSUM: u32 = 16;
+/// Flags of `bpf_l4_csum_replace` that store 0xffff where the checksum would become 0x0000, because Linux with TCP-AO
+/// refuses a segment with 0x0000: it takes it for one of its own (`tcp_ao_hash_pseudoheader`). Both are zero in one's
+/// complement, and every receiver accepts either. The second flag makes the helper mend a field that is 0x0000 before.
+pub const NEVER_ZERO: u64 = (BPF_F_MARK_MANGLED_0 | BPF_F_MARK_ENFORCE) as u64;
 
 /// Length of the link's header on an Ethernet interface, octets.
 pub const ETHERNET: u32 = 14;

@@ -18,7 +18,7 @@ use crate::{
     ingress::is_md5,
     options,
     scratch::{AuthOption, scratch},
-    segment::{self, IPV4_HEADER, IPV6_HEADER, TCP_CHECKSUM},
+    segment::{self, IPV4_HEADER, IPV6_HEADER, NEVER_ZERO, TCP_CHECKSUM},
 };
 
 /// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
@@ -74,7 +74,9 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u3
             return 0;
         }
         let difference = bpf_csum_diff(old.cast(), header_len & !3, new.cast(), header_len & !3, 0);
-        if difference < 0 || bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, difference as u64, 0) != 0 {
+        if difference < 0
+            || bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, difference as u64, NEVER_ZERO) != 0
+        {
             return 0;
         }
     }

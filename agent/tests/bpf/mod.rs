@@ -7,6 +7,7 @@ mod lab;
 mod segment;
 
 mod adopted;
+mod checksum;
 mod choice;
 mod cost;
 mod drops;

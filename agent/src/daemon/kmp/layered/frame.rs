@@ -8,7 +8,10 @@ use tcpauth_common::{
     option::kind,
 };
 
-use crate::keys::segment::segment_mac;
+use crate::{
+    checksum::{checksum, fill_in},
+    keys::segment::segment_mac,
+};
 
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
@@ -76,10 +79,7 @@ impl Template {
             ip[6] = TCP;
         }
         let addresses = if held.ethertype == ETHERTYPE_IPV4 { &ip[12..] } else { &ip[8..] };
-        tcp[16..18].fill(0);
-        let pseudo_header = [[0, TCP], (tcp.len() as u16).to_be_bytes()].concat();
-        let sum = checksum(&[addresses, &pseudo_header, &tcp]);
-        tcp[16..18].copy_from_slice(&sum);
+        fill_in(&mut tcp, addresses);
         held.direction = direction as u8;
         held.l4_offset = (link.len() + ip.len()) as u16;
         let frame = [link, ip, tcp].concat();
@@ -122,14 +122,6 @@ pub fn signed_by_peer(tcp: &[u8], slot: &KeySlot, sne: u32, peer: IpAddr, local:
 
 fn header_len(held: &Held) -> usize {
     if held.ethertype == ETHERTYPE_IPV4 { IPV4_HEADER } else { IPV6_HEADER }
-}
-
-/// The Internet checksum (RFC 1071) of `parts`, of which all but the last have an even length.
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let sum: u64 = words.map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0))).sum();
-    let folded = (0..4).fold(sum, |sum, _| (sum & 0xffff) + (sum >> 16));
-    (!(folded as u16)).to_be_bytes()
 }
 
 #[cfg(test)]
