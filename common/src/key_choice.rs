@@ -76,12 +76,15 @@ pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack:
     if is_first_syn(flags) {
         return if local_known && session.local_isn.0 == seq.0 { KeyChoice::Syn } else { KeyChoice::Hold };
     }
-    // SYNs of the peer that may wait for an answer: a SYN-ACK, or an RST if nobody listens.
+    // A SYN of the peer is answered by a SYN-ACK, or by an RST if there is no listener. Any other segment belongs to the
+    // connection, even if it happens to acknowledge the ISN of a replayed SYN.
+    let can_answer = flags & (flag::SYN | flag::RST) != 0;
     let answered = ack.0.wrapping_sub(1);
-    let answers_last_syn = session.flags & Session::SYN_RECV != 0 && answered == session.syn_recv_isn.0;
+    let answers_last_syn =
+        can_answer && session.flags & Session::SYN_RECV != 0 && answered == session.syn_recv_isn.0;
     let answers_peer_isn = peer_known && answered == session.peer_isn.0;
     let is_of_this_connection = local_known && peer_known && (!answers_last_syn || answers_peer_isn);
-    let is_answer = (answers_last_syn || answers_peer_isn) && flags & (flag::SYN | flag::RST) != 0;
+    let is_answer = can_answer && (answers_last_syn || answers_peer_isn);
     let may_be_signed = flags & flag::SYN == 0 || session.local_isn.0 == seq.0;
     if is_of_this_connection && may_be_signed {
         KeyChoice::Traffic
@@ -224,6 +227,15 @@ mod tests {
         assert_eq!(outbound_choice(&old, flag::ACK, 1500, 2500), KeyChoice::Traffic, "challenge ACK");
         assert_eq!(outbound_choice(&old, SYN_ACK, 5, 9001), KeyChoice::Hold, "the new connection");
         assert_eq!(outbound_choice(&old, flag::RST | flag::ACK, 0, 9001), KeyChoice::Hold, "refused");
+    }
+
+    #[test]
+    fn data_that_acknowledges_the_isn_of_a_replayed_syn_keeps_its_key() {
+        let mut session = session(Session::LOCAL_ISN | Session::PEER_ISN | Session::SYN_RECV);
+        session.syn_recv_isn = Isn(9000);
+        for flags in [flag::ACK, flag::ACK | flag::FIN] {
+            assert_eq!(outbound_choice(&session, flags, 1500, 9001), KeyChoice::Traffic);
+        }
     }
 
     #[test]
