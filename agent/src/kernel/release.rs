@@ -3,18 +3,23 @@
 use std::{
     borrow::Cow,
     io,
+    ops::Range,
     os::fd::{AsRawFd, OwnedFd},
 };
 
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, setsockopt, socket, sockopt,
 };
-use tcpauth_common::layout::{Direction, Held};
+use tcpauth_common::layout::{Direction, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Held};
 
 use super::{ETHERTYPE_8021Q, KernelError, error::is_privilege};
+use crate::checksum::{fill_in, is_partial};
 
 /// Length of the two MAC addresses, after which a VLAN header stands.
 const MAC_ADDRESSES: usize = 12;
+const IPV6_HEADER: usize = 40;
+/// Length of a TCP header without options.
+const TCP_HEADER: usize = 20;
 
 /// A packet socket in the daemon's network namespace that only sends.
 pub(super) struct Releaser {
@@ -35,7 +40,7 @@ impl Releaser {
 
     /// Sends `frame` on lane interface `lane`; the program at its other end takes it to `held.ifindex`.
     pub(super) fn send(&self, lane: u32, held: &Held, frame: &[u8]) -> Result<(), KernelError> {
-        self.send_marked(lane, held.ifindex, &for_lane(held, frame))
+        self.send_marked(lane, held.ifindex, &for_lane(held, &with_checksum(held, frame)))
             .map_err(|source| KernelError::Release { source })
     }
 
@@ -49,6 +54,34 @@ impl Releaser {
 /// Which end of the lane takes a frame in at its egress: the other end's program passes it on.
 pub(super) fn lane_for(held: &Held, lane0: u32, lane1: u32) -> u32 {
     if held.direction == Direction::Outbound as u8 { lane0 } else { lane1 }
+}
+
+/// Completes a checksum that the sender left to its interface: the packet socket sends octets, and the receiver would
+/// drop the segment. No other checksum is touched, so that a damaged segment is still found.
+fn with_checksum<'f>(held: &Held, frame: &'f [u8]) -> Cow<'f, [u8]> {
+    let Some((addresses, tcp)) = tcp_of(held, frame) else { return Cow::Borrowed(frame) };
+    if !is_partial(&frame[tcp.clone()], &frame[addresses.clone()]) {
+        return Cow::Borrowed(frame);
+    }
+    let addresses = frame[addresses].to_vec();
+    let mut completed = frame.to_vec();
+    fill_in(&mut completed[tcp], &addresses);
+    Cow::Owned(completed)
+}
+
+/// Returns where the IP addresses and the TCP segment lie in the frame. `None` if the frame is not so long.
+fn tcp_of(held: &Held, frame: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+    let (l3, l4) = (usize::from(held.l3_offset), usize::from(held.l4_offset));
+    let (addresses, length_at, header) = match held.ethertype {
+        ETHERTYPE_IPV4 => (l3 + 12..l3 + 20, l3 + 2, 0),
+        ETHERTYPE_IPV6 => (l3 + 8..l3 + 40, l3 + 4, IPV6_HEADER),
+        _ => return None,
+    };
+    let &[high, low] = frame.get(length_at..length_at + 2)? else { return None };
+    let end = l3 + header + usize::from(u16::from_be_bytes([high, low]));
+    frame.get(addresses.clone())?;
+    let is_whole = frame.get(l4..end).is_some_and(|tcp| tcp.len() >= TCP_HEADER);
+    is_whole.then_some((addresses, l4..end))
 }
 
 /// The frame as the lane takes it: with an Ethernet header, and in it the VLAN tag that the kernel had beside it.
@@ -83,7 +116,10 @@ fn link_address(ifindex: u32) -> io::Result<LinkAddr> {
 
 #[cfg(test)]
 mod tests {
+    use tcpauth_common::key_choice::flag::SYN;
+
     use super::*;
+    use crate::sessions::testing::{Draft, quartet};
 
     #[test]
     fn the_tag_stands_after_the_addresses() {
@@ -108,6 +144,33 @@ mod tests {
             assert_eq!(frame[..12], [0; 12]);
             assert_eq!(frame[12..14], ethertype.to_be_bytes());
             assert_eq!(&frame[14..], b"packet");
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed_and_any_other_stays() {
+        for ipv6 in [false, true] {
+            let draft = Draft { quartet: quartet(ipv6), ..Draft::new(Direction::Inbound, SYN, 1, 0) };
+            let (held, mut frame) = draft.hold();
+            let (addresses, tcp) = tcp_of(&held, &frame).unwrap();
+            let at = tcp.start + 16;
+            let addresses = frame[addresses].to_vec();
+            fill_in(&mut frame[tcp.clone()], &addresses);
+            assert_eq!(with_checksum(&held, &frame), frame, "complete");
+            let whole = frame.clone();
+            // The sum of the pseudo-header alone, as the kernel leaves it.
+            let partial = (0..=u16::MAX).find(|sum| {
+                frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+                is_partial(&frame[tcp.clone()], &addresses)
+            });
+            assert!(partial.is_some());
+            assert_eq!(with_checksum(&held, &frame), whole);
+            frame[at] ^= 1;
+            assert_eq!(with_checksum(&held, &frame), frame, "damaged");
+            // Lengths that lead out of the frame.
+            for len in 0..frame.len() {
+                assert_eq!(*with_checksum(&held, &frame[..len]), frame[..len]);
+            }
         }
     }
 
