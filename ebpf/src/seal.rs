@@ -10,7 +10,7 @@ use aya_ebpf::{
 use tcpauth_common::{
     Algorithm, DropReason, SeqNumber,
     key_choice::{self, KeyChoice, flag},
-    layout::{Direction, ETHERTYPE_IPV4, Policy, Session},
+    layout::{Direction, ETHERTYPE_IPV4, KeySlot, Policy, Session},
     option::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, kind},
     phase::{self, Leaving},
     sequence::ExtendedSeq,
@@ -108,7 +108,10 @@ fn seal(
         true => [kind::NOP, kind::NOP, kind::MD5, MD5_LEN as u8],
         false => [kind::AO, room as u8, key.key_id.0, key.rnext_id.0],
     };
-    let new_len = write_header(header_len, room, u32::from_ne_bytes(head));
+    // Outside of the MAC, anyone could change the timestamps of a recorded segment, after which the genuine ones look old
+    // (PAWS). Beside the option of TCP-MD5 there would be no room for the others either, when it comes to SACK.
+    let without_timestamps = is_md5 || key.flags & KeySlot::EXCLUDE_OPTIONS != 0;
+    let new_len = write_header(header_len, room, u32::from_ne_bytes(head), u32::from(without_timestamps));
     if new_len == 0 {
         return Err(DropReason::Malformed);
     }
@@ -156,12 +159,13 @@ fn let_go(scratch: &Scratch, session: *mut Session, seq: SeqNumber, ack: SeqNumb
 }
 
 /// Writes the header with the option, MAC and checksum zero, into `scratch.rewritten`: its length, octets, or 0
-/// if there is no room. `head` is the option's first word, as it lies in memory.
+/// if there is no room. `head` is the option's first word, as it lies in memory. Timestamps leave a SYN if
+/// `without_timestamps` is 1.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn write_header(header_len: u32, room: u32, head: u32) -> u32 {
+pub extern "C" fn write_header(header_len: u32, room: u32, head: u32, without_timestamps: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     if room > 20 {
         return 0;
@@ -173,9 +177,7 @@ pub extern "C" fn write_header(header_len: u32, room: u32, head: u32) -> u32 {
     }
     let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
     let (mut kept_len, mut mss_at) = (header_len, scratch.walk.mss_at);
-    let is_md5 = scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0;
-    // Beside the option of TCP-MD5 they would leave no room for the others, when it comes to SACK.
-    let without_timestamps = is_syn && is_md5 && scratch.walk.timestamps_at != 0;
+    let without_timestamps = is_syn && without_timestamps != 0 && scratch.walk.timestamps_at != 0;
     if header_len + room > MAX_HEADER
         || scratch.walk.ended != 0
         || (is_syn && scratch.walk.unwanted != 0)

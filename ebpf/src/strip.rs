@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tcpauth_common::{
     Algorithm,
     key_choice::flag,
-    layout::ETHERTYPE_IPV4,
+    layout::{ETHERTYPE_IPV4, KeySlot},
     option::{BASE_HEADER, MAX_HEADER, TIMESTAMPS_LEN, kind},
     translation::Translation,
 };
@@ -22,8 +22,8 @@ use crate::{
 };
 
 /// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
-/// the MSS by the longest option's length, so that what our stack sends has room for any, and refuses timestamps beside
-/// TCP-MD5. `seq` and `ack` are the [`Translation`] of its numbers. 0 if it cannot.
+/// the MSS by the longest option's length, so that what our stack sends has room for any, and refuses timestamps where no
+/// MAC covers them. `seq` and `ack` are the [`Translation`] of its numbers. 0 if it cannot.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
@@ -31,7 +31,9 @@ use crate::{
 pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u32, ack: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let AuthOption { at, len, .. } = scratch.option;
-    let has_timestamps = is_md5(scratch) && scratch.walk.timestamps_at != 0;
+    // As in `seal`: what no MAC covers must not decide which segments are old.
+    let is_outside = is_md5(scratch) || scratch.covered.flags & u32::from(KeySlot::EXCLUDE_OPTIONS) != 0;
+    let has_timestamps = is_outside && scratch.walk.timestamps_at != 0;
     let new = &mut scratch.rewritten;
     new.words[4] = scratch.header.words[4];
     let mut i = 0;
@@ -45,7 +47,6 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u3
     let new = &mut scratch.rewritten;
     let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;
     if is_syn && has_timestamps {
-        // Beside the option of TCP-MD5 they would leave no room for the others, when it comes to SACK.
         let mut i = 0;
         while i < TIMESTAMPS_LEN {
             new.set_octet(scratch.walk.timestamps_at + i, kind::NOP);

@@ -1,10 +1,10 @@
 //! How `seal` makes room for the option, and what it leaves as it is.
 
 use tcpauth::keys::TcpOptions;
-use tcpauth_common::Algorithm;
+use tcpauth_common::{Algorithm, Isn, layout::Session};
 
 use super::{
-    connection::{ACK, Connection, Family, LOCAL_ISN, PEER_ISN, PSH_ACK, SYN},
+    connection::{ACK, Connection, Family, LOCAL_ISN, PEER_ISN, PSH_ACK, SYN, SYN_ACK},
     context::Verdict,
     lab::Lab,
     segment::Segment,
@@ -98,7 +98,8 @@ fn fast_open_and_mptcp_leave_a_syn() {
 fn options_that_leave_no_room_are_malformed() {
     let connection = Connection::plain();
     let mut lab = Lab::with(&connection, Some(&connection.session()));
-    let options = [&[253, 28][..], &[0; 26]].concat();
+    // Timestamps, which stay, of a length that they do not have.
+    let options = [&[8, 28][..], &[0; 26]].concat();
     let ours = Segment { options, ..connection.outbound(ACK, LOCAL_ISN + 1) };
     assert_eq!(lab.seal(&ours.frame()).0, Verdict::Drop);
     assert_eq!(lab.take_dropped().unwrap().reason, tcpauth_common::DropReason::Malformed as u8);
@@ -177,5 +178,56 @@ fn hop_limit_under_ttl_security() {
             let sealed = lab.sealed(&connection.outbound(ACK, LOCAL_ISN + 1));
             assert_eq!(sealed.hop_limit, wanted);
         }
+    }
+}
+
+/// A stranger could change timestamps that no MAC covers, and make every later segment look old (PAWS).
+#[test]
+fn timestamps_outside_the_mac_leave_syns_both_ways() {
+    let usual = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+    for family in [Family::V4, Family::V6] {
+        for tcp_options in [TcpOptions::Exclude, TcpOptions::Include] {
+            let connection = Connection::new(family, Algorithm::HmacSha1_96, tcp_options);
+            let mut session = connection.session();
+            session.flags |= Session::SYN_RECV;
+            session.syn_recv_isn = Isn(PEER_ISN);
+            session.syn_recv = connection.mkt.syn_recv(&connection.quartet(), Isn(PEER_ISN));
+            let mut lab = Lab::with(&connection, Some(&session));
+            for flags in [SYN, SYN_ACK] {
+                let ours = connection.outbound(flags, LOCAL_ISN);
+                let ours = Segment { options: usual.to_vec(), ack: PEER_ISN + 1, ..ours };
+                let sealed = lab.sealed(&ours);
+                let key = if flags == SYN { &session.syn_send.material } else { &session.slots[0].send };
+                assert!(connection.accepts(key, &sealed, 0));
+                let key = if flags == SYN { &session.syn_recv.material } else { &session.slots[0].recv };
+                let theirs = Segment { options: usual.to_vec(), ..connection.inbound(flags, PEER_ISN) };
+                let verified = lab.verified(&connection.sign(key, theirs, 0));
+                if tcp_options == TcpOptions::Exclude {
+                    assert_eq!(sealed.options[..12], [2, 4, 5, 180, 4, 2, 3, 3, 7, 1, 1, 1]);
+                    assert_eq!(verified.options[4..20], [&[4, 2][..], &[1; 11], &[3, 3, 7]].concat());
+                } else {
+                    assert_eq!(sealed.options[..20], usual);
+                    assert_eq!(verified.options[4..20], usual[4..]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_syn_ack_with_accurate_ecn_is_sealed_without_it() {
+    let usual = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+    let accurate_ecn = [172, 11, 0, 0, 1, 0, 0, 1, 0, 0, 1, 1];
+    for algorithm in [Algorithm::HmacSha1_96, Algorithm::HmacSha256_128] {
+        let options = [&usual[..], &accurate_ecn].concat();
+        let kept = padded([&usual[..16], &usual[17..]].concat());
+        assert_eq!(rewritten(algorithm, SYN, &options), kept);
+        let options = [&TIMESTAMPS[..], &accurate_ecn].concat();
+        let left = rewritten(algorithm, ACK, &options);
+        let wanted = match algorithm {
+            Algorithm::HmacSha1_96 => options,
+            _ => padded(TIMESTAMPS[2..].to_vec()),
+        };
+        assert_eq!(left, wanted, "{algorithm:?}");
     }
 }

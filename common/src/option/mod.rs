@@ -32,6 +32,8 @@ pub mod kind {
     pub const MSS: u8 = 2;
     /// Window scale.
     pub const WINDOW_SCALE: u8 = 3;
+    /// Selective acknowledgment is understood (RFC 2018).
+    pub const SACK_PERMITTED: u8 = 4;
     /// Selective acknowledgment.
     pub const SACK: u8 = 5;
     /// Timestamps (RFC 7323).
@@ -52,4 +54,20 @@ pub mod kind {
 #[inline(always)]
 const fn is_unwanted(kind: u8) -> bool {
     kind == kind::MPTCP || kind == kind::FAST_OPEN || kind == kind::EXPERIMENTAL
+}
+
+/// Returns whether a connection works without the option, for example Accurate ECN's (RFC 9768): it goes where
+/// there is no room for it beside authentication.
+#[inline(always)]
+const fn is_dispensable(kind: u8) -> bool {
+    !matches!(
+        kind,
+        kind::MSS
+            | kind::WINDOW_SCALE
+            | kind::SACK_PERMITTED
+            | kind::SACK
+            | kind::TIMESTAMPS
+            | kind::MD5
+            | kind::AO
+    ) && !is_unwanted(kind)
 }

@@ -1,9 +1,10 @@
 //! The rewriting of a header's options, one octet a step.
 
-use super::{BASE_HEADER, Header, MAX_HEADER, OptionWalk, is_unwanted, kind};
+use super::{BASE_HEADER, Header, MAX_HEADER, OptionWalk, is_dispensable, is_unwanted, kind};
 
-/// Rewrites options that would not leave room for the option: padding goes, SACK blocks are trimmed to
-/// what fits, and Fast Open and Multipath TCP go (both would put data where no key covers it).
+/// Rewrites options that would not leave room for the option. Fast Open and Multipath TCP go (both would put data
+/// where no key covers it), and padding goes. Then options go by rank: those that a connection works without, if one
+/// SACK block would not fit beside them, and then SACK blocks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OptionRewrite {
@@ -25,6 +26,8 @@ pub struct OptionRewrite {
     pub mss_at: u32,
     /// 1: timestamps go.
     pub without_timestamps: u32,
+    /// 1: options go that a connection works without.
+    pub without_dispensable: u32,
 }
 
 impl OptionRewrite {
@@ -36,7 +39,10 @@ impl OptionRewrite {
     #[inline(always)]
     pub const fn after(walk: &OptionWalk, room: u32, without_timestamps: bool) -> Self {
         let budget = MAX_HEADER - BASE_HEADER;
-        let taken = walk.kept + room + 2;
+        let one_block = if walk.has_sack != 0 { 2 + 8 } else { 0 };
+        let without_dispensable = walk.dispensable != 0 && walk.kept + room + one_block > budget;
+        let kept = if without_dispensable { walk.kept - walk.dispensable } else { walk.kept };
+        let taken = kept + room + 2;
         let blocks = if taken > budget { 0 } else { (budget - taken) / 8 };
         let sack_len = if blocks == 0 { 0 } else { 2 + 8 * blocks };
         Self {
@@ -49,6 +55,7 @@ impl OptionRewrite {
             sack_len,
             mss_at: 0,
             without_timestamps: without_timestamps as u32,
+            without_dispensable: without_dispensable as u32,
         }
     }
 
@@ -78,7 +85,10 @@ impl OptionRewrite {
                 // There is room for one.
                 self.sack_len = 0;
             }
-            if is_unwanted(octet) || (octet == kind::TIMESTAMPS && self.without_timestamps != 0) {
+            if is_unwanted(octet)
+                || (octet == kind::TIMESTAMPS && self.without_timestamps != 0)
+                || (self.without_dispensable != 0 && is_dispensable(octet))
+            {
                 self.copy = 0;
             }
             if octet == kind::MSS && self.len == 4 {

@@ -114,6 +114,26 @@ fn timestamps_go_where_they_are_not_wanted() {
     assert_eq!(rewrite_with(&options, 20, true).len(), 20);
 }
 
+/// A SYN-ACK of Linux with Accurate ECN, and its segments afterwards.
+#[test]
+fn options_go_by_rank_where_there_is_no_room() {
+    let accurate_ecn = [172, 11, 0, 0, 1, 0, 0, 1, 0, 0, 1];
+    let syn = [&[2, 4, 5, 180, 4, 2][..], &TIMESTAMPS[2..], &[1, 3, 3, 7], &accurate_ecn, &[1]].concat();
+    let wanted = [&[2, 4, 5, 180, 4, 2][..], &TIMESTAMPS[2..], &[3, 3, 7, 1]].concat();
+    for room in [16, 20] {
+        assert_eq!(rewrite(&syn, room), wanted);
+    }
+    let data = [&TIMESTAMPS[..], &accurate_ecn, &[1]].concat();
+    assert_eq!(rewrite(&data, 16), [&TIMESTAMPS[2..], &accurate_ecn, &[1, 1, 1]].concat(), "there is room");
+    assert_eq!(rewrite(&data, 20), [&TIMESTAMPS[2..], &[1, 1]].concat());
+    // A block of SACK is worth more.
+    let block = [5, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+    let data = [&TIMESTAMPS[2..], &accurate_ecn[..5], &[1], &block, &[1, 1]].concat();
+    let mut data = data;
+    data[11] = 5;
+    assert_eq!(rewrite(&data, 16), [&TIMESTAMPS[2..], &block].concat());
+}
+
 #[test]
 fn fast_open_and_mptcp_go() {
     let options = [2, 4, 5, 180, 34, 6, 1, 2, 3, 4, 30, 4, 0, 1, 3, 3, 7, 0, 0, 0];
@@ -161,7 +181,7 @@ proptest! {
         if walk.ao_at != 0 {
             prop_assert!(walk.ao_at + walk.ao_len <= walk.end);
         }
-        if walk.malformed == 0 && walk.kept + room <= 40 {
+        if walk.malformed == 0 && walk.kept - walk.dispensable + room <= 40 {
             let mut new = old;
             let mut rewrite = OptionRewrite::after(&walk, room, without_timestamps);
             let mut steps = 0;

@@ -1,6 +1,6 @@
 //! The walk over a header's options, one option a step.
 
-use super::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, is_unwanted, kind};
+use super::{BASE_HEADER, Header, MAX_HEADER, MD5_LEN, TIMESTAMPS_LEN, is_dispensable, is_unwanted, kind};
 
 /// What the options of a segment were found to be. Offsets are from the start of the TCP header; 0: absent.
 #[repr(C)]
@@ -20,8 +20,10 @@ pub struct OptionWalk {
     pub mss_at: u32,
     /// Window scale shift plus one; 0 if the option is absent.
     pub wscale_plus_1: u32,
-    /// Octets of options that stay whatever happens: neither padding, nor SACK, nor unwanted.
+    /// Octets of options that stay where there is room: neither padding, nor SACK, nor unwanted.
     pub kept: u32,
+    /// Of `kept`, octets of options that go where there is no room, because a connection works without them.
+    pub dispensable: u32,
     /// 1: an option that has to go from a SYN (Fast Open, Multipath TCP) was seen.
     pub unwanted: u32,
     /// 1: the list was ended before the header's end. What is put behind would not be seen.
@@ -56,6 +58,7 @@ impl OptionWalk {
             mss_at: 0,
             wscale_plus_1: 0,
             kept: 0,
+            dispensable: 0,
             unwanted: 0,
             ended: 0,
             md5_at: 0,
@@ -139,6 +142,9 @@ impl OptionWalk {
         }
         if kind != kind::SACK && !is_unwanted(kind) {
             self.kept += len;
+            if is_dispensable(kind) {
+                self.dispensable += len;
+            }
         }
         self.at = at + len;
         true
