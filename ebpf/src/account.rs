@@ -9,6 +9,7 @@ use aya_ebpf::{
 use tcpauth_common::{
     DropReason,
     layout::{Counters, Direction, Dropped, Session, Tokens},
+    option::OptionWalk,
 };
 
 use crate::{
@@ -161,10 +162,22 @@ pub extern "C" fn tell(skb: *mut __sk_buff, reason: u32, direction: u32) -> u32 
         direction: direction as u8,
         tcp_flags: segment::flags(header),
         key_id,
-        reserved: 0,
+        options: options(&scratch.walk),
+        reserved: [0; 3],
     });
     record.submit(0);
     1
+}
+
+/// Which authentication options the walk has found, as [`Dropped::options`] has it.
+#[inline(always)]
+fn options(walk: &OptionWalk) -> u8 {
+    match (walk.authentications, walk.ao_at) {
+        (0, _) => Dropped::NO_OPTION,
+        (1, 0) => Dropped::MD5_OPTION,
+        (1, _) => Dropped::AO_OPTION,
+        _ => Dropped::SEVERAL_OPTIONS,
+    }
 }
 
 /// Adds to a counter that other CPUs add to as well.

@@ -53,6 +53,11 @@ fn text(event: &Event, colour: Colour) -> String {
             human::timestamp(*time),
             colour.paint(paint_of_kmp(state), "handshake"),
         ),
+        Event::Interface { time, interface, state, text } => format!(
+            "{} interface {interface}: {}: {text}",
+            human::timestamp(*time),
+            colour.paint(if state == "failing" { Paint::Bad } else { Paint::Good }, state),
+        ),
         Event::Protection { time, neighbor, state, text } => format!(
             "{} neighbor {neighbor}: {}: {text}",
             human::timestamp(*time),
@@ -107,6 +112,7 @@ mod tests {
              keys, hmac-sha-256-128",
             "2024-03-01T00:00:03.000Z neighbor 192.0.2.1: unprotected: NOT PROTECTED: segments arrive that tcpauth's programs \
              did not verify",
+            "2024-03-01T00:00:04.000Z interface eth0: failing: the program on ingress is missing",
             "3 events not shown: too many at once",
         ];
         assert_eq!(lines, expected);

@@ -144,7 +144,7 @@ const PERIOD: Duration = Duration::from_millis(250);
 const REDRAW: &str = "\r\x1b[K";
 /// Said of sessions whose peer chooses when we send with the new key.
 const NOTHING_LOST: &str = "nothing is lost: these sessions go on with their older key, and move by themselves once \
-                            their peer has the new key and has rolled it too";
+                            their peer has the new key and has rolled it too, and sends anything";
 /// Said of sessions whose peer cannot choose.
 const NO_KEY_ID: &str = "over TCP-MD5, and among keys that share an id, we may send with the new key already: nothing \
                          is lost if the peer has it; if not, add it there now";
@@ -291,7 +291,7 @@ rolled 812 of 1001 sessions, 3.1 s
   neighbor 192.0.2.1: 188 of 500 sessions wait for the peer (key 2: we send with it on 312, the peer on 400)
   neighbor 192.0.2.7: 1 of 1 session waits: no key may be sent with now
 nothing is lost: these sessions go on with their older key, and move by themselves once their peer has the new key \
-and has rolled it too";
+and has rolled it too, and sends anything";
         assert_eq!(Progress::of(&neighbors).result(ELAPSED), expected);
     }
 

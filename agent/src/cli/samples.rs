@@ -14,6 +14,7 @@ pub fn status() -> Status {
         index,
         mtu,
         attached: attached.to_owned(),
+        failing: false,
     };
     Status {
         agent: AgentStatus {
@@ -197,6 +198,12 @@ pub fn events() -> Vec<Event> {
             neighbor: "192.0.2.1".to_owned(),
             state: "unprotected".to_owned(),
             text: "NOT PROTECTED: segments arrive that tcpauth's programs did not verify".to_owned(),
+        },
+        Event::Interface {
+            time: 1_709_251_204.0,
+            interface: "eth0".to_owned(),
+            state: "failing".to_owned(),
+            text: "the program on ingress is missing".to_owned(),
         },
         Event::Missed { count: 3 },
     ]

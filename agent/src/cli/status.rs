@@ -37,10 +37,9 @@ pub fn paint_of(state: &str) -> Paint {
 }
 
 fn exit_code(status: &Status) -> ExitCode {
-    if status
-        .neighbors
-        .iter()
-        .any(|neighbor| matches!(neighbor.state.as_str(), "failing" | "closed" | "unprotected"))
+    let is_failing =
+        |neighbor: &NeighborStatus| matches!(neighbor.state.as_str(), "failing" | "closed" | "unprotected");
+    if status.neighbors.iter().any(is_failing) || status.interfaces.iter().any(|interface| interface.failing)
     {
         NEIGHBOR_FAILING.into()
     } else {
@@ -98,7 +97,11 @@ fn interfaces(interfaces: &[InterfaceStatus]) -> Table {
     for interface in interfaces {
         let how = interface.attached.as_str();
         let attached = matches!(how, "tcx" | "clsact") || how.starts_with("by ");
-        let paint = if attached { Paint::Good } else { Paint::Warn };
+        let paint = match attached {
+            _ if interface.failing => Paint::Bad,
+            true => Paint::Good,
+            false => Paint::Warn,
+        };
         table.row(
             vec![
                 Cell::text(&interface.name),
@@ -219,6 +222,17 @@ no neighbors are configured
         assert_eq!(exit_code(&status), ExitCode::from(4));
         status.neighbors.retain(|neighbor| neighbor.state != "failing");
         assert_eq!(exit_code(&status), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn an_interface_without_its_programs_shows_in_the_exit_code_and_in_red() {
+        let mut status = samples::status();
+        status.neighbors.truncate(1);
+        status.interfaces[0].failing = true;
+        status.interfaces[0].attached = "tcx, the program on egress is missing".to_owned();
+        assert_eq!(exit_code(&status), ExitCode::from(4));
+        let shown = text(&status, Colour::On);
+        assert!(shown.contains("\x1b[31mtcx, the program on egress is missing\x1b[0m"), "{shown}");
     }
 
     #[test]

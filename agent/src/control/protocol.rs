@@ -152,8 +152,10 @@ pub struct InterfaceStatus {
     pub index: u32,
     /// Its MTU, octets.
     pub mtu: u32,
-    /// `tcx`, `clsact`, or why it is not protected.
+    /// `tcx`, `clsact`, or why it is not protected; with what is wrong about the programs, if something is.
     pub attached: String,
+    /// Whether its programs are missing, or others run before them.
+    pub failing: bool,
 }
 
 /// One neighbour.
@@ -381,6 +383,17 @@ pub enum Event {
         neighbor: String,
         /// `up` (channel), `down` (channel), `agreed` (of a new connection), `refreshed` (of one that was up), `failed`,
         /// `fallback`.
+        state: String,
+        /// In one line, for an operator.
+        text: String,
+    },
+    /// An interface's programs are not as they should be, or are so again.
+    Interface {
+        /// Seconds since the Unix epoch.
+        time: f64,
+        /// Its name; `lane` for the lane.
+        interface: String,
+        /// `failing` or `protected`.
         state: String,
         /// In one line, for an operator.
         text: String,

@@ -33,6 +33,8 @@ pub(super) struct Bypasses {
     watch: BypassWatch,
     /// By number of the neighbor.
     found: HashMap<u32, Found>,
+    /// How often the oldest segment of a neighbor's connections has been sent again, if it has, by the neighbor's number.
+    stalls: HashMap<u32, u8>,
     /// Why the last round found out nothing.
     error: Option<String>,
 }
@@ -62,6 +64,16 @@ impl Bypasses {
     /// Why the sockets cannot be compared with the sessions, if they cannot.
     pub(super) fn error(&self) -> Option<&str> {
         self.error.as_deref()
+    }
+
+    /// How often the oldest segment of a neighbor's connection has been sent again without an answer.
+    pub(super) fn stall(&self, number: u32) -> Option<u8> {
+        self.stalls.get(&number).copied()
+    }
+
+    /// Numbers of the neighbors of which a connection gets past the programs.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.found.keys().copied()
     }
 
     /// Why a neighbor is not protected, in one line, if a connection of it gets past the programs.
@@ -113,10 +125,15 @@ impl Daemon {
         let connections = diag.established(&ports)?;
         // After a failure a new socket is opened: old answers may still come by this one.
         self.bypasses.diag = Some(diag);
+        self.bypasses.stalls.clear();
         let mut observations = Vec::new();
         let mut observed = HashMap::new();
         for connection in connections {
             let Some((number, quartet)) = self.neighbor_of_connection(&connection) else { continue };
+            if connection.retransmits > 0 {
+                let stall = self.bypasses.stalls.entry(number).or_default();
+                *stall = connection.retransmits.max(*stall);
+            }
             let session = match counts.get(&quartet) {
                 Some(count) => Some(*count),
                 // It may have come up since the sessions were read.
@@ -209,7 +226,7 @@ impl Daemon {
             quartet: first.quartet,
             bypass: first.bypass,
             connections: all.len(),
-            cause: self.cause_of_bypass(&neighbor),
+            cause: self.cause_of_bypass(number, &neighbor),
             reset: before.as_ref().and_then(|before| before.reset),
             reset_error: None,
         };
@@ -249,8 +266,11 @@ impl Daemon {
     }
 
     /// What probably takes the segments of a neighbor past the programs, if that can be found out.
-    fn cause_of_bypass(&self, neighbor: &Neighbor) -> Option<String> {
-        self.interfaces.problem(&neighbor.peer)
+    fn cause_of_bypass(&self, number: u32, neighbor: &Neighbor) -> Option<String> {
+        let ipsec = || self.ipsec_trouble(neighbor).map(str::to_owned);
+        let programs = || self.interfaces.fault(&neighbor.peer);
+        let interface = || self.interfaces.problem(&neighbor.peer);
+        ipsec().or_else(|| self.route_trouble(number, neighbor)).or_else(programs).or_else(interface)
     }
 
     fn tell_protection(&self, neighbor: &Neighbor, state: &str, text: String) {

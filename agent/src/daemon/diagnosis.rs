@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tcpauth_common::{DropReason, layout::Session};
 
-use crate::sessions::{Monotonic, Progress, progress};
+use super::meaning::{Carried, Refused, meaning};
+use crate::{
+    config::Wire,
+    sessions::{Monotonic, Progress, progress},
+};
 
 /// A drop this old says nothing about now: TCP and BGP try again more often.
 const RECENT: Duration = Duration::from_secs(300);
@@ -22,6 +26,21 @@ pub fn failed_handshake(text: &str, attempts: u32, ago: Duration) -> Option<Stri
     })
 }
 
+/// Times that a segment is sent again without an answer before a session counts as stalled.
+const STALLED: u8 = 3;
+
+/// Why a session stalls if the path's MTU is probably the reason, for an operator. `times`: how often its oldest segment has
+/// been sent again; `icmp`: how long ago an ICMP error about a session of the neighbor was dropped.
+pub fn small_path_mtu(times: u8, icmp: Option<Duration>) -> Option<String> {
+    (times >= STALLED && icmp? <= RECENT).then(|| {
+        format!(
+            "a segment was sent again {times} times without an answer, while ICMP errors are ignored (RFC 5925, 7.8): the path's \
+             MTU is probably smaller than the interface's; `sysctl -w net.ipv4.tcp_mtu_probing=1`, or lower the MSS in the \
+             BGP daemon"
+        )
+    })
+}
+
 /// What is known of a neighbour.
 pub struct Evidence<'a> {
     /// Its sessions.
@@ -34,6 +53,10 @@ pub struct Evidence<'a> {
     pub verified: u64,
     /// KeyID that its segments have to carry.
     pub recv_id: u8,
+    /// The option that its segments have to carry.
+    pub wire: Wire,
+    /// Whether the MAC covers TCP options.
+    pub covers_options: bool,
     /// Interface it is bound to that does not exist or is not protected, and why.
     pub interface_problem: Option<String>,
     /// Why no key of it serves, if none does.
@@ -65,6 +88,10 @@ pub struct DropSeen {
     pub key_id: Option<u8>,
     /// Segments of the neighbour that had verified by then.
     pub verified: u64,
+    /// Which authentication options it carried.
+    pub carried: Carried,
+    /// Whether nothing but SYNs was dropped since.
+    pub only_syns: bool,
     /// Ends of the connection, as shown.
     pub segment: String,
 }
@@ -128,103 +155,6 @@ fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
     evidence.newest_attempt()
 }
 
-/// What a drop probably means, for an operator. `outbound`: what was dropped came from our end.
-pub fn meaning(reason: DropReason, outbound: bool, key_id: Option<u8>, recv_id: u8) -> String {
-    match reason {
-        DropReason::OptionTwice if outbound => {
-            "our BGP daemon has a password for this neighbour (TCP-MD5 or TCP-AO): remove it there".to_owned()
-        }
-        DropReason::NoSession if outbound => {
-            "our BGP daemon's connection began before tcpauth ran: it ends at its hold time, or restart the \
-             session in the BGP daemon"
-                .to_owned()
-        }
-        DropReason::WrongInterface if outbound => {
-            "segments would leave by another interface than the configured one: check `interface` and routing"
-                .to_owned()
-        }
-        DropReason::NoOption => {
-            "segments arrive without the option: the peer does not run TCP-AO for us, or something on the way \
-             strips TCP options"
-                .to_owned()
-        }
-        DropReason::UnknownKeyId => match key_id {
-            Some(id) => format!(
-                "unknown KeyID {id}: the peer's send-id is not our recv-id ({recv_id}); set them equal on both sides"
-            ),
-            None => format!("unknown KeyID: the peer's send-id is not our recv-id ({recv_id})"),
-        },
-        DropReason::WrongMac => {
-            "segments arrive with a wrong MAC: the password differs on the two sides (or algorithm, \
-             tcp-options, or addresses by NAT)"
-                .to_owned()
-        }
-        DropReason::WrongLength => {
-            "the option's length is not our algorithm's: the algorithm differs on the two sides".to_owned()
-        }
-        DropReason::OutsideWindow => {
-            "segments arrive from outside the window: old duplicates, or somebody forges segments".to_owned()
-        }
-        DropReason::WrongHopLimit => {
-            "segments arrive with a hop limit too low for ttl-security: the peer is farther away than \
-             configured, or does not send with 255 (set ttl-security there too)"
-                .to_owned()
-        }
-        DropReason::OptionTwice => {
-            "segments carry two authentication options: TCP-MD5 or native TCP-AO is also configured on the \
-             peer's socket; remove it there"
-                .to_owned()
-        }
-        DropReason::Merged => {
-            "segments arrive merged: the interface does LRO; turn it off with `ethtool -K IFACE lro off \
-             rx-gro-hw off`"
-                .to_owned()
-        }
-        DropReason::Fragment => {
-            "IP fragments arrive: the path's MTU is smaller than the peer's; lower the peer's MTU or MSS".to_owned()
-        }
-        DropReason::NoSession => {
-            "segments arrive for a connection whose start was not seen: it began before tcpauth ran, or the \
-             peer still has an old one"
-                .to_owned()
-        }
-        DropReason::HeldTooLong => {
-            "segments waited longer than 3 s for keys: this host is overloaded, or tcpauthd was just started"
-                .to_owned()
-        }
-        DropReason::RateLimited => {
-            "more connection attempts than are let through: somebody floods with SYNs".to_owned()
-        }
-        DropReason::Malformed => "segments arrive with headers that contradict themselves".to_owned(),
-        DropReason::Icmp => "ICMP errors about the session are ignored (RFC 5925, 7.8)".to_owned(),
-        DropReason::WrongInterface => {
-            "segments arrive by another interface than the configured one: check `interface` and routing".to_owned()
-        }
-        DropReason::Spoofed => {
-            "segments to forward claim to come from this host: somebody forges them; or, if it is a container \
-             behind masquerade, name our address and its interface in `forwarded`"
-                .to_owned()
-        }
-        DropReason::NoKey => {
-            "a connection has no keys: none of the neighbour's may be used now (`tcpauth key show`), or none were agreed \
-             (`tcpauth neighbor show`)"
-                .to_owned()
-        }
-        DropReason::OldKey => {
-            "segments arrive under a key from which the peer has switched away: somebody replays or forges them"
-                .to_owned()
-        }
-        DropReason::Handshake => {
-            "segments arrive on a connection on which no keys were agreed: the handshake failed, and the peer does \
-             not know it yet"
-                .to_owned()
-        }
-        DropReason::Overload => {
-            "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
-        }
-    }
-}
-
 impl Evidence<'_> {
     /// What the last drop means, if it is recent and nothing has shown since that it is over: for what arrives, a
     /// segment that verified; for what our end sends, a session that came up. (The peer's attempts verify meanwhile.)
@@ -246,7 +176,15 @@ impl Evidence<'_> {
         }
         let meaning = match drop.reason {
             DropReason::NoKey if self.agrees_keys => NOT_AGREED.to_owned(),
-            reason => meaning(reason, drop.outbound, drop.key_id, self.recv_id),
+            reason => meaning(&Refused {
+                reason,
+                outbound: drop.outbound,
+                key_id: drop.key_id,
+                recv_id: self.recv_id,
+                wire: self.wire,
+                carried: drop.carried,
+                may_be_clamped: drop.only_syns && self.covers_options,
+            }),
         };
         let (what, why) = meaning.split_once(": ").unwrap_or((&meaning, ""));
         let separator = if why.is_empty() { "" } else { ": " };
@@ -265,8 +203,9 @@ impl Evidence<'_> {
             Progress::SynSent => (
                 "connecting",
                 format!(
-                    "SYN sent {age} s ago, no answer: peer down, filtered, or it refuses our MAC (check its \
-                     tcpauth status)"
+                    "SYN sent {age} s ago, no answer: peer down, filtered, or it refuses our MAC (look at its tcpauth \
+                     status; a router with TCP-AO of its own refuses in silence, also if nothing listens: on Linux look at \
+                     `nstat -az 'TcpExtTCPAO*'` and the trace events tcp:tcp_ao_* there)"
                 ),
             ),
             Progress::SynReceived => (
@@ -336,6 +275,8 @@ mod tests {
             outbound: false,
             key_id: Some(7),
             verified: 5,
+            carried: Carried::Unknown,
+            only_syns: true,
             segment: "a > b".to_owned(),
         }
     }
@@ -360,6 +301,8 @@ mod tests {
             same_reason: 12,
             verified,
             recv_id: 1,
+            wire: Wire::TcpAo,
+            covers_options: true,
             interface_problem: None,
             closed: None,
             agrees_keys: handshake.is_some(),
@@ -369,6 +312,15 @@ mod tests {
             now: NOW,
         });
         (diagnosis.state, diagnosis.reason.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_stall_with_icmp_errors_is_told_with_its_remedy() {
+        let told = small_path_mtu(3, Some(Duration::from_secs(9))).unwrap();
+        assert!(told.contains("tcp_mtu_probing=1"), "{told}");
+        assert_eq!(small_path_mtu(2, Some(Duration::from_secs(9))), None);
+        assert_eq!(small_path_mtu(9, Some(Duration::from_secs(301))), None);
+        assert_eq!(small_path_mtu(9, None), None);
     }
 
     #[test]
@@ -410,6 +362,8 @@ mod tests {
             same_reason: 1,
             verified: 5,
             recv_id: 1,
+            wire: Wire::TcpAo,
+            covers_options: true,
             interface_problem: None,
             closed: None,
             agrees_keys: true,
@@ -515,14 +469,6 @@ mod tests {
             let (told, why) = diagnosed(&[session], Some(&seen(DropReason::Handshake, 3, 1)), 0);
             assert_eq!(told, state);
             assert!(why.contains(reason), "{why}");
-        }
-    }
-
-    #[test]
-    fn every_reason_has_a_meaning() {
-        for reason in DropReason::ALL {
-            assert!(!meaning(reason, false, None, 1).is_empty());
-            assert!(!meaning(reason, true, None, 1).is_empty());
         }
     }
 }

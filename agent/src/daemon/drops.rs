@@ -11,14 +11,20 @@ use tcpauth_common::{
 };
 use tokio::sync::broadcast;
 
-use super::{diagnosis::DropSeen, diagnosis::meaning};
+use super::{
+    diagnosis::DropSeen,
+    meaning::{Carried, Refused, meaning},
+};
 use crate::{
+    config::Wire,
     control::protocol::Event,
     sessions::{Monotonic, Segment, address},
 };
 
 /// The log has one line in this time for each reason of each neighbour.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// The flag of a SYN.
+const SYN: u8 = 2;
 /// Drops this far apart are two stories.
 const STORY_ENDS: Duration = Duration::from_secs(120);
 
@@ -33,6 +39,8 @@ pub struct Drops {
 pub struct NeighborDrops {
     /// The last one.
     pub last: Option<DropSeen>,
+    /// When an ICMP error about one of its sessions was last dropped.
+    pub icmp: Option<Monotonic>,
     /// Segments that the daemon itself dropped, by [`DropReason`] number; the programs count the others.
     pub own: [u64; DropReason::COUNT],
     logged: [Option<Logged>; DropReason::COUNT],
@@ -63,6 +71,8 @@ pub struct Drop {
     pub seq: u32,
     /// KeyID of the option, if it had one.
     pub key_id: Option<u8>,
+    /// Which authentication options it carried.
+    pub carried: Carried,
     /// Interface index.
     pub ifindex: u32,
 }
@@ -73,6 +83,10 @@ pub struct Context<'a> {
     pub peer: &'a str,
     /// KeyID that its segments have to carry.
     pub recv_id: u8,
+    /// The option that its segments have to carry.
+    pub wire: Wire,
+    /// Whether the MAC covers TCP options.
+    pub covers_options: bool,
     /// Segments that had verified.
     pub verified: u64,
     /// Interface by name.
@@ -102,6 +116,7 @@ impl Drop {
             tcp_flags: dropped.tcp_flags,
             seq: dropped.seq,
             key_id: (!outbound && (has_option || dropped.key_id != 0)).then_some(dropped.key_id),
+            carried: if reason == DropReason::NoOption { Carried::of(dropped) } else { Carried::Unknown },
             ifindex: dropped.ifindex,
         })
     }
@@ -118,6 +133,7 @@ impl Drop {
             tcp_flags: segment.as_ref().map_or(0, Segment::flags),
             seq: segment.as_ref().map_or(0, Segment::seq),
             key_id: segment.as_ref().and_then(Segment::key_id).map(|id| id.0),
+            carried: Carried::Unknown,
             ifindex: held.ifindex,
         }
     }
@@ -154,9 +170,17 @@ impl Drops {
     pub fn record(&mut self, drop: &Drop, context: &Context<'_>) {
         let segment = drop.segment();
         let neighbor = self.neighbors.entry(drop.neighbor).or_default();
-        neighbor.remember(drop, context, &segment);
+        let only_syns = neighbor.remember(drop, context, &segment);
         if let Some(suppressed) = neighbor.due(drop) {
-            let meaning = meaning(drop.reason, drop.outbound, drop.key_id, context.recv_id);
+            let meaning = meaning(&Refused {
+                reason: drop.reason,
+                outbound: drop.outbound,
+                key_id: drop.key_id,
+                recv_id: context.recv_id,
+                wire: context.wire,
+                carried: drop.carried,
+                may_be_clamped: only_syns && context.covers_options,
+            });
             tracing::warn!(
                 neighbor = context.peer,
                 reason = drop.reason.name(),
@@ -184,12 +208,19 @@ impl Drops {
 }
 
 impl NeighborDrops {
-    fn remember(&mut self, drop: &Drop, context: &Context<'_>, segment: &str) {
+    /// Returns whether nothing but SYNs was dropped in this story.
+    fn remember(&mut self, drop: &Drop, context: &Context<'_>, segment: &str) -> bool {
+        if drop.reason == DropReason::Icmp {
+            self.icmp = Some(drop.time);
+        }
         let goes_on = self
             .last
             .as_ref()
             .filter(|last| last.verified == context.verified && drop.time.since(last.time) < STORY_ENDS);
+        let only_syns = drop.tcp_flags & SYN != 0 && goes_on.is_none_or(|last| last.only_syns);
         self.last = Some(DropSeen {
+            carried: drop.carried,
+            only_syns,
             time: drop.time,
             since: goes_on.map_or(drop.time, |last| last.since),
             reason: drop.reason,
@@ -198,6 +229,7 @@ impl NeighborDrops {
             verified: context.verified,
             segment: segment.to_owned(),
         });
+        only_syns
     }
 
     /// Whether the drop is to be logged, and how many of its kind were not since the last that was.
@@ -263,12 +295,20 @@ mod tests {
             tcp_flags: 18,
             seq: 9,
             key_id: Some(1),
+            carried: Carried::Unknown,
             ifindex: 2,
         }
     }
 
     fn context(verified: u64) -> Context<'static> {
-        Context { peer: "192.0.2.1", recv_id: 1, verified, interface: "eth0" }
+        Context {
+            peer: "192.0.2.1",
+            recv_id: 1,
+            wire: Wire::TcpAo,
+            covers_options: true,
+            verified,
+            interface: "eth0",
+        }
     }
 
     #[test]
@@ -305,6 +345,17 @@ mod tests {
         assert_eq!(since(&drops), 111);
         drops.record(&drop_at(240, DropReason::WrongMac), &context(8));
         assert_eq!(since(&drops), 240);
+    }
+
+    #[test]
+    fn a_story_of_syns_ends_with_any_other_segment() {
+        let mut drops = Drops::new(broadcast::channel(8).0);
+        let only_syns = |drops: &Drops| drops.of(3).unwrap().last.as_ref().unwrap().only_syns;
+        drops.record(&drop_at(100, DropReason::WrongMac), &context(7));
+        assert!(only_syns(&drops));
+        drops.record(&Drop { tcp_flags: 16, ..drop_at(101, DropReason::WrongMac) }, &context(7));
+        drops.record(&drop_at(102, DropReason::WrongMac), &context(7));
+        assert!(!only_syns(&drops));
     }
 
     #[test]

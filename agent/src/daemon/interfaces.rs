@@ -7,10 +7,14 @@ use std::{
 
 use nix::net::if_::if_nametoindex;
 
+use super::neighbors::covers;
 use crate::{
     config::Peer,
     control::protocol::InterfaceStatus,
-    kernel::{Attachment, Dataplane, KernelError, LANE0, LANE1, Link, LinkKind, interface_towards, mapped},
+    kernel::{
+        Attachment, Dataplane, KernelError, LANE0, LANE1, Link, LinkKind, Misplaced, interface_towards,
+        mapped,
+    },
 };
 
 /// Interfaces by index, and the addresses of all.
@@ -22,6 +26,8 @@ pub struct Interfaces {
     addresses: HashSet<[u8; 16]>,
     /// Indices of the lane's ends.
     lane: Vec<u32>,
+    /// What is wrong with the lane's programs.
+    lane_fault: Option<String>,
 }
 
 struct Known {
@@ -29,6 +35,16 @@ struct Known {
     attached: Attachment,
     /// Attaching failed, and may succeed later.
     failed: bool,
+    /// What is wrong with its programs as they are in the kernel.
+    fault: Option<String>,
+}
+
+/// An interface whose programs are not as they should be, or are so again.
+pub struct Change {
+    /// Name of the interface.
+    pub interface: String,
+    /// What is wrong, or nothing any more.
+    pub fault: Option<String>,
 }
 
 impl Interfaces {
@@ -41,7 +57,7 @@ impl Interfaces {
     /// Knows an interface by its name before it is attached to.
     pub fn learn(&mut self, link: &Link) {
         let attached = Attachment::Unprotected("not attached to yet".to_owned());
-        self.links.insert(link.index, Known { link: link.clone(), attached, failed: true });
+        self.links.insert(link.index, Known { link: link.clone(), attached, failed: true, fault: None });
     }
 
     /// Attaches to an interface that came or changed. What fails is shown in its status.
@@ -69,18 +85,64 @@ impl Interfaces {
                 (Attachment::Unprotected(error.to_string()), true)
             }
         };
-        self.links.insert(link.index, Known { link, attached, failed });
+        self.links.insert(link.index, Known { link, attached, failed, fault: None });
     }
 
     /// Tries again where attaching failed.
     pub fn retry(&mut self, dataplane: &mut Dataplane) {
-        for Known { link, attached, failed } in self.links.values_mut().filter(|known| known.failed) {
+        for Known { link, attached, failed, .. } in self.links.values_mut().filter(|known| known.failed) {
             match dataplane.attach(link) {
                 Ok(now) => {
                     tracing::info!(interface = link.name, index = link.index, attached = %now, "interface attached to at last");
                     (*attached, *failed) = (now, false);
                 }
                 Err(error) => *attached = Attachment::Unprotected(error.to_string()),
+            }
+        }
+    }
+
+    /// Looks for all programs as they are in the kernel, and returns what has changed; that is logged, too.
+    pub fn look(&mut self, dataplane: &mut Dataplane) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Ok(faults) = dataplane.check_lane() {
+            let fault = described(&faults);
+            if fault != self.lane_fault {
+                changes.push(Change { interface: "lane".to_owned(), fault: fault.clone() });
+                self.lane_fault = fault;
+            }
+        }
+        for Known { link, attached, fault, .. } in self.links.values_mut() {
+            // An interface that went a moment ago is told of by netlink.
+            let found = match attached {
+                Attachment::Protected(_) => dataplane.check(link).ok(),
+                _ => Some(Vec::new()),
+            };
+            let Some(found) = found.map(|faults| described(&faults)) else { continue };
+            if found != *fault {
+                changes.push(Change { interface: link.name.clone(), fault: found.clone() });
+                *fault = found;
+            }
+        }
+        for Change { interface, fault } in &changes {
+            match fault {
+                Some(fault) => tracing::error!("interface {interface} is not protected: {fault}"),
+                None => tracing::info!(interface, "tcpauth's programs are in their places again"),
+            }
+        }
+        changes
+    }
+
+    /// Attaches again where a program is missing. Programs that others put before ours are left to the operator: to
+    /// pass them, ours would have to be taken off for a moment.
+    pub fn mend(&mut self, dataplane: &mut Dataplane) {
+        if self.lane_fault.is_some()
+            && let Err(error) = dataplane.attach_lane()
+        {
+            tracing::error!("the lane's programs cannot be attached again: {error}");
+        }
+        for Known { link, .. } in self.links.values().filter(|known| known.fault.is_some()) {
+            if let Err(error) = dataplane.attach(link) {
+                tracing::error!("tcpauth's programs cannot be attached again: {error}");
             }
         }
     }
@@ -195,6 +257,38 @@ impl Interfaces {
         })
     }
 
+    /// Whether the programs of an interface or of the lane are not as they should be.
+    pub fn has_fault(&self) -> bool {
+        self.lane_fault.is_some() || self.links.values().any(|known| known.fault.is_some())
+    }
+
+    /// What is wrong with the programs that sessions of a neighbor pass, as they are in the kernel.
+    pub fn fault(&self, peer: &Peer) -> Option<String> {
+        if let Some(fault) = &self.lane_fault {
+            return Some(format!("no segment can be signed: {fault}"));
+        }
+        if self.links.values().all(|known| known.fault.is_none()) {
+            return None;
+        }
+        let index = match peer.interface.as_deref() {
+            Some(name) => self.bound(name),
+            None if peer.is_host() => interface_towards(peer.address),
+            None => None,
+        };
+        let known = self.links.get(&index?)?;
+        let known = match &known.attached {
+            Attachment::ByLower(lower, _) => self.links.get(lower)?,
+            _ => known,
+        };
+        let fault = known.fault.as_ref()?;
+        Some(format!("interface {} is not protected: {fault}", known.link.name))
+    }
+
+    /// Whether one of this host's addresses is covered.
+    pub fn has_address_in(&self, prefix: &Peer) -> bool {
+        self.addresses.iter().any(|address| covers(prefix, address))
+    }
+
     /// What is odd about a neighbour's interface, although its sessions are protected.
     pub fn notice(&self, peer: &Peer) -> Option<String> {
         let name = peer.interface.as_deref()?;
@@ -204,19 +298,29 @@ impl Interfaces {
 
     /// All, for the operator.
     pub fn status(&self) -> Vec<InterfaceStatus> {
-        self.links
-            .values()
-            .filter(|known| known.link.kind != LinkKind::Loopback || self.exposure(known).is_some())
-            .map(|Known { link, attached, .. }| InterfaceStatus {
-                name: link.name.clone(),
-                index: link.index,
-                mtu: link.mtu,
-                attached: match attached {
-                    Attachment::ByLower(lower, _) => format!("by {}", self.name(*lower)),
-                    attached => attached.to_string(),
-                },
-            })
-            .collect()
+        let lane = self.lane_fault.iter().map(|fault| InterfaceStatus {
+            name: "lane".to_owned(),
+            index: self.lane.first().copied().unwrap_or_default(),
+            mtu: u32::from(u16::MAX),
+            attached: fault.clone(),
+            failing: true,
+        });
+        let is_shown = |known: &&Known| {
+            known.link.kind != LinkKind::Loopback || self.exposure(known).is_some() || known.fault.is_some()
+        };
+        let links = self.links.values().filter(is_shown);
+        let links = links.map(|Known { link, attached, fault, .. }| InterfaceStatus {
+            name: link.name.clone(),
+            index: link.index,
+            mtu: link.mtu,
+            attached: match (attached, fault) {
+                (Attachment::ByLower(lower, _), _) => format!("by {}", self.name(*lower)),
+                (attached, None) => attached.to_string(),
+                (attached, Some(fault)) => format!("{attached}, {fault}"),
+            },
+            failing: fault.is_some(),
+        });
+        lane.chain(links).collect()
     }
 
     /// Remembers the name that an interface had before, and forgets who had the one that it has now.
@@ -262,6 +366,18 @@ impl Interfaces {
     }
 }
 
+/// What is wrong with programs, each at its place, for an operator.
+fn described(faults: &[(&str, Misplaced)]) -> Option<String> {
+    let faults = faults.iter().map(|(place, fault)| match fault {
+        Misplaced::Missing => format!("the program on {place} is missing"),
+        Misplaced::Behind(names) => {
+            format!("behind {} on {place}, which can let segments pass unseen", names.join(", "))
+        }
+    });
+    let faults: Vec<String> = faults.collect();
+    (!faults.is_empty()).then(|| faults.join("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +388,7 @@ mod tests {
         for (index, name, kind, attached) in links {
             let link = Link { index: *index, name: (*name).to_owned(), mtu: 1500, kind: kind.clone() };
             let attached = attached.clone();
-            interfaces.links.insert(*index, Known { link, attached, failed: false });
+            interfaces.links.insert(*index, Known { link, attached, failed: false, fault: None });
         }
         interfaces
     }
@@ -306,7 +422,7 @@ mod tests {
             |index, name: &str| Link { index, name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet };
         let rename = |interfaces: &mut Interfaces, link: Link| {
             interfaces.note_name(&link);
-            interfaces.links.insert(link.index, Known { link, attached: tcx(), failed: false });
+            interfaces.links.insert(link.index, Known { link, attached: tcx(), failed: false, fault: None });
         };
         rename(&mut interfaces, renamed(92, "tkt7"));
         let bound = peer("192.0.2.1%tkt0");
@@ -332,6 +448,32 @@ mod tests {
         let mut interfaces = interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx())]);
         interfaces.lane = vec![3, 4];
         assert_eq!([2, 3, 4, 5].map(|index| interfaces.name(index)), ["eth0", "lane", "lane", "#5"]);
+    }
+
+    #[test]
+    fn programs_that_are_missing_or_behind_others_make_their_neighbors_fail() {
+        let mut interfaces =
+            interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx()), (3, "eth1", LinkKind::Ethernet, tcx())]);
+        assert_eq!(interfaces.fault(&peer("192.0.2.1%eth0")), None);
+        let faults = [
+            ("ingress", Misplaced::Missing),
+            ("egress", Misplaced::Behind(vec!["program x (id 7)".to_owned()])),
+        ];
+        interfaces.links.get_mut(&2).unwrap().fault = described(&faults);
+        let expected = "the program on ingress is missing; behind program x (id 7) on egress, which can let segments pass \
+                        unseen";
+        let fault = interfaces.fault(&peer("192.0.2.1%eth0")).unwrap();
+        assert_eq!(fault, format!("interface eth0 is not protected: {expected}"));
+        assert_eq!(interfaces.fault(&peer("192.0.2.1%eth1")), None);
+        let status = interfaces.status();
+        assert_eq!(
+            (status[0].attached.as_str(), status[0].failing),
+            (format!("tcx, {expected}").as_str(), true)
+        );
+        assert!(!status[1].failing);
+        interfaces.lane_fault = Some("the program on lane1 is missing".to_owned());
+        assert!(interfaces.fault(&peer("192.0.2.1%eth1")).unwrap().starts_with("no segment can be signed"));
+        assert!(interfaces.status()[0].failing);
     }
 
     #[test]

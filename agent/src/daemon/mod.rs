@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: the main loop; everything happens in one task, one event after the other.
 //! - `configuration`, `neighbors`, `rules`: the running configuration, and the maps that follow it.
+//! - `paths`, `ipsec`: what stands on the way of segments in this host's own kernel.
 //! - `bypass`: connections that get past the programs.
 //! - `adopt`: sessions that were up before they were protected.
 //! - `keys`: keys that change, with time and by command.
@@ -9,7 +10,7 @@
 //! - `peer_keys`: what a neighbour last signed with.
 //! - `interfaces`: what is attached, and the addresses of this host.
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
-//! - `diagnosis`, `status`: what operators are shown.
+//! - `diagnosis`, `meaning`, `status`: what operators are shown.
 //! - `upkeep`: sessions that have served, and changes of state for the log.
 //!
 //! Stopping it, in any way, leaves maps, programs and lane at work.
@@ -45,6 +46,7 @@ use keys::Schedule;
 use kmp::{ChannelEvent, KeyLog, Kmp};
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
+use paths::Paths;
 use peer_keys::PeerKeys;
 use rules::Replan;
 
@@ -56,11 +58,14 @@ mod diagnosis;
 mod drops;
 mod error;
 mod interfaces;
+mod ipsec;
 mod keys;
 mod kmp;
 mod lock;
+mod meaning;
 mod neighbors;
 mod notify;
+mod paths;
 mod peer_keys;
 mod rules;
 mod segments;
@@ -147,6 +152,8 @@ struct Daemon {
     adoption: Adoption,
     /// Connections that get past the programs.
     bypasses: Bypasses,
+    /// What stands on the way of segments in this host.
+    paths: Paths,
     /// State last logged, by neighbour number.
     logged_states: HashMap<u32, &'static str>,
 }
@@ -210,6 +217,7 @@ impl Daemon {
             held_segments: 0,
             adoption: Adoption::default(),
             bypasses: Bypasses::default(),
+            paths: Paths::default(),
             logged_states: HashMap::new(),
             config,
         };
@@ -311,7 +319,11 @@ impl Daemon {
             result.unwrap_or_else(|error| Answer::Error(error.to_string()))
         };
         match request {
-            Request::Status => shown(self.status().map(|status| Answer::Status(Box::new(status)))),
+            Request::Status => {
+                // As they are now, not as they were in the last round.
+                self.look_at_programs();
+                shown(self.status().map(|status| Answer::Status(Box::new(status))))
+            }
             Request::Neighbors { peer } => self.answer_neighbors(peer.as_deref()),
             Request::Sessions => shown(self.session_statuses().map(Answer::Sessions)),
             Request::Reload => {

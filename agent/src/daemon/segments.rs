@@ -139,9 +139,12 @@ impl Daemon {
     pub(super) fn record_drop(&mut self, drop: &Drop) {
         let Some(neighbor) = self.neighbors.numbered(drop.neighbor) else { return };
         let counters = self.dataplane.counters(drop.neighbor).ok().flatten().unwrap_or_default();
+        let mkt = &neighbor.keys.foremost(Timestamp::now()).mkt;
         let context = Context {
             peer: &neighbor.peer.to_string(),
-            recv_id: neighbor.keys.foremost(Timestamp::now()).mkt.recv_id.0,
+            recv_id: mkt.recv_id.0,
+            wire: neighbor.wire,
+            covers_options: !mkt.excludes_options(),
             verified: counters.passed.verified_segments,
             interface: &self.interfaces.name(drop.ifindex),
         };

@@ -11,7 +11,7 @@ use tcpauth_common::{
 
 use super::{
     Daemon,
-    diagnosis::{Diagnosis, Evidence, diagnose, failed_handshake},
+    diagnosis::{Diagnosis, Evidence, diagnose, failed_handshake, small_path_mtu},
     drops::{direction, end},
     keys::{closed_reason, notices},
     kmp::is_channel,
@@ -109,12 +109,15 @@ impl Daemon {
     ) -> Diagnosis {
         let last_drop = self.drops.of(number).and_then(|drops| drops.last.as_ref());
         let wall = Timestamp::now();
+        let mkt = &neighbor.keys.foremost(wall).mkt;
         let diagnosis = diagnose(&Evidence {
             sessions,
             last_drop,
             same_reason: last_drop.map_or(0, |drop| counters.dropped[drop.reason as usize]),
             verified: counters.passed.verified_segments,
-            recv_id: neighbor.keys.foremost(wall).mkt.recv_id.0,
+            recv_id: mkt.recv_id.0,
+            wire: neighbor.wire,
+            covers_options: !mkt.excludes_options(),
             interface_problem: self.interfaces.problem(&neighbor.peer),
             closed: neighbor.keys.is_closed(wall).then(|| closed_reason(&neighbor.keys, wall)),
             agrees_keys: neighbor.kmp.is_some(),
@@ -123,6 +126,10 @@ impl Daemon {
                 .and_then(|failure| failed_handshake(&failure.text, failure.attempts, now.since(failure.at))),
             notices: (notices(neighbor, wall).into_iter())
                 .chain(self.interfaces.notice(&neighbor.peer))
+                .chain(self.bypasses.stall(number).and_then(|times| {
+                    let icmp = self.drops.of(number).and_then(|drops| drops.icmp);
+                    small_path_mtu(times, icmp.map(|time| now.since(time)))
+                }))
                 .collect(),
             port: neighbor.port,
             now,
@@ -131,6 +138,13 @@ impl Daemon {
             let is_trouble = matches!(diagnosis.state, "failing" | "closed");
             let parts: Vec<_> = [reason].into_iter().chain(diagnosis.reason.filter(|_| is_trouble)).collect();
             return Diagnosis { state: "unprotected", reason: Some(parts.join("; ")) };
+        }
+        if let Some(reason) = self.ipsec_trouble(neighbor) {
+            return Diagnosis { state: "unprotected", reason: Some(format!("NOT PROTECTED: {reason}")) };
+        }
+        let trouble = self.route_trouble(number, neighbor).or_else(|| self.interfaces.fault(&neighbor.peer));
+        if let (Some(trouble), true) = (trouble, diagnosis.state != "closed") {
+            return Diagnosis { state: "failing", reason: Some(trouble) };
         }
         match self.enabling(number, neighbor, sessions, counters) {
             Some(phase) if diagnosis.state != "closed" => Diagnosis {

@@ -7,8 +7,9 @@ use std::{
 
 use tcpauth_common::layout::{Quartet, Session};
 
-use super::{Daemon, sockets::ListedOnce};
+use super::{Daemon, drops::wall_clock, interfaces::Change, sockets::ListedOnce};
 use crate::{
+    control::protocol::Event,
     kernel::KernelError,
     sessions::{Monotonic, Progress, SessionCount, Whereabouts, expiry, progress},
 };
@@ -23,6 +24,11 @@ impl Daemon {
     pub(super) fn upkeep(&mut self) {
         let begin = Instant::now();
         self.interfaces.retry(&mut self.dataplane);
+        if self.look_at_programs() {
+            self.interfaces.mend(&mut self.dataplane);
+            self.look_at_programs();
+        }
+        self.look_at_paths();
         self.adopt();
         self.tidy_associations();
         self.tidy_channels();
@@ -30,6 +36,23 @@ impl Daemon {
             tracing::error!("upkeep: {error}");
         }
         tracing::trace!(elapsed = ?begin.elapsed(), "upkeep");
+    }
+
+    /// Looks for all programs as they are in the kernel, and tells followers what has changed. Returns whether some are
+    /// not in their places.
+    pub(super) fn look_at_programs(&mut self) -> bool {
+        for Change { interface, fault } in self.interfaces.look(&mut self.dataplane) {
+            let state = if fault.is_some() { "failing" } else { "protected" };
+            let again = "tcpauth's programs are in their places again";
+            // Nobody may be following.
+            let _ = self.events.send(Event::Interface {
+                time: wall_clock(),
+                interface,
+                state: state.to_owned(),
+                text: fault.unwrap_or_else(|| again.to_owned()),
+            });
+        }
+        self.interfaces.has_fault()
     }
 
     fn follow_sessions(&mut self) -> Result<(), KernelError> {

@@ -9,15 +9,16 @@ use tcpauth_common::layout::{
 };
 
 use super::{
-    DroppedRing, HeldRing, Hook, KernelError, Link, LinkKind, PurgeReport,
+    DroppedRing, HeldRing, Hook, KernelError, LANE0, LANE1, Link, LinkKind, Misplaced, PurgeReport,
     detach::detach_pinned,
     hook::{detach_clsact, interface_name},
     lane::{self, Lane},
     maps::{Maps, chain, pinned_settings},
     netlink::Netlink,
     pins::Pins,
+    placement::misplaced,
     pod,
-    programs::{EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, Programs, REKEY, RELEASE, SEAL},
+    programs::{EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, Programs, REKEY, RELEASE, SEAL, program_error},
     purge,
     release::{Releaser, lane_for},
     rings::drain,
@@ -177,6 +178,69 @@ impl Dataplane {
             }
         }
         self.maps.free_slot(ifindex)
+    }
+
+    /// Looks for the programs of an interface as they are in the kernel. Each fault has its place, `ingress` or
+    /// `egress`; there is none if all is well, or if the interface is to have none.
+    ///
+    /// # Errors
+    /// [`KernelError::Attach`] if the interface is gone or the kernel does not tell, [`KernelError::Netlink`].
+    pub fn check(&mut self, link: &Link) -> Result<Vec<(&'static str, Misplaced)>, KernelError> {
+        let egress = match &link.kind {
+            LinkKind::Unprotected(_) | LinkKind::Upper { .. } | LinkKind::VlanPort { .. } => {
+                return Ok(Vec::new());
+            }
+            LinkKind::Loopback => None,
+            LinkKind::Ethernet | LinkKind::Vlan { .. } => Some((INGRESS, EGRESS)),
+            LinkKind::Ip => Some((INGRESS_L3, EGRESS_L3)),
+        };
+        let ingress = egress.map_or(INGRESS, |(ingress, _)| ingress);
+        let mut faults = Vec::new();
+        for (place, program, at) in [
+            (INGRESS, Some(ingress), TcAttachType::Ingress),
+            (EGRESS, egress.map(|(_, egress)| egress), TcAttachType::Egress),
+        ] {
+            let Some(program) = program else { continue };
+            let fault = self.misplaced(program, link.index, at)?;
+            faults.extend(fault.map(|fault| (place, fault)));
+        }
+        Ok(faults)
+    }
+
+    /// Looks for the programs of the lane, as [`Self::check`] does: faults by name of the lane's end.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_lane(&mut self) -> Result<Vec<(&'static str, Misplaced)>, KernelError> {
+        let mut faults = Vec::new();
+        for (name, program, ifindex) in [(LANE0, RELEASE, self.lane.lane0), (LANE1, SEAL, self.lane.lane1)] {
+            let fault = self.misplaced(program, ifindex, TcAttachType::Ingress)?;
+            faults.extend(fault.map(|fault| (name, fault)));
+        }
+        Ok(faults)
+    }
+
+    /// Puts the lane's programs where they belong, if they are not there.
+    ///
+    /// # Errors
+    /// [`KernelError::Attach`].
+    pub fn attach_lane(&mut self) -> Result<(), KernelError> {
+        let Lane { lane0, lane1 } = self.lane;
+        for (program, ifindex, pin) in [(SEAL, lane1, "lane1"), (RELEASE, lane0, "lane0")] {
+            let pin = self.pins.link(pin);
+            self.hook.attach(self.programs.get(program)?, ifindex, TcAttachType::Ingress, &pin)?;
+        }
+        Ok(())
+    }
+
+    fn misplaced(
+        &mut self,
+        program: &'static str,
+        ifindex: u32,
+        at: TcAttachType,
+    ) -> Result<Option<Misplaced>, KernelError> {
+        let id = self.programs.get(program)?.info().map_err(|error| program_error(program, &error))?.id();
+        misplaced(self.hook, id, ifindex, at)
     }
 
     /// Interfaces that have programs, by index, ascending.

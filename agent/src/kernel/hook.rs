@@ -14,8 +14,11 @@ use aya::{
 use super::{KernelError, maps::chain, pins};
 
 /// Priority and handle of our clsact filters: by them the next daemon finds and replaces them.
-const PRIORITY: u16 = 29;
-const HANDLE: TcHandle = TcHandle::new(0x7463, 0x7061);
+pub(super) const PRIORITY: u16 = 29;
+/// Upper and lower half of the handle.
+pub(super) const HANDLE_MAJOR: u16 = 0x7463;
+pub(super) const HANDLE_MINOR: u16 = 0x7061;
+const HANDLE: TcHandle = TcHandle::new(HANDLE_MAJOR, HANDLE_MINOR);
 
 /// Environment variable with which a test chooses the hook of older kernels, by the value `clsact`.
 const VARIABLE: &str = "TCPAUTH_HOOK";

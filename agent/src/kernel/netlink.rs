@@ -11,13 +11,13 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::AddressMessage,
         link::{LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteMessage},
-        tc::{TcHandle, TcMessage},
+        route::{RouteAddress, RouteAttribute, RouteLwEnCapType, RouteMessage},
+        tc::{TcAttribute, TcHandle, TcMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::{KernelError, hook::interface_name};
+use super::{KernelError, hook::interface_name, placement::Filter};
 
 /// Length of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
@@ -72,8 +72,8 @@ impl Netlink {
             .collect())
     }
 
-    /// Index of the interface by which the kernel would send to an address; `None` if there is no route.
-    pub(super) fn route_to(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+    /// The route by which the kernel would send to an address; `None` if there is none.
+    fn route_to(&mut self, address: IpAddr) -> io::Result<Option<RouteMessage>> {
         let mut request = RouteMessage::default();
         let (family, bits, address) = match address {
             IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
@@ -88,15 +88,38 @@ impl Netlink {
             }
             answers => answers?,
         };
-        Ok(answers.iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => {
-                route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                })
-            }
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
         }))
+    }
+
+    /// The filters of one hook of an interface's clsact qdisc; none if there is no such qdisc.
+    pub(super) fn filters(&mut self, index: u32, parent: TcHandle) -> Result<Vec<Filter>, KernelError> {
+        let request = RouteNetlinkMessage::GetTrafficFilter(tc_message(index, parent));
+        let answers = match self.call(request, NLM_F_DUMP) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Vec::new(),
+            answers => answers.map_err(|source| KernelError::Netlink { action: "list filters", source })?,
+        };
+        let filter = |message: TcMessage| Filter {
+            preference: (message.header.info >> 16) as u16,
+            handle: message.header.handle,
+            kind: message
+                .attributes
+                .into_iter()
+                .find_map(|attribute| match attribute {
+                    TcAttribute::Kind(kind) => Some(kind),
+                    _ => None,
+                })
+                .unwrap_or_default(),
+        };
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewTrafficFilter(message) => Some(filter(message)),
+                _ => None,
+            })
+            .collect())
     }
 
     /// Makes an interface.
@@ -168,7 +191,49 @@ impl Netlink {
 
 /// Index of the interface by which the kernel would send to an address, as far as it can be told.
 pub fn interface_towards(address: IpAddr) -> Option<u32> {
-    Netlink::new().ok()?.route_to(address).ok()?
+    let route = Netlink::new().ok()?.route_to(address).ok()??;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// Asks for many routes by one socket.
+pub struct RouteLookup(Netlink);
+
+impl RouteLookup {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`KernelError::Netlink`].
+    pub fn open() -> Result<Self, KernelError> {
+        Netlink::new().map(Self)
+    }
+
+    /// What the route to an address puts in front of a segment, if anything, as far as it can be told.
+    pub fn in_front_of(&mut self, address: IpAddr) -> Option<&'static str> {
+        let route = self.0.route_to(address).ok()??;
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::EncapType(kind) => in_front(kind),
+            _ => None,
+        })
+    }
+}
+
+fn in_front(kind: &RouteLwEnCapType) -> Option<&'static str> {
+    match kind {
+        // Where a tunnel interface encapsulates, the route only has its parameters.
+        RouteLwEnCapType::None | RouteLwEnCapType::Ip | RouteLwEnCapType::Ip6 | RouteLwEnCapType::Xfrm => {
+            None
+        }
+        RouteLwEnCapType::Mpls => Some("an MPLS label"),
+        RouteLwEnCapType::Seg6 | RouteLwEnCapType::Seg6Local => Some("an SRv6 header"),
+        RouteLwEnCapType::Rpl => Some("an RPL header"),
+        RouteLwEnCapType::Ioam6 => Some("an IOAM header"),
+        RouteLwEnCapType::Ila => Some("an ILA address"),
+        RouteLwEnCapType::Bpf => Some("an eBPF program"),
+        _ => Some("an encapsulation"),
+    }
 }
 
 fn tc_message(index: u32, parent: TcHandle) -> TcMessage {

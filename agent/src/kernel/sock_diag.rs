@@ -190,14 +190,18 @@ fn request(family: u8, states: u32) -> [u8; 56] {
     request
 }
 
-struct Message<'a> {
-    kind: u16,
-    sequence: u32,
-    payload: &'a [u8],
+/// A netlink message.
+pub(super) struct Message<'a> {
+    /// Which.
+    pub(super) kind: u16,
+    /// The number of the request that it answers.
+    pub(super) sequence: u32,
+    /// What is behind its header.
+    pub(super) payload: &'a [u8],
 }
 
 /// Takes the next message from a datagram; `None` at its end.
-fn take_message<'a>(rest: &mut &'a [u8]) -> io::Result<Option<Message<'a>>> {
+pub(super) fn take_message<'a>(rest: &mut &'a [u8]) -> io::Result<Option<Message<'a>>> {
     if rest.is_empty() {
         return Ok(None);
     }
@@ -247,15 +251,18 @@ fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn word(octets: &[u8], at: usize) -> Option<u32> {
+/// The number at an offset, in host byte order.
+pub(super) fn word(octets: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn half(octets: &[u8], at: usize) -> Option<u16> {
+/// The number of two bytes at an offset, in host byte order.
+pub(super) fn half(octets: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(octets.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn malformed() -> io::Error {
+/// What a message of the kernel that cannot be read is answered with.
+pub(super) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a netlink message of an impossible length")
 }
 

@@ -43,8 +43,13 @@ fn no_option() {
     let (mut lab, connection, _) = established();
     for options in [vec![], vec![1; 12], vec![0, 29, 4, 1]] {
         let segment = Segment { options, ..connection.inbound(ACK, PEER_ISN + 1) };
-        refused(&mut lab, &connection, &segment, DropReason::NoOption);
+        let dropped = refused(&mut lab, &connection, &segment, DropReason::NoOption);
+        assert_eq!(dropped.options, Dropped::NO_OPTION);
     }
+    let md5 = [&[19, 18][..], &[7; 16], &[1, 1]].concat();
+    let segment = Segment { options: md5, ..connection.inbound(ACK, PEER_ISN + 1) };
+    let dropped = refused(&mut lab, &connection, &segment, DropReason::NoOption);
+    assert_eq!(dropped.options, Dropped::MD5_OPTION);
     refused(&mut lab, &connection, &connection.inbound(SYN, 5), DropReason::NoOption);
     refused(&mut lab, &connection, &connection.inbound(RST, PEER_ISN + 1), DropReason::NoOption);
 }

@@ -350,8 +350,21 @@ pub struct Dropped {
     pub tcp_flags: u8,
     /// KeyID of the option, if there was one.
     pub key_id: u8,
+    /// Which authentication options the segment carried, where they were read: [`Dropped::NO_OPTION`] and others.
+    pub options: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
+}
+
+impl Dropped {
+    /// [`Dropped::options`]: none.
+    pub const NO_OPTION: u8 = 1;
+    /// [`Dropped::options`]: TCP-AO.
+    pub const AO_OPTION: u8 = 2;
+    /// [`Dropped::options`]: TCP-MD5.
+    pub const MD5_OPTION: u8 = 3;
+    /// [`Dropped::options`]: more than one.
+    pub const SEVERAL_OPTIONS: u8 = 4;
 }
 
 #[cfg(test)]
