@@ -82,6 +82,16 @@ impl Agent {
     /// If it does not.
     pub fn start_again(&mut self) -> Result<Duration> {
         let start = Instant::now();
+        self.spawn()?;
+        self.wait_until_it_answers()?;
+        Ok(start.elapsed())
+    }
+
+    /// Starts the daemon anew, after [`Agent::end`], without waiting for it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
         let mut command = self.namespace.command(binary("tcpauthd")?);
         command.args(["--foreground", "--instance", self.namespace.name(), "--config"]);
         command.arg(self.config_file()).envs(self.environment.iter().cloned());
@@ -89,14 +99,23 @@ impl Agent {
         if self.logs_keys {
             command.arg("--key-log").arg(self.key_log());
         }
-        let mut process = Process::start(command, &self.folder.path().join("tcpauthd.log"))?;
+        self.process = Some(Process::start(command, &self.folder.path().join("tcpauthd.log"))?);
+        Ok(())
+    }
+
+    /// Waits until the daemon answers on its control socket.
+    ///
+    /// # Errors
+    /// If it ended, or does not answer in time; with its log.
+    pub fn wait_until_it_answers(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("tcpauthd is not running")?;
         eventually(START_LIMIT, "tcpauthd to answer", || {
             process.check_running()?;
             self.status().map(Some)
         })
         .with_context(|| process.log())?;
         self.process = Some(process);
-        Ok(start.elapsed())
+        Ok(())
     }
 
     /// Ends the daemon with `signal`.

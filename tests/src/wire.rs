@@ -127,8 +127,16 @@ pub fn inject(attacker: &Router, target: &Router, segment: &Segment) -> Result<(
 /// # Errors
 /// If the socket refuses one.
 pub fn inject_frames(attacker: &Router, frames: &[Vec<u8>]) -> Result<()> {
-    attacker.namespace.enter(|| {
-        let socket = packet_socket(crate::network::INTERFACE)?;
+    inject_by(&attacker.namespace, crate::network::INTERFACE, frames)
+}
+
+/// Sends frames out of any interface as they are, one right after the other.
+///
+/// # Errors
+/// If the socket refuses one.
+pub fn inject_by(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+    namespace.enter(|| {
+        let socket = packet_socket(interface)?;
         for frame in frames {
             socket.send(frame)?;
         }

@@ -1,8 +1,11 @@
-//! `cargo xtask soak`: the end-to-end tests that last, longer and again and again; or those of agreed keys in full number.
+//! `cargo xtask soak`: the end-to-end tests that last, longer and again and again; those of agreed keys in full number;
+//! and daemons killed at random.
+
+mod kills;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tcpauth_tests::{
     agent::hide_logs,
     binaries::use_folder,
@@ -29,6 +32,12 @@ pub struct Arguments {
     /// What is transferred, again and again
     #[arg(long, value_enum, default_value = "bulk")]
     case: Case,
+    /// Daemons to kill, with `--case kills`
+    #[arg(long, default_value_t = 1000)]
+    kills: u32,
+    /// Longest life of a daemon in milliseconds, with `--case kills`
+    #[arg(long, default_value_t = 2000)]
+    longest_life: u32,
 }
 
 /// What is transferred.
@@ -40,6 +49,8 @@ enum Case {
     External,
     /// The same on the connections themselves
     Layered,
+    /// Daemons killed at random instants, under traffic, rollover, loss and forged segments; ends after `--kills`
+    Kills,
 }
 
 /// Connections in a round of a case with many.
@@ -55,6 +66,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     use_folder(programs_under_test()?);
     namespace::sweep()?;
     hide_logs();
+    if let Case::Kills = arguments.case {
+        let campaign = kills::Campaign {
+            kills: arguments.kills,
+            longest_life: Duration::from_millis(arguments.longest_life.into()),
+            seed: arguments.seed,
+        };
+        return campaign.run();
+    }
     let start = Instant::now();
     for seed in arguments.seed.. {
         if start.elapsed() > Duration::from_secs(arguments.minutes * 60) {
@@ -65,6 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Case::Bulk => (format!("{} MiB each way", ROUND >> 20), round(seed)?),
             Case::External => (format!("{CONNECTIONS} connections"), many(Mode::External, seed)?),
             Case::Layered => (format!("{CONNECTIONS} connections"), many(Mode::Layered, seed)?),
+            Case::Kills => bail!("kills are counted, not timed"),
         };
         println!("seed {seed}: {what} in {:.1} s", took.as_secs_f32());
         println!("  {treated:?}");
