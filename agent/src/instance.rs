@@ -27,6 +27,11 @@ impl Instance {
         PathBuf::from("/run/tcpauth").join(format!("{}.sock", self.0))
     }
 
+    /// Where the running configuration is kept while it differs from its file.
+    pub fn kept_config(&self) -> PathBuf {
+        self.socket().with_extension("running.toml")
+    }
+
     /// The configuration file if none is named: `/etc/tcpauth/tcpauth.toml`, or
     /// `/etc/tcpauth/NAME.toml` for another instance than `default`.
     pub fn config_file(&self) -> PathBuf {

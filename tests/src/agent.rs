@@ -323,7 +323,7 @@ impl Drop for Agent {
         }
         drop(self.process.take());
         let _ = fs::remove_dir_all(self.pin_dir());
-        for suffix in ["sock", "lock", "pid"] {
+        for suffix in ["sock", "lock", "pid", "running.toml"] {
             let _ = fs::remove_file(format!("/run/tcpauth/{}.{suffix}", self.namespace.name()));
         }
     }

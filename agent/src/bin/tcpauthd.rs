@@ -13,12 +13,16 @@ fn main() -> ExitCode {
     // Relative paths in errors and in the status would be relative to nothing an operator knows.
     let config_file = std::path::absolute(&config_file).unwrap_or(config_file);
     let key_log = arguments.key_log.map(|file| std::path::absolute(&file).unwrap_or(file));
-    let options = Options { instance: arguments.instance, config_file, key_log };
+    let options = Options { instance: arguments.instance, config_file, key_log, force: arguments.force };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => match runtime.block_on(daemon::run(options)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(DaemonError::Config(errors)) => {
                 tracing::error!("configuration:\n{errors}");
+                ExitCode::from(2)
+            }
+            Err(error @ DaemonError::Emptied { .. }) => {
+                tracing::error!("configuration: {error}");
                 ExitCode::from(2)
             }
             Err(error) => {

@@ -20,8 +20,10 @@ pub enum ConfigCommand {
     /// What was changed by `neighbor add|remove` and `key add|roll|retire` is in the running configuration only. No
     /// secret is shown. The exit code is 0 if there is no difference, 1 if there is one, 2 if the file has errors.
     Diff,
-    /// Write the running configuration to the file, so that a reload or a restart keeps it
+    /// Write the running configuration to the file, so that a reload or a reboot keeps it
     Write,
+    /// Throw away what was changed by command: go back to the file, as `reload --discard` does
+    Discard,
 }
 
 impl ConfigCommand {
@@ -30,6 +32,10 @@ impl ConfigCommand {
         match self {
             Self::Diff => diff(client, output).await,
             Self::Write => order(client, Request::ConfigWrite, output).await.map(|()| ExitCode::SUCCESS),
+            Self::Discard => {
+                let request = Request::Reload { discard: true, force: false };
+                order(client, request, output).await.map(|()| ExitCode::SUCCESS)
+            }
         }
     }
 }

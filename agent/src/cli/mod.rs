@@ -116,8 +116,16 @@ pub enum Command {
     /// Have the daemon read its configuration file again
     ///
     /// All or nothing: a file with an error changes nothing. Sessions of neighbors that did not change are not
-    /// touched. What was changed by `neighbor` and `key` and is not in the file is gone: see `config diff`.
-    Reload,
+    /// touched. Refused if changes made by `neighbor` and `key` would be lost (see `config diff`), or if no neighbor that is
+    /// protected would stay.
+    Reload {
+        /// Throw away changes made by command that are not in the file
+        #[arg(long)]
+        discard: bool,
+        /// Also if no neighbor that is protected stays, and let go of those that are not configured
+        #[arg(long)]
+        force: bool,
+    },
     /// Follow what is dropped and why, and what becomes of sessions and keys
     Events,
     /// Make a random pre-shared key, or an Ed25519 key pair
@@ -172,14 +180,16 @@ impl Cli {
                 let file = file.unwrap_or_else(|| self.instance.config_file());
                 return if self.json { check_json::run(&file) } else { Ok(checked(&file)) };
             }
-            Command::Reload => match neighbor::order(&client, Request::Reload, output).await {
-                Err(Failure::Client(ClientError::Refused(reason))) => {
-                    return Err(Failure::Usage(format!(
-                        "not loaded, the running configuration stays:\n{reason}"
-                    )));
+            Command::Reload { discard, force } => {
+                match neighbor::order(&client, Request::Reload { discard, force }, output).await {
+                    Err(Failure::Client(ClientError::Refused(reason))) => {
+                        return Err(Failure::Usage(format!(
+                            "not loaded, the running configuration stays:\n{reason}"
+                        )));
+                    }
+                    done => done?,
                 }
-                done => done?,
-            },
+            }
             Command::Events => events::run(&client, output).await?,
             Command::Genkey(args) => genkey::run(&args)?,
             Command::Verify(args) => return Ok(verify::run(&args, &self.instance, self.json)),
@@ -226,7 +236,9 @@ mod tests {
     #[test]
     fn every_command_is_understood() {
         assert!(matches!(parsed("status").command, Command::Status));
-        assert!(matches!(parsed("reload").command, Command::Reload));
+        assert!(matches!(parsed("reload").command, Command::Reload { discard: false, force: false }));
+        let forced = parsed("reload --discard --force").command;
+        assert!(matches!(forced, Command::Reload { discard: true, force: true }));
         assert!(matches!(parsed("events").command, Command::Events));
         assert!(matches!(parsed("version").command, Command::Version));
         let Command::Neighbor(NeighborCommand::Show { peer }) = parsed("neighbor show 192.0.2.1").command

@@ -36,6 +36,13 @@ pub async fn run(
         confirm(instance, is_terminal, &mut stdin.lock(), &mut io::stderr())?;
     }
     let report = Dataplane::purge(instance).map_err(|error| Failure::Failed(error.to_string()))?;
+    match std::fs::remove_file(instance.kept_config()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let kept = instance.kept_config();
+            return Err(Failure::Failed(format!("{report}; but {} stays: {error}", kept.display())));
+        }
+        _ => {}
+    }
     let done = format!("instance {instance}: {report}");
     output.line(&Answer::Done(done.clone()), |_| done)
 }

@@ -29,6 +29,8 @@ pub fn status() -> Status {
             held_segments: 4,
             overload: 0,
             key_log: None,
+            unsaved: false,
+            unconfigured: Vec::new(),
         },
         interfaces: vec![
             interface("eth0", 2, 1500, "tcx"),

@@ -39,7 +39,9 @@ pub fn paint_of(state: &str) -> Paint {
 fn exit_code(status: &Status) -> ExitCode {
     let is_failing =
         |neighbor: &NeighborStatus| matches!(neighbor.state.as_str(), "failing" | "closed" | "unprotected");
-    if status.neighbors.iter().any(is_failing) || status.interfaces.iter().any(|interface| interface.failing)
+    if status.neighbors.iter().any(is_failing)
+        || status.interfaces.iter().any(|interface| interface.failing)
+        || !status.agent.unconfigured.is_empty()
     {
         NEIGHBOR_FAILING.into()
     } else {
@@ -73,6 +75,18 @@ fn agent(agent: &AgentStatus) -> Block {
     block.field("config", &agent.config_file);
     if let Some(error) = &agent.reload_error {
         block.painted_field("reload refused", Paint::Bad, error);
+    }
+    if agent.unsaved {
+        let advice = "changes made by command; `tcpauth config diff` shows them, `config write` or `config discard` ends it";
+        block.painted_field("unsaved", Paint::Warn, advice);
+    }
+    if !agent.unconfigured.is_empty() {
+        let missing = format!(
+            "{}: protected before and not in the configuration; sessions go on, new ones do not come up; configure, or \
+             `tcpauth neighbor remove`",
+            agent.unconfigured.join(", ")
+        );
+        block.painted_field("NOT CONFIGURED", Paint::Bad, missing);
     }
     if let Some(file) = &agent.key_log {
         let warning =

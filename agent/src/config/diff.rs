@@ -66,6 +66,13 @@ impl Config {
     }
 }
 
+/// How the second of two texts that are configurations differs from the first.
+pub(super) fn between_texts(first: &str, second: &str) -> Vec<Difference> {
+    let (mut of_first, mut of_second) = (Report::of_running(first), Report::of_running(second));
+    let (first, second) = (Document::parse(first, &mut of_first), Document::parse(second, &mut of_second));
+    between(&tables(first.table()), &tables(second.table()))
+}
+
 /// The tables of a document by their names, each with its fields.
 type Tables = BTreeMap<Vec<String>, BTreeMap<String, Value>>;
 

@@ -38,6 +38,7 @@ mod document;
 mod edit;
 mod error;
 mod fields;
+mod kept;
 mod kmp;
 mod lifetime;
 mod mode;

@@ -328,7 +328,10 @@ mod tests {
         assert_eq!(asked.recv().unwrap(), serde_json::json!({ "request": "config-diff" }));
 
         for (request, expected) in [
-            (Request::Reload, serde_json::json!({ "request": "reload" })),
+            (
+                Request::Reload { discard: false, force: true },
+                serde_json::json!({ "request": "reload", "discard": false, "force": true }),
+            ),
             (
                 Request::NeighborRemove { peer: "192.0.2.1".to_owned() },
                 serde_json::json!({ "request": "neighbor-remove", "peer": "192.0.2.1" }),
@@ -369,7 +372,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let refusal = Answer::Error("192.0.2.1 is configured already".to_owned());
         let (client, _asked) = client_of(dir.path(), on_a_line(&refusal));
-        let error = client.order(Request::Reload).await.unwrap_err();
+        let error = client.order(Request::ConfigWrite).await.unwrap_err();
         assert_eq!(error.to_string(), "192.0.2.1 is configured already");
         assert!(!error.is_unreachable());
 

@@ -80,7 +80,14 @@ pub enum Request {
     /// Write the running configuration to the file.
     ConfigWrite,
     /// Read the configuration file again and apply it.
-    Reload,
+    Reload {
+        /// Also if changes made by command are lost.
+        #[serde(default)]
+        discard: bool,
+        /// Also if no neighbor that is protected stays; and let go of those that are not configured.
+        #[serde(default)]
+        force: bool,
+    },
     /// Follow what is dropped and what happens to sessions.
     Events,
 }
@@ -141,6 +148,12 @@ pub struct AgentStatus {
     pub overload: u64,
     /// File to which agreed keys are written in clear, if that was asked for.
     pub key_log: Option<String>,
+    /// Whether the running configuration has changes, made by command, that are not in the file.
+    #[serde(default)]
+    pub unsaved: bool,
+    /// Neighbors that are protected but not configured: their sessions stay as they are, no new one comes up.
+    #[serde(default)]
+    pub unconfigured: Vec<String>,
 }
 
 /// One interface.

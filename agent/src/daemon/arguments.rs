@@ -24,6 +24,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub key_log: Option<PathBuf>,
 
+    /// Start although no neighbor that is protected stays configured, and let go of those that are not
+    #[arg(long)]
+    pub force: bool,
+
     /// Log to standard error, also under systemd
     #[arg(long)]
     pub foreground: bool,

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{
-    Daemon,
+    Daemon, DaemonError, Options,
     neighbors::{Neighbors, Rules},
     rules::{self, Reconciled, Replan},
+    unconfigured::Unconfigured,
 };
 use crate::{
     config::{Config, Edit, Neighbor, Peer},
@@ -27,15 +28,41 @@ pub(super) struct Change {
     pub(super) sessions: Reconciled,
 }
 
+/// Returns the configuration that a daemon starts with: the running one of its predecessor since the machine started, if
+/// that had changes which are not in the file, else the file's.
+///
+/// # Errors
+/// [`DaemonError::Config`] if the file is wrong.
+pub(super) fn at_start(options: &Options) -> Result<Config, DaemonError> {
+    let kept = options.instance.kept_config();
+    match Config::kept(&kept, &options.config_file) {
+        Ok(Some(config)) => {
+            tracing::warn!(
+                "the running configuration goes on with changes made by command that are not in {}; `tcpauth config \
+                 diff` shows them, `config write` or `config discard` ends it",
+                options.config_file.display()
+            );
+            return Ok(config);
+        }
+        Ok(None) => {}
+        Err(errors) => tracing::error!("changes made by command are lost: {}: {errors}", kept.display()),
+    }
+    Ok(Config::load(&options.config_file)?)
+}
+
 impl Daemon {
-    /// Reads the file again and applies it, all or nothing.
+    /// Reads the file again and applies it, all or nothing. `discard` also if changes made by command are lost, `force`
+    /// also if no neighbor that is protected stays.
     ///
     /// # Errors
     /// What is wrong, for the operator; then everything is as it was, and the status says so too.
-    pub(super) fn reload(&mut self) -> Result<String, String> {
-        let result = Config::load(&self.config_file)
-            .map_err(|errors| errors.to_string())
-            .and_then(|config| self.apply(config, HashMap::new()).map(|change| change.to_string()));
+    pub(super) fn reload(&mut self, discard: bool, force: bool) -> Result<String, String> {
+        let result = self.reloaded(discard, force).and_then(|config| {
+            if force {
+                self.unconfigured = Unconfigured::default();
+            }
+            self.apply(config, HashMap::new()).map(|change| change.to_string())
+        });
         match &result {
             Ok(done) => {
                 tracing::info!(file = %self.config_file.display(), "configuration loaded: {done}");
@@ -50,6 +77,33 @@ impl Daemon {
         result
     }
 
+    /// The configuration in the file, if it may take the place of the running one.
+    fn reloaded(&self, discard: bool, force: bool) -> Result<Config, String> {
+        let config = Config::load(&self.config_file).map_err(|errors| errors.to_string())?;
+        if !discard {
+            let lost = self.config.unsaved(&self.config_file).map_err(|errors| errors.to_string())?;
+            if !lost.is_empty() {
+                let lost: Vec<String> = lost.iter().map(|change| format!("  {change}")).collect();
+                return Err(format!(
+                    "changes made by command are not in {} and would be lost (`tcpauth config write` keeps them, \
+                     `tcpauth reload --discard` does not):\n{}",
+                    self.config_file.display(),
+                    lost.join("\n")
+                ));
+            }
+        }
+        let change = Change::between(&self.config, &config);
+        let protected = self.config.neighbors.len();
+        if protected > 0 && change.removed == protected && !force {
+            return Err(format!(
+                "{} keeps none of the {protected} neighbors that are protected: is it empty or another file by mistake? \
+                 `tcpauth reload --force` takes their protection away",
+                self.config_file.display()
+            ));
+        }
+        Ok(config)
+    }
+
     /// Adds a neighbour to the running configuration.
     ///
     /// # Errors
@@ -60,7 +114,7 @@ impl Daemon {
         let name = self.config.neighbor(peer).map_or_else(|| peer.to_owned(), |added| added.peer.to_string());
         tracing::info!(neighbor = name, "neighbour added to the running configuration");
         Ok(format!(
-            "{name} is added until tcpauthd reloads or restarts; {}",
+            "{name} is added until the machine reboots; {}",
             self.file_hint("to keep it, `tcpauth config write`, or add it to")
         ))
     }
@@ -72,7 +126,7 @@ impl Daemon {
     pub(super) fn remove_neighbor(&mut self, peer: &str) -> Result<String, String> {
         let found = self.config.neighbors.iter().find(|neighbor| same_peer(neighbor, peer));
         let Some(peer) = found.map(|neighbor| neighbor.peer.clone()) else {
-            return Err(no_neighbor(peer));
+            return self.let_go(peer);
         };
         let name = peer.to_string();
         let change = self.edit(&[Edit::RemoveNeighbor { peer }])?;
@@ -82,6 +136,20 @@ impl Daemon {
              them, and BGP ends at its hold time; {}",
             change.sessions.removed,
             self.file_hint("to keep it so, `tcpauth config write`, or remove it from")
+        ))
+    }
+
+    /// Lets a neighbor go that is protected and not configured.
+    fn let_go(&mut self, peer: &str) -> Result<String, String> {
+        if !self.unconfigured.let_go(peer) {
+            return Err(no_neighbor(peer));
+        }
+        let removed =
+            self.write_rules(self.current_rules(), &Replan::default()).map_err(|error| error.to_string())?;
+        tracing::info!(neighbor = peer, "neighbor that is not configured was let go");
+        Ok(format!(
+            "{peer} is removed with its sessions ({}): our segments leave without MAC now",
+            removed.removed
         ))
     }
 
@@ -117,6 +185,7 @@ impl Daemon {
     /// Why not, for the operator; then the file is as it was.
     pub(super) fn write_config(&mut self) -> Result<String, String> {
         self.config.write(&self.config_file).map_err(|error| error.to_string())?;
+        self.keep_running();
         tracing::info!(file = %self.config_file.display(), "running configuration written");
         Ok(format!("the running configuration is written to {}", self.config_file.display()))
     }
@@ -138,8 +207,12 @@ impl Daemon {
     pub(super) fn apply(&mut self, config: Config, forced: HashMap<Peer, u32>) -> Result<Change, String> {
         let now = Timestamp::now();
         let mut change = Change::between(&self.config, &config);
-        let neighbors =
-            Neighbors::number(config.neighbors.iter().cloned(), &self.neighbors, &HashMap::new(), &|_| None);
+        let neighbors = Neighbors::number(
+            config.neighbors.iter().cloned(),
+            &self.neighbors,
+            self.unconfigured.peers(),
+            &|name| self.interfaces.bound(name),
+        );
         let before = std::mem::replace(&mut self.neighbors, neighbors);
         let replan = self.replan_after(&before, &forced);
         let rules = self.current_rules();
@@ -158,6 +231,8 @@ impl Daemon {
             }
         }
         self.config = config;
+        self.unconfigured.follow(&self.neighbors);
+        self.keep_running();
         self.adopt();
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
         self.peer_keys.follow(&before, &self.neighbors);
@@ -208,6 +283,7 @@ impl Daemon {
             self.neighbors.rules(Timestamp::now(), &|name| self.interfaces.bound(name), &|name| {
                 self.interfaces.arrival(name)
             });
+        self.unconfigured.add_to(&mut rules);
         rules.keep_told(&self.rules);
         rules
     }
@@ -216,7 +292,8 @@ impl Daemon {
     pub(super) fn write_rules(&mut self, new: Rules, replan: &Replan) -> Result<Reconciled, KernelError> {
         rules::write(&mut self.dataplane, &self.rules, &new)?;
         let index_of = |name: &str| self.interfaces.bound(name);
-        let reconciled = rules::reconcile(&mut self.dataplane, &self.neighbors, &index_of, replan)?;
+        let reconciled =
+            rules::reconcile(&mut self.dataplane, &self.neighbors, &index_of, replan, &self.unconfigured)?;
         rules::drop_policies(&mut self.dataplane, &self.rules, &new)?;
         self.rules = new;
         if reconciled != Reconciled::default() {
@@ -227,6 +304,18 @@ impl Daemon {
             );
         }
         Ok(reconciled)
+    }
+
+    /// Keeps the running configuration for the next daemon of this boot, if it differs from the file.
+    fn keep_running(&self) {
+        let kept = self.instance.kept_config();
+        if let Err(error) = self.config.keep(&kept) {
+            tracing::error!(
+                "changes made by command would not survive a restart of tcpauthd, until `tcpauth config write`: {}: \
+                 {error}",
+                kept.display()
+            );
+        }
     }
 
     /// Logs what is legal in the running configuration but probably not meant.

@@ -11,6 +11,17 @@ pub enum DaemonError {
     /// The configuration file is wrong.
     #[error("{0}")]
     Config(#[from] ConfigErrors),
+    /// The configuration would take the protection of every neighbor away.
+    #[error(
+        "{} keeps no neighbor that is protected ({neighbors}): is it empty or another file by mistake? What is pinned \
+         stays as it was; `tcpauthd --force` lets them go", file.display()
+    )]
+    Emptied {
+        /// The configuration file.
+        file: PathBuf,
+        /// The neighbors that are protected.
+        neighbors: String,
+    },
     /// The kernel refuses something.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -11,6 +11,7 @@
 //! - `interfaces`: what is attached, and the addresses of this host.
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
 //! - `diagnosis`, `meaning`, `status`: what operators are shown.
+//! - `unconfigured`: neighbors that are protected and not configured.
 //! - `upkeep`: sessions that have served, and changes of state for the log.
 //!
 //! Stopping it, in any way, leaves maps, programs and lane at work.
@@ -49,6 +50,7 @@ use neighbors::{Neighbors, Rules};
 use paths::Paths;
 use peer_keys::PeerKeys;
 use rules::Replan;
+use unconfigured::Unconfigured;
 
 mod adopt;
 mod arguments;
@@ -71,6 +73,7 @@ mod rules;
 mod segments;
 mod sockets;
 mod status;
+mod unconfigured;
 mod upkeep;
 
 /// Events that a slow follower may be behind before it misses some.
@@ -87,6 +90,8 @@ pub struct Options {
     pub config_file: PathBuf,
     /// Where agreed keys are written in clear, if that is asked for.
     pub key_log: Option<PathBuf>,
+    /// Whether neighbors that are protected and not configured are let go.
+    pub force: bool,
 }
 
 /// Runs until SIGTERM or SIGINT. Needs a tokio runtime of the current thread, as the network namespace is
@@ -95,7 +100,7 @@ pub struct Options {
 /// # Errors
 /// [`DaemonError::Config`] before anything is touched; the others at any time.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
-    let config = Config::load(&options.config_file)?;
+    let config = configuration::at_start(&options)?;
     let key_log = options.key_log.as_deref().map(KeyLog::open).transpose()?;
     let _lock = InstanceLock::take(&options.instance)?;
     kmp::raise_limit_of_files();
@@ -136,6 +141,8 @@ struct Daemon {
     neighbors: Neighbors,
     /// What the maps say of the neighbours.
     rules: Rules,
+    /// Neighbors that an earlier daemon protected and the configuration does not have.
+    unconfigured: Unconfigured,
     /// When their keys have to be looked at again.
     schedule: Schedule,
     peer_keys: PeerKeys,
@@ -199,7 +206,23 @@ impl Daemon {
         let bound = |name: &str| interfaces.bound(name);
         let neighbors =
             Neighbors::number(config.neighbors.iter().cloned(), &Neighbors::default(), &rules.peers, &bound);
+        let unconfigured = match Unconfigured::found(&rules, &neighbors) {
+            found if found.is_empty() || options.force => Unconfigured::default(),
+            found if neighbors.numbers().any(|number| rules.policies.contains_key(&number)) => found,
+            found => {
+                let neighbors = found.names().into_iter().collect::<Vec<_>>().join(", ");
+                return Err(DaemonError::Emptied { file: options.config_file, neighbors });
+            }
+        };
+        for name in unconfigured.names() {
+            tracing::warn!(
+                neighbor = name,
+                "protected, and not in the configuration: its sessions go on, new ones do not come up; configure it, \
+                 or `tcpauth neighbor remove {name}`"
+            );
+        }
         let mut daemon = Self {
+            unconfigured,
             instance: options.instance,
             config_file: options.config_file,
             neighbors,
@@ -254,7 +277,7 @@ impl Daemon {
                 _ = signals.hangup.recv() => {
                     notify::reloading();
                     // Logged, and shown in the status.
-                    let _ = self.reload();
+                    let _ = self.reload(false, false);
                     notify::ready();
                 }
                 Some(command) = requests.recv() => {
@@ -326,9 +349,9 @@ impl Daemon {
             }
             Request::Neighbors { peer } => self.answer_neighbors(peer.as_deref()),
             Request::Sessions => shown(self.session_statuses().map(Answer::Sessions)),
-            Request::Reload => {
+            Request::Reload { discard, force } => {
                 notify::reloading();
-                let result = self.reload();
+                let result = self.reload(discard, force);
                 notify::ready();
                 done(result)
             }

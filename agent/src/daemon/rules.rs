@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use tcpauth_common::layout::{KeyChange, Quartet, Session};
 use zeroize::Zeroize;
 
-use super::neighbors::{Neighbors, Owner, Rules};
+use super::{
+    neighbors::{Neighbors, Owner, Rules},
+    unconfigured::Unconfigured,
+};
 use crate::{
     kernel::{Dataplane, KernelError, Rekeyed},
     sessions::{Now, half_open, plan},
@@ -102,7 +105,8 @@ pub fn drop_policies(dataplane: &mut Dataplane, old: &Rules, new: &Rules) -> Res
 }
 
 /// Gives sessions the keys that their neighbour's chain has now, in their place, and removes those of no neighbour.
-/// Sessions of neighbours that `replan` does not name stay as they are, unless they are another neighbour's now.
+/// Sessions of neighbours that `replan` does not name stay as they are, unless they are another neighbour's now, and so
+/// do those of `unconfigured` neighbors.
 ///
 /// # Errors
 /// [`KernelError::Map`], [`KernelError::System`].
@@ -111,10 +115,14 @@ pub fn reconcile(
     neighbors: &Neighbors,
     index_of: &dyn Fn(&str) -> Option<u32>,
     replan: &Replan,
+    unconfigured: &Unconfigured,
 ) -> Result<Reconciled, KernelError> {
     let mut due = Vec::new();
     for entry in dataplane.sessions() {
         let (quartet, session) = entry?;
+        if unconfigured.has(session.neighbor) {
+            continue;
+        }
         let owner = neighbors.owner(&quartet, index_of);
         let stays =
             owner.is_some_and(|owner| owner.number == session.neighbor && !replan.concerns(owner.number));

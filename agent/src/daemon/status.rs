@@ -50,6 +50,8 @@ impl Daemon {
                     .filter_map(|neighbor| neighbor.counters.dropped.get(overload))
                     .sum(),
                 key_log: self.key_log.as_ref().map(|log| log.path().display().to_string()),
+                unsaved: self.config.is_unsaved(),
+                unconfigured: self.unconfigured.names().into_iter().collect(),
             },
             interfaces: self.interfaces.status(),
             neighbors,

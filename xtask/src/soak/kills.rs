@@ -74,8 +74,9 @@ impl Campaign {
         let mut protected = Protected::over_v4(Network::with(Wire::Impaired(impairment), 1500)?, "")?;
         let pinned = [pins(&protected.agent1)?, pins(&protected.agent2)?];
         let (client, server) = protected.ends();
-        let connections =
-            (0..SESSIONS).map(|_| transfer::pair(&client, &server, &Options::default())).collect::<Result<_>>()?;
+        let connections = (0..SESSIONS)
+            .map(|_| transfer::pair(&client, &server, &Options::default()))
+            .collect::<Result<_>>()?;
         let streams = Streams::start(connections)?;
         let mut random = Random(self.seed);
         let mut rollover = Rollover { old: 0, step: 0 };
@@ -131,7 +132,11 @@ impl Campaign {
             agent.wait_until_it_answers()?;
             wait_attached(agent, INTERFACE)?;
             let now = pins(agent)?;
-            ensure!(now == *before, "pins differ: {:?}", now.symmetric_difference(before).collect::<Vec<_>>());
+            ensure!(
+                now == *before,
+                "pins differ: {:?}",
+                now.symmetric_difference(before).collect::<Vec<_>>()
+            );
         }
         done.forged += forge(protected)?;
         done.rollovers += u32::from(rollover.advance(protected)?);

@@ -150,7 +150,7 @@ impl Daemon {
         self.apply(config, HashMap::new())?;
         tracing::info!(number, "{owner}: key retired in the running configuration");
         Ok(format!(
-            "key {number} is removed from {}; kept so across a reload or restart only after `tcpauth config write`",
+            "key {number} is removed from {}; kept so across a reload or reboot only after `tcpauth config write`",
             self.with_users(&owner)
         ))
     }

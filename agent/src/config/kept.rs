@@ -1,0 +1,197 @@
+//! The running configuration, kept for the next daemon while it differs from its file.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::Arc,
+};
+
+use zeroize::Zeroizing;
+
+use super::{Config, ConfigErrors, Difference, diff, text};
+
+/// First line of a kept configuration, for people.
+const TITLE: &str =
+    "# The running configuration of tcpauthd, kept until `tcpauth config write` or `config discard`.";
+/// Begins the line that names the boot in which it was kept.
+const BOOT: &str = "# boot ";
+/// Begins the line with the SHA-256 of the file that it was made from, as it was then.
+const FILE: &str = "# file ";
+
+impl Config {
+    /// Whether anything was changed by command since the file was read or written.
+    pub fn is_unsaved(&self) -> bool {
+        self.text.running != self.text.file
+    }
+
+    /// Returns the changes made by command that the file at `path`, as it is now, does not have: what reading it again
+    /// would lose.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not TOML.
+    pub fn unsaved(&self, path: &Path) -> Result<Vec<Difference>, ConfigErrors> {
+        if !self.is_unsaved() {
+            return Ok(Vec::new());
+        }
+        let by_command = diff::between_texts(&self.text.file, &self.text.running);
+        let mut lost = self.differences(path)?;
+        lost.retain(|difference| by_command.iter().any(|made| made.subject == difference.subject));
+        Ok(lost)
+    }
+
+    /// Keeps this configuration at `path`, mode 0600, if it differs from its file; removes what is kept there if not.
+    ///
+    /// # Errors
+    /// The system's, of writing or removing.
+    pub fn keep(&self, path: &Path) -> io::Result<()> {
+        if !self.is_unsaved() {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let new = path.with_extension("new");
+        // A daemon that was killed while it wrote may have left one.
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let (boot, hash) = (boot_id()?, hash(&self.text.file));
+        let head = format!("{TITLE}\n{BOOT}{boot}\n{FILE}{hash}\n");
+        file.write_all(head.as_bytes())
+            .and_then(|()| file.write_all(self.text.running.as_bytes()))
+            .and_then(|()| fs::rename(&new, path))
+            .inspect_err(|_| {
+                // It may hold secrets.
+                let _ = fs::remove_file(&new);
+            })
+    }
+
+    /// Reads what [`Config::keep`] left at `path` since the machine started, for the file at `file`; `None` if there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// It cannot be read, or is wrong.
+    pub fn kept(path: &Path, file: &Path) -> Result<Option<Self>, ConfigErrors> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let (kept, _) = text::read(path)?;
+        let Some((boot, made_from, running)) = split(&kept) else { return Ok(None) };
+        if boot_id().ok().as_deref() != Some(boot) {
+            return Ok(None);
+        }
+        let mut config = Self::parse(running, file)?;
+        let now = text::read(file).map(|(text, _)| text).unwrap_or_default();
+        // A file that was changed since is never taken for the one that this configuration comes from.
+        let is_same = hash(&now) == made_from;
+        config.text.file = Arc::new(if is_same { now } else { Zeroizing::new(String::new()) });
+        Ok(Some(config))
+    }
+}
+
+/// Boot, hash of the file, and text of a kept configuration.
+fn split(kept: &str) -> Option<(&str, &str, &str)> {
+    let rest = kept.strip_prefix(TITLE)?.strip_prefix('\n')?;
+    let (boot, rest) = rest.strip_prefix(BOOT)?.split_once('\n')?;
+    let (hash, running) = rest.strip_prefix(FILE)?.split_once('\n')?;
+    Some((boot, hash, running))
+}
+
+fn hash(text: &str) -> String {
+    hex::encode(openssl::sha::sha256(text.as_bytes()))
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::Edit;
+
+    const FILE_TEXT: &str = "neighbor.\"192.0.2.1\".password = \"v61ne0qkel33&\"\n";
+
+    struct Place {
+        folder: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self { folder: tempfile::tempdir().unwrap() };
+            place.write_file(FILE_TEXT);
+            place
+        }
+
+        fn write_file(&self, text: &str) {
+            fs::write(self.file(), text).unwrap();
+            fs::set_permissions(self.file(), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+
+        fn file(&self) -> std::path::PathBuf {
+            self.folder.path().join("tcpauth.toml")
+        }
+
+        fn kept(&self) -> std::path::PathBuf {
+            self.folder.path().join("default.running.toml")
+        }
+
+        fn edited(&self) -> Config {
+            let mut config = Config::load(&self.file()).unwrap();
+            let toml = Zeroizing::new("password = \"another one of these\"".to_owned());
+            config
+                .apply(&[Edit::AddNeighbor { peer: "192.0.2.9".to_owned(), toml }], self.folder.path())
+                .unwrap();
+            config
+        }
+    }
+
+    #[test]
+    fn changes_by_command_come_back() {
+        let place = Place::new();
+        place.edited().keep(&place.kept()).unwrap();
+        assert_eq!(fs::metadata(place.kept()).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut kept = Config::kept(&place.kept(), &place.file()).unwrap().unwrap();
+        assert!(kept.neighbor("192.0.2.9").is_some() && kept.is_unsaved());
+        kept.write(&place.file()).unwrap();
+        kept.keep(&place.kept()).unwrap();
+        assert!(!place.kept().exists());
+        assert!(Config::kept(&place.kept(), &place.file()).unwrap().is_none());
+        assert!(Config::load(&place.file()).unwrap().neighbor("192.0.2.9").is_some());
+    }
+
+    #[test]
+    fn a_file_that_was_changed_meanwhile_is_not_overwritten() {
+        let place = Place::new();
+        place.edited().keep(&place.kept()).unwrap();
+        place.write_file(&format!("# by hand\n{FILE_TEXT}"));
+        let mut kept = Config::kept(&place.kept(), &place.file()).unwrap().unwrap();
+        assert!(kept.neighbor("192.0.2.9").is_some());
+        assert!(matches!(kept.write(&place.file()), Err(crate::config::WriteError::Changed(_))));
+    }
+
+    #[test]
+    fn what_another_boot_kept_is_not_used() {
+        let place = Place::new();
+        place.edited().keep(&place.kept()).unwrap();
+        let text = fs::read_to_string(place.kept()).unwrap().replace(&boot_id().unwrap(), "another");
+        fs::write(place.kept(), text).unwrap();
+        assert!(Config::kept(&place.kept(), &place.file()).unwrap().is_none());
+    }
+
+    #[test]
+    fn changes_that_the_file_has_by_now_are_not_lost() {
+        let place = Place::new();
+        let config = place.edited();
+        assert_eq!(config.unsaved(&place.file()).unwrap().len(), 1);
+        place.write_file(&format!(
+            "{FILE_TEXT}neighbor.\"192.0.2.9\".password = \"another one of these\"\nneighbor.\"192.0.2.7\".password = \
+             \"an unrelated one\"\n"
+        ));
+        assert_eq!(config.unsaved(&place.file()).unwrap(), []);
+        assert_eq!(Config::load(&place.file()).unwrap().unsaved(&place.file()).unwrap(), []);
+    }
+}
