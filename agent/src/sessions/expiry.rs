@@ -12,6 +12,9 @@ const CLOSED_LIMIT: Duration = Duration::from_secs(120);
 const HALF_OPEN_LIMIT: Duration = Duration::from_secs(150);
 /// The daemons give a handshake up after 10 s. One that is this quiet was forgotten, by a daemon that started anew.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
+/// The server of a handshake that its client has not begun: Linux sends the SYN-ACK for so long, the last time 32 s after
+/// the one before.
+const AWAITED_LIMIT: Duration = Duration::from_secs(65);
 /// A session this quiet is asked for its socket: most have keepalives more often, and one that has not keeps its
 /// socket. Without one it is a ghost: a peer that vanished, and a stack that was not answered, tell of no end.
 const NO_SOCKET_LIMIT: Duration = Duration::from_secs(120);
@@ -97,6 +100,7 @@ pub fn expiry(session: &Session, now: Monotonic, whereabouts: impl FnOnce() -> W
         // socket in TIME-WAIT goes by itself.
         Progress::Closed => idle > CLOSED_LIMIT && whereabouts() != Whereabouts::Here,
         Progress::SynSent | Progress::SynReceived => idle > HALF_OPEN_LIMIT,
+        Progress::Handshake if is_awaited(session) => idle > AWAITED_LIMIT,
         Progress::Handshake | Progress::Failed => idle > HANDSHAKE_LIMIT,
         Progress::Established | Progress::Closing if idle > NO_SOCKET_LIMIT => match whereabouts() {
             Whereabouts::Here => false,
@@ -105,6 +109,13 @@ pub fn expiry(session: &Session, now: Monotonic, whereabouts: impl FnOnce() -> W
         },
         Progress::Established | Progress::Closing => false,
     }
+}
+
+/// Whether the client of a handshake on the connection has sent nothing but its SYN.
+fn is_awaited(session: &Session) -> bool {
+    session.phase == Session::HANDSHAKE
+        && session.flags & Session::CLIENT == 0
+        && session.recv_seq == u64::from(session.peer_isn.0)
 }
 
 #[cfg(test)]
@@ -162,6 +173,24 @@ mod tests {
         assert_eq!(progress(&refused), Progress::Closed, "no handshake began");
         let open = Session { flags: BOTH, sent_before: 1000, received_before: 2000, ..Session::default() };
         assert_eq!(progress(&open), Progress::Established);
+    }
+
+    #[test]
+    fn a_server_waits_for_its_client_as_long_as_its_stack_repeats_the_answer() {
+        let peer_isn = tcpauth_common::Isn(7);
+        let awaited = Session {
+            flags: BOTH,
+            phase: Session::HANDSHAKE,
+            peer_isn,
+            recv_seq: 7,
+            last_segment: 5 * SECOND,
+            ..Session::default()
+        };
+        let client = Session { flags: BOTH | Session::CLIENT, ..awaited };
+        for (session, limit) in [(awaited, 65), (Session { recv_seq: 8, ..awaited }, 15), (client, 15)] {
+            let expires = |idle: u64| expiry(&session, Monotonic((5 + idle) * SECOND), || Whereabouts::Here);
+            assert!(!expires(limit) && expires(limit + 1), "{limit}");
+        }
     }
 
     #[test]
