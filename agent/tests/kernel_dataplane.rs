@@ -26,7 +26,7 @@ use tcpauth_common::{
 };
 
 fn ethernet(name: &str) -> Link {
-    Link { index: index(name), name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet }
+    Link { index: index(name), name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet, vrf: None }
 }
 
 fn quartet() -> Quartet {

@@ -40,7 +40,8 @@ fn with_neighbor(instance: &Instance) -> Dataplane {
     dataplane.set_peer(&prefix, &PeerRule { neighbor: 1, scope: 0, flags: 0 }).unwrap();
     dataplane.set_port(179, true).unwrap();
     dataplane.add_local("192.0.2.1".parse().unwrap()).unwrap();
-    let link = Link { index: index("tk0"), name: "tk0".to_owned(), mtu: 1500, kind: LinkKind::Ethernet };
+    let link =
+        Link { index: index("tk0"), name: "tk0".to_owned(), mtu: 1500, kind: LinkKind::Ethernet, vrf: None };
     dataplane.attach(&link).unwrap();
     dataplane
 }
@@ -187,7 +188,8 @@ fn a_segment_from_a_tunnel_is_held_released_and_arrives_again() {
     run("ip link set tktun up");
     run("ip addr add 198.51.100.1 peer 192.0.2.2 dev tktun");
     let mut dataplane = with_neighbor(&namespace.instance);
-    let link = Link { index: index("tktun"), name: "tktun".to_owned(), mtu: 1500, kind: LinkKind::Ip };
+    let link =
+        Link { index: index("tktun"), name: "tktun".to_owned(), mtu: 1500, kind: LinkKind::Ip, vrf: None };
     dataplane.attach(&link).unwrap();
     assert!(dataplane.attached().unwrap().contains(&link.index));
     let packet = &signed_syn()[14..];

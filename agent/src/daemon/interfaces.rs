@@ -175,6 +175,18 @@ impl Interfaces {
         named.or_else(|| self.former.get(name).copied()).or_else(|| if_nametoindex(name).ok())
     }
 
+    /// The interface that is meant by `name`, for sockets: its name of now, and its index, 0 if there is none.
+    pub fn device(&self, name: &str) -> (String, u32) {
+        let index = self.arrival(name).unwrap_or(0);
+        let known = self.links.get(&index);
+        (known.map_or(name, |known| &known.link.name).to_owned(), index)
+    }
+
+    /// Whether an interface is a member of a VRF.
+    pub fn is_in_vrf(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|known| known.link.vrf.is_some())
+    }
+
     /// Adds an address of this host.
     ///
     /// # Errors
@@ -386,7 +398,8 @@ mod tests {
     fn interfaces(links: &[(u32, &str, LinkKind, Attachment)]) -> Interfaces {
         let mut interfaces = Interfaces::default();
         for (index, name, kind, attached) in links {
-            let link = Link { index: *index, name: (*name).to_owned(), mtu: 1500, kind: kind.clone() };
+            let link =
+                Link { index: *index, name: (*name).to_owned(), mtu: 1500, kind: kind.clone(), vrf: None };
             let attached = attached.clone();
             interfaces.links.insert(*index, Known { link, attached, failed: false, fault: None });
         }
@@ -418,8 +431,13 @@ mod tests {
     #[test]
     fn a_renamed_interface_keeps_its_neighbours_until_another_has_the_name() {
         let mut interfaces = interfaces(&[(92, "tkt0", LinkKind::Ethernet, tcx())]);
-        let renamed =
-            |index, name: &str| Link { index, name: name.to_owned(), mtu: 1500, kind: LinkKind::Ethernet };
+        let renamed = |index, name: &str| Link {
+            index,
+            name: name.to_owned(),
+            mtu: 1500,
+            kind: LinkKind::Ethernet,
+            vrf: None,
+        };
         let rename = |interfaces: &mut Interfaces, link: Link| {
             interfaces.note_name(&link);
             interfaces.links.insert(link.index, Known { link, attached: tcx(), failed: false, fault: None });
@@ -428,6 +446,7 @@ mod tests {
         let bound = peer("192.0.2.1%tkt0");
         assert_eq!((interfaces.bound("tkt0"), interfaces.bound("tkt7")), (Some(92), Some(92)));
         assert_eq!(interfaces.problem(&bound), None);
+        assert_eq!(interfaces.device("tkt0"), ("tkt7".to_owned(), 92), "for sockets");
         assert_eq!(interfaces.notice(&bound).unwrap(), "interface tkt0 is gone; its link is now called tkt7");
         rename(&mut interfaces, renamed(93, "tkt0"));
         assert_eq!(interfaces.bound("tkt0"), Some(93));

@@ -18,6 +18,8 @@ pub struct Link {
     pub mtu: u32,
     /// What it is, as far as attaching is concerned.
     pub kind: LinkKind,
+    /// Index of the VRF that it is a member of.
+    pub vrf: Option<u32>,
 }
 
 /// What an interface is, as far as attaching is concerned.
@@ -93,7 +95,7 @@ impl Link {
         if let Some(master) = master.filter(|_| !is_vrf_member(info)) {
             let LinkKind::Vlan { lower, vid, protocol } = vlan(info, lower?)? else { return None };
             let kind = LinkKind::VlanPort { lower, vid, protocol, master };
-            return Some(Self { index, name: name.to_owned(), mtu, kind });
+            return Some(Self { index, name: name.to_owned(), mtu, kind, vrf: None });
         }
         let kind = match (message.header.link_layer_type, lower) {
             _ if message.header.flags.contains(LinkFlags::Loopback) => LinkKind::Loopback,
@@ -107,7 +109,7 @@ impl Link {
             (other, _) if is_bare(other) => LinkKind::Ip,
             (other, _) => LinkKind::Unprotected(format!("frames of link type {other:?} are not understood")),
         };
-        Some(Self { index, name: name.to_owned(), mtu, kind })
+        Some(Self { index, name: name.to_owned(), mtu, kind, vrf: master })
     }
 }
 
@@ -188,7 +190,7 @@ mod tests {
         for (tag, protocol) in [(VlanProtocol::Ieee8021Q, 0x8100), (VlanProtocol::Ieee8021Ad, 0x88a8)] {
             let link = Link::parse(&message("eth0.7", vlan_info(tag))).unwrap();
             let kind = LinkKind::Vlan { lower: 2, vid: 7, protocol };
-            assert_eq!(link, Link { index: 5, name: "eth0.7".to_owned(), mtu: 1500, kind });
+            assert_eq!(link, Link { index: 5, name: "eth0.7".to_owned(), mtu: 1500, kind, vrf: None });
         }
     }
 
@@ -233,7 +235,8 @@ mod tests {
     fn a_member_of_a_vrf_is_attached_to() {
         let mut member = message("eth0", vec![LinkInfo::PortKind(InfoPortKind::Vrf)]);
         member.attributes.push(LinkAttribute::Controller(9));
-        assert_eq!(Link::parse(&member).unwrap().kind, LinkKind::Ethernet);
+        let link = Link::parse(&member).unwrap();
+        assert_eq!((link.kind, link.vrf), (LinkKind::Ethernet, Some(9)));
     }
 
     #[test]

@@ -344,7 +344,8 @@ mod tests {
         let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &messages[0].payload else {
             panic!("not a link");
         };
-        let known = Link { index: 7, name: "odd0".to_owned(), mtu: 9000, kind: LinkKind::Ethernet };
+        let known =
+            Link { index: 7, name: "odd0".to_owned(), mtu: 9000, kind: LinkKind::Ethernet, vrf: None };
         assert_eq!(Link::parse(link), Some(known));
     }
 }

@@ -29,7 +29,7 @@ const RECEIVE_BUFFER: u32 = 1 << 20;
 /// A change of the network namespace's interfaces or addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// The interface is there, or its name, MTU or kind changed: attach to it (again).
+    /// The interface is there, or its name, MTU, kind or VRF changed: attach to it (again).
     Up(Link),
     /// The interface with this index is gone, or part of another one: forget it, if it is known.
     Gone(u32),
@@ -260,7 +260,7 @@ mod tests {
     use crate::kernel::LinkKind;
 
     fn ethernet(index: u32, mtu: u32) -> Link {
-        Link { index, name: format!("eth{index}"), mtu, kind: LinkKind::Ethernet }
+        Link { index, name: format!("eth{index}"), mtu, kind: LinkKind::Ethernet, vrf: None }
     }
 
     #[test]
