@@ -54,7 +54,9 @@ impl Daemon {
                 return self.refuse(held, frame, DropReason::NoKey);
             }
         };
-        match on_held(held, frame, neighbor, existing.as_ref(), peer_uses, Now::read()) {
+        let outcome = on_held(held, frame, neighbor, existing.as_ref(), peer_uses, Now::read());
+        let is_taken = matches!(outcome, Outcome::Install(_) | Outcome::Change(_));
+        match outcome {
             Outcome::Install(mut session) => {
                 match &route {
                     Route::Agreed(..) => session.flags |= Session::AGREED,
@@ -99,6 +101,9 @@ impl Daemon {
             }
             Outcome::Release => self.release(held, frame),
             Outcome::Refuse(reason) => self.refuse(held, frame, reason),
+        }
+        if is_taken && matches!(route, Route::Fallback) {
+            self.on_withdrawn(held, frame);
         }
     }
 

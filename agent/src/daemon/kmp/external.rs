@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use tcpauth_common::{
     DropReason, KeyId,
-    layout::{Held, Quartet, Session},
+    key_choice::flag::{ACK, SYN},
+    layout::{Direction, Held, Quartet, Session},
 };
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     associations::{Begun, Waiting},
     channel::ChannelId,
     offers::NoChannel,
-    route::{Route, falls_back, is_agreed, is_channel},
+    route::{Route, falls_back, has_fallen_back, is_agreed, is_channel},
 };
 use crate::{
     config::KeyManagement,
@@ -85,6 +86,15 @@ impl Daemon {
         self.tell_kmp(session.neighbor, "fallback", text);
     }
 
+    /// A SYN of the peer verified with a key of the chain: keys that were agreed for it before are withdrawn.
+    pub(in super::super) fn on_withdrawn(&mut self, held: &Held, frame: &[u8]) {
+        let Ok(segment) = Segment::parse(held, frame) else { return };
+        if held.direction == Direction::Inbound as u8 && segment.flags() & (SYN | ACK) == SYN {
+            let begun = Begun { quartet: held.quartet, client_isn: segment.isn().0 };
+            self.kmp.associations.remove(&begun);
+        }
+    }
+
     /// Forgets keys that were agreed with neighbours that are others now: by a secret that may be another.
     pub(in super::super) fn forget_agreed(&mut self, is_changed: impl Fn(u32) -> bool) {
         self.kmp.associations.expire(Instant::now(), |peer| !is_changed(peer.neighbor));
@@ -126,6 +136,10 @@ impl Daemon {
         // Then the channel is gone, and the peer offers again on the next.
         let _ = match self.answer_to(peer, &connection, role) {
             Ok(begun) => self.accept_offer(channel, peer, offer, begun),
+            Err(Refusal::Mismatch) => {
+                tracing::debug!(?connection, "the peer fell back before its offer of keys came");
+                self.kmp.channels.refuse(channel, offer, Refusal::Mismatch)
+            }
             Err(reason) => {
                 // A peer may offer a thousand a second.
                 if self.kmp.channels.is_news(peer, Instant::now()) {
@@ -145,6 +159,10 @@ impl Daemon {
         agreed: Agreed,
     ) {
         let Some(begun) = self.begun(peer, &agreed.connection, agreed.role) else { return };
+        if self.is_by_chain(&begun) {
+            // Too late: the SYN left under a key of the chain, from which the peer sees that our offer is withdrawn.
+            return;
+        }
         if self.kmp.channels.confirm(channel, offer).is_err() {
             return;
         }
@@ -213,6 +231,10 @@ impl Daemon {
         if role != Role::Server {
             return Err(Refusal::UnknownConnection);
         }
+        if self.is_by_chain(&begun) {
+            // The peer waited no longer, and withdrew its offer by a SYN under a key of the chain.
+            return Err(Refusal::Mismatch);
+        }
         let is_known = self.kmp.associations.of(&begun).is_some();
         if !is_known && !self.kmp.associations.has_room(peer) {
             return Err(Refusal::Busy);
@@ -230,6 +252,15 @@ impl Daemon {
         let is_theirs = owner.number == peer.neighbor && begun.quartet.peer == peer.address;
         let is_external = neighbor.key_management == KeyManagement::External;
         (is_theirs && is_external && !is_channel(neighbor, &begun.quartet)).then_some(begun)
+    }
+
+    /// Whether a connection has fallen back to keys of the chain: agreed ones would be of no use to it any more.
+    fn is_by_chain(&self, begun: &Begun) -> bool {
+        let session = self.dataplane.session(&begun.quartet).ok().flatten();
+        let Some(owner) = session.and_then(|session| self.neighbors.numbered(session.neighbor)) else {
+            return false;
+        };
+        session.is_some_and(|session| falls_back(owner) && has_fallen_back(&session, begun.client_isn, owner))
     }
 
     /// Offers to agree on the keys of a SYN that waits, unless that was done.

@@ -49,7 +49,18 @@ pub fn route(
     let outbound = held.direction == Direction::Outbound as u8;
     let client_isn = client_isn(&segment, outbound, existing);
     let begun = Begun { quartet: held.quartet, client_isn };
+    let key_id = match segment.signature(neighbor.wire) {
+        Ok(Signature::Ao { key_id, .. }) => Some(key_id.0),
+        _ => None,
+    };
     if let Some(association) = associations.of(&begun) {
+        // The peer's daemon offered the keys and then, as our answer was late, fell back: its SYN says so. It has to
+        // verify all the same, and until it has, what was agreed is kept.
+        let is_by_chain = key_id.is_some_and(|id| has_id(&neighbor.keys, id));
+        let withdraws = !outbound && segment.flags() & (SYN | ACK) == SYN && is_by_chain;
+        if association.role == Role::Server && withdraws && falls_back(neighbor) {
+            return Route::Fallback;
+        }
         let other = crossing(associations, &begun.quartet, association.role, existing);
         // The key of the end with the lower address, then port, is asked for by both ends.
         let mut mkts = vec![&association.mkt];
@@ -58,10 +69,6 @@ pub fn route(
         other.into_iter().for_each(|other| mkts.insert(at, &other.mkt));
         return Route::Agreed(begun, Box::new(with_agreed(neighbor, mkts)));
     }
-    let key_id = match segment.signature(neighbor.wire) {
-        Ok(Signature::Ao { key_id, .. }) => Some(key_id.0),
-        _ => None,
-    };
     let is_syn = segment.flags() & SYN != 0;
     let unknown = Unknown { neighbor, existing, key_id, isn: is_syn.then(|| segment.isn().0) };
     match (segment.flags() & (SYN | ACK), outbound) {
@@ -152,6 +159,17 @@ impl Unknown<'_> {
 /// Whether a neighbour's connections get keys of the chain if none can be agreed.
 pub(super) fn falls_back(neighbor: &Neighbor) -> bool {
     neighbor.kmp.as_ref().is_some_and(|kmp| kmp.fallback == Fallback::Implicit)
+}
+
+/// Whether the connection that began with this ISN of its client has keys of the chain.
+pub(super) fn has_fallen_back(session: &Session, client_isn: u32, neighbor: &Neighbor) -> bool {
+    let client = if session.flags & Session::CLIENT != 0 {
+        (Session::LOCAL_ISN, session.local_isn)
+    } else {
+        (Session::PEER_ISN, session.peer_isn)
+    };
+    let is_its = session.flags & client.0 != 0 && client.1.0 == client_isn && !is_agreed(session);
+    is_its || is_of_chain(session, client_isn, &neighbor.keys)
 }
 
 /// Whether a connection is the channel to the neighbour's daemon: its keys come from the chain.
@@ -337,11 +355,14 @@ mod tests {
             assert_eq!(name(&of(draft, neighbor, None, &agreed(&[]))).0, expected);
         }
         let associations = agreed(&[(Role::Server, THEIRS, 128)]);
-        // Whatever it is signed with: that has to verify.
-        assert_eq!(
-            name(&of(&syn_of_chain(&implicit), &implicit, None, &associations)),
-            ("agreed", vec![129])
-        );
+        // Whatever it is signed with, that has to verify. A key of the chain says that the peer fell back meanwhile.
+        for (draft, neighbor, expected) in [
+            (&unsigned, &implicit, "agreed"),
+            (&syn_of_chain(&never), &never, "agreed"),
+            (&syn_of_chain(&implicit), &implicit, "fallback"),
+        ] {
+            assert_eq!(name(&of(draft, neighbor, None, &associations)).0, expected);
+        }
     }
 
     #[test]
