@@ -34,6 +34,13 @@ pub fn fields(block: &mut Block, kmp: &KmpStatus) {
         }
         None => block.field("fallback", &kmp.fallback),
     }
+    if kmp.crowded_out_handshakes > 0 {
+        let text = format!(
+            "{} made room for newer ones: somebody on the peer's host, who is not its tcpauthd, connects to our kmp-port",
+            human::plural(kmp.crowded_out_handshakes, "unfinished handshake")
+        );
+        block.painted_field("handshakes", Paint::Warn, text);
+    }
     if let Some(failure) = &kmp.last_failure {
         block.painted_field("last failure", Paint::Bad, last_failure(failure));
     }
@@ -168,6 +175,13 @@ mod tests {
     fn sessions_that_wait_for_new_keys_are_counted() {
         has_line(&shown(|kmp| kmp.due_sessions = 1), "new keys", "last 3m12s ago, 1 session waits now");
         has_line(&shown(|kmp| kmp.due_sessions = 9), "new keys", "last 3m12s ago, 9 sessions wait now");
+    }
+
+    #[test]
+    fn handshakes_of_somebody_else_are_counted() {
+        let text = shown(|kmp| kmp.crowded_out_handshakes = 3);
+        assert!(text.contains("3 unfinished handshakes made room for newer ones"), "{text}");
+        assert!(!shown(|_| {}).contains("made room"));
     }
 
     #[test]

@@ -242,6 +242,7 @@ pub fn kmp_neighbor() -> NeighborStatus {
             }),
             fallback: "never".to_owned(),
             fallback_sessions: 0,
+            crowded_out_handshakes: 0,
             rekey_interval_seconds: 3600,
             rekey_segments: Some(1_000_000),
             last_refresh_seconds_ago: Some(192),

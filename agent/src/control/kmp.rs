@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// How keys are agreed with a neighbour: what was, what the peer could do, and what comes next.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct KmpStatus {
+    /// Unfinished handshakes on channels that made room for newer ones: somebody on the peer who is not its `tcpauthd`
+    /// connects to our port for key management.
+    #[serde(default)]
+    pub crowded_out_handshakes: u64,
     /// `external` or `layered`.
     pub mode: String,
     /// The channel between the two daemons.

@@ -120,6 +120,8 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     daemon.forget_handshakes();
     daemon.adopt();
     daemon.forget_half_open();
+    // Channels begin at the addresses of the sessions that are up.
+    daemon.follow_refresh()?;
     daemon.follow_channels(&|_| false);
 
     let (commands, requests) = mpsc::channel(COMMAND_BACKLOG);
@@ -298,6 +300,8 @@ impl Daemon {
                     if let Err(error) = self.follow_interfaces() {
                         tracing::error!("neighbours bound to interfaces could not be brought up to date: {error}");
                     }
+                    // Interfaces may have joined or left a VRF.
+                    self.listen();
                     self.keep_channels_up();
                 }
                 Some(event) = sources.channels.recv() => self.on_channel_event(event),

@@ -87,9 +87,12 @@ impl Peering {
         if self.is_link_local() { format!("{}%{INTERFACE}", self.peer) } else { self.peer.to_string() }
     }
 
-    /// An identifier for daemons that have no IPv4 address.
+    /// An identifier: our address, or for IPv6 one made from our AS number.
     fn router_id(&self) -> String {
-        format!("10.255.0.{}", self.local_as % 100)
+        match self.local {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(_) => format!("10.255.0.{}", self.local_as % 100),
+        }
     }
 
     /// `ipv4` or `ipv6`.

@@ -23,7 +23,10 @@ impl Daemon {
             return;
         }
         match self.write_rules(self.current_rules(), &Replan::of(due)) {
-            Ok(_) => self.tell_keys(now),
+            Ok(_) => {
+                self.tell_keys(now);
+                self.end_expired_channels(now);
+            }
             Err(error) => tracing::error!("keys could not be brought to this moment: {error}"),
         }
     }
@@ -47,6 +50,7 @@ impl Daemon {
             rolled.flat_map(|news| news.neighbors.iter().copied()).filter(agreed).collect();
         if !rolled.is_empty() {
             self.refresh_neighbors(&rolled);
+            self.renew_channels(&rolled, now);
         }
         for News { neighbors, what } in news {
             let named = || neighbors.iter().filter_map(|number| self.neighbors.numbered(*number));

@@ -1,8 +1,10 @@
 //! The TCP connections of channels: each has a task that moves octets, and knows nothing of what they mean.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -14,6 +16,9 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+
+use super::super::neighbors::covers;
+use crate::{config::Peer, kernel::mapped};
 
 /// Most octets that are read at once.
 const READ: usize = 16 * 1024;
@@ -33,6 +38,54 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A channel, by the order in which they began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub u64);
+
+/// An interface by which connections are made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Its name, as the kernel takes no index for it.
+    pub name: String,
+    /// Its index, which stays when it is renamed.
+    pub index: u32,
+}
+
+/// Who may connect: the neighbors whose keys are agreed. Connections of others end in the listener's task, so that
+/// a stranger who opens thousands takes no place in the queue that the octets of neighbors wait in.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<RwLock<Admitted>>);
+
+/// Addresses of neighbors.
+#[derive(Default)]
+pub struct Admitted {
+    hosts: HashSet<IpAddr>,
+    prefixes: Vec<Peer>,
+}
+
+impl FromIterator<Peer> for Admitted {
+    fn from_iter<T: IntoIterator<Item = Peer>>(peers: T) -> Self {
+        let mut admitted = Self::default();
+        for peer in peers {
+            if peer.is_host() {
+                admitted.hosts.insert(peer.address);
+            } else {
+                admitted.prefixes.push(peer);
+            }
+        }
+        admitted
+    }
+}
+
+impl Gate {
+    /// These may connect from now on.
+    pub fn replace(&self, admitted: Admitted) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = admitted;
+    }
+
+    fn admits(&self, address: IpAddr) -> bool {
+        let admitted = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let key = mapped(address);
+        admitted.hosts.contains(&address) || admitted.prefixes.iter().any(|peer| covers(peer, &key))
+    }
+}
 
 /// What the tasks of channels and listeners tell the main loop.
 pub enum ChannelEvent {
@@ -57,13 +110,13 @@ impl Line {
         id: ChannelId,
         local: Option<IpAddr>,
         peer: SocketAddr,
-        device: Option<String>,
+        device: Option<Device>,
         events: mpsc::Sender<ChannelEvent>,
     ) -> Self {
         let (outgoing, mut waiting) = mpsc::channel(WRITE_BACKLOG);
         tokio::spawn(async move {
             let connected = tokio::select! {
-                connected = connect(local, peer, device.as_deref()) => connected,
+                connected = connect(local, peer, device.as_ref()) => connected,
                 // Nobody waits for it any more.
                 _ = waiting.recv() => return,
             };
@@ -105,19 +158,28 @@ impl Line {
 pub struct Listener(JoinHandle<()>);
 
 impl Listener {
-    /// Listens on `address`; an unspecified one is about its own family only.
+    /// Listens on `address`, to those whom `gate` admits; an unspecified address is about its own family only. With
+    /// `device`: to what arrives there.
     ///
     /// # Errors
-    /// If the port is taken, or the address is not ours.
-    pub fn bind(address: SocketAddr, events: mpsc::Sender<ChannelEvent>) -> io::Result<Self> {
+    /// If the port is taken, or the address or the device is not ours.
+    pub fn bind(
+        address: SocketAddr,
+        device: Option<&Device>,
+        gate: Gate,
+        events: mpsc::Sender<ChannelEvent>,
+    ) -> io::Result<Self> {
         let socket = socket_for(&address)?;
         socket.set_reuseaddr(true)?;
+        if let Some(device) = device {
+            socket.bind_device(Some(device.name.as_bytes()))?;
+        }
         if address.is_ipv6() {
             setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
         }
         socket.bind(address)?;
         let listener = socket.listen(LISTEN_BACKLOG)?;
-        Ok(Self(tokio::spawn(accept(listener, events))))
+        Ok(Self(tokio::spawn(accept(listener, gate, events))))
     }
 }
 
@@ -127,9 +189,15 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(listener: TcpListener, events: mpsc::Sender<ChannelEvent>) {
+async fn accept(listener: TcpListener, gate: Gate, events: mpsc::Sender<ChannelEvent>) {
     loop {
         match listener.accept().await {
+            Ok((stream, peer)) if !gate.admits(peer.ip()) => {
+                tracing::debug!(%peer, "a connection for key management came from no neighbor");
+                // By a reset: an orderly end leaves an entry in TIME-WAIT for each.
+                let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+                let _ = setsockopt(&stream, sockopt::Linger, &at_once);
+            }
             Ok((stream, _)) => {
                 if events.send(ChannelEvent::Accepted(stream)).await.is_err() {
                     return;
@@ -147,11 +215,11 @@ async fn accept(listener: TcpListener, events: mpsc::Sender<ChannelEvent>) {
 async fn connect(
     local: Option<IpAddr>,
     peer: SocketAddr,
-    device: Option<&str>,
+    device: Option<&Device>,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     let socket = socket_for(&peer)?;
     if let Some(device) = device {
-        socket.bind_device(Some(device.as_bytes()))?;
+        socket.bind_device(Some(device.name.as_bytes()))?;
     }
     if let Some(local) = local {
         let scope = match peer {
@@ -227,5 +295,53 @@ pub fn address(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
             let scope = if address.is_unicast_link_local() { scope } else { 0 };
             std::net::SocketAddrV6::new(address, port, 0, scope).into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_but_neighbors_is_admitted() {
+        let gate = Gate::default();
+        let admits = |address: &str| gate.admits(address.parse().unwrap());
+        assert!(!admits("192.0.2.1"));
+        let peers = ["192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "fe80::1%eth0"];
+        gate.replace(peers.iter().map(|peer| peer.parse::<Peer>().unwrap()).collect());
+        for (address, expected) in [
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("198.51.100.9", true),
+            ("2001:db8::7", true),
+            ("2001:db9::7", false),
+            ("fe80::1", true),
+        ] {
+            assert_eq!(admits(address), expected, "{address}");
+        }
+    }
+
+    /// However many they are, the queue that neighbors' octets wait in stays empty.
+    #[tokio::test]
+    async fn connections_of_strangers_end_without_a_word() {
+        let (events, mut queue) = mpsc::channel(4);
+        let gate = Gate::default();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(any).unwrap();
+        let listener = socket.listen(LISTEN_BACKLOG).unwrap();
+        let at = listener.local_addr().unwrap();
+        let _listener = Listener(tokio::spawn(accept(listener, gate.clone(), events)));
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            let mut octets = Vec::new();
+            let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut octets);
+            assert!(timeout(Duration::from_secs(5), read).await.unwrap().is_err(), "it was not reset");
+        }
+        assert!(queue.try_recv().is_err());
+        gate.replace(Admitted::from_iter(["127.0.0.1".parse().unwrap()]));
+        let _stream = TcpStream::connect(at).await.unwrap();
+        let event = timeout(Duration::from_secs(5), queue.recv()).await.unwrap();
+        assert!(matches!(event, Some(ChannelEvent::Accepted(_))));
     }
 }

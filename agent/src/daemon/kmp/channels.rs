@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     KmpPeer,
-    channel::{ChannelEvent, ChannelId, Line, Listener},
+    channel::{ChannelEvent, ChannelId, Device, Gate, Line, Listener},
     dial::{AT_ONCE, Dialer, Rival, replaces},
     state::ChannelState,
     timers::Timers,
@@ -21,11 +21,11 @@ use crate::kmp::{Capabilities, Connection, Exchange, tls};
 /// For TCP, TLS and the first messages together.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Channels that one peer opened and whose handshake is not over.
-const MAX_HANDSHAKES: usize = 4;
-/// Channels with one peer. Each that is replaced [lingers](LINGER): so many handshakes a peer can have in that time.
+const MAX_HANDSHAKES: usize = 8;
+/// Other channels with one peer. Each that is replaced [lingers](LINGER): so many a peer can have in that time.
 const MAX_OF_PEER: usize = 32;
 /// A channel that another one replaced is left for what is under way on it.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// A channel that is not to be there all the time is closed by the end that opened it, so long after it was last asked
 /// for.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -34,7 +34,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 pub(in super::super) struct Channels {
     pub(super) peers: HashMap<KmpPeer, Peering>,
     pub(super) channels: HashMap<ChannelId, Channel>,
-    pub(super) listeners: BTreeMap<SocketAddr, Result<Listener, String>>,
+    pub(super) listeners: BTreeMap<(SocketAddr, Option<Device>), Result<Listener, String>>,
+    pub(super) admitted: Gate,
     pub(super) timers: Timers<Timer>,
     pub(super) next: u64,
     pub(super) events: mpsc::Sender<ChannelEvent>,
@@ -72,6 +73,10 @@ pub(super) struct Peering {
     pub(super) told: Option<Instant>,
     /// Our end's address of the last connection with it.
     pub(super) local: Option<IpAddr>,
+    /// An address of connections with it that is not this host's any more.
+    pub(super) unavailable: Option<IpAddr>,
+    /// Unfinished handshakes that made room for newer ones.
+    pub(super) crowded_out: u64,
     /// Why the last channel failed or ended.
     pub(super) because: Option<String>,
     /// When the last channel ended.
@@ -87,6 +92,14 @@ pub(super) struct Channel {
     /// Whether the end with the lower address opened it.
     pub(super) by_lower: bool,
     pub(super) line: Line,
+    /// The address that it is opened from, if that was not left to routing.
+    pub(super) from: Option<IpAddr>,
+    /// Whether the peer said anything.
+    pub(super) is_heard: bool,
+    /// The number of the key of the chain that it is authenticated by.
+    pub(super) key: Option<u32>,
+    /// Another key is preferred since.
+    pub(super) is_old: bool,
     /// Once TCP is there.
     pub(super) exchange: Option<Exchange>,
     pub(super) ready: Option<Ready>,
@@ -111,6 +124,7 @@ impl Channels {
             peers: HashMap::new(),
             channels: HashMap::new(),
             listeners: BTreeMap::new(),
+            admitted: Gate::default(),
             timers: Timers::default(),
             next: 1,
             events,
@@ -204,15 +218,50 @@ impl Channels {
 
     /// Takes in that our end has this address in connections with `peer`.
     pub fn learn_local(&mut self, peer: KmpPeer, local: IpAddr) {
-        self.peers.entry(peer).or_default().local = Some(local);
+        let peering = self.peers.entry(peer).or_default();
+        peering.local = Some(local);
+        peering.unavailable = peering.unavailable.filter(|gone| *gone != local);
     }
 
-    /// Whether there is room for one more channel that the peer opens.
-    pub(super) fn has_room(&self, peer: KmpPeer) -> bool {
+    /// Takes in that our end's address of a channel that was to be opened is not this host's any more. It is not tried
+    /// again until interfaces or addresses change.
+    pub(super) fn lose_local(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        let (peer, gone) = (channel.peer, channel.from);
+        if let Some(peering) = self.peers.get_mut(&peer) {
+            peering.unavailable = gone;
+        }
+    }
+
+    /// Makes room for one more channel that the peer opens. `false`: it has too many.
+    ///
+    /// Whoever can use the peer's network stack can open connections that are signed as the peer's, and say nothing on
+    /// them. So an unfinished handshake keeps no other one out: the oldest makes room, of those first on which nothing
+    /// was said.
+    #[must_use]
+    pub(super) fn make_room(&mut self, peer: KmpPeer) -> bool {
         let ids = self.peers.get(&peer).map_or(&[][..], |peering| &peering.channels);
-        let channels = ids.iter().filter_map(|id| self.channels.get(id));
-        let handshakes = channels.filter(|channel| !channel.is_ours && channel.ready.is_none()).count();
-        handshakes < MAX_HANDSHAKES && ids.len() < MAX_OF_PEER
+        let channels = ids.iter().filter_map(|id| Some((*id, self.channels.get(id)?)));
+        let (handshakes, others): (Vec<_>, Vec<_>) =
+            channels.partition(|(_, channel)| !channel.is_ours && channel.ready.is_none());
+        if MAX_OF_PEER <= others.len() {
+            return false;
+        }
+        if handshakes.len() < MAX_HANDSHAKES {
+            return true;
+        }
+        let oldest = handshakes.iter().min_by_key(|(id, channel)| (channel.is_heard, channel.began, *id));
+        if let Some(id) = oldest.map(|(id, _)| *id) {
+            self.remove(id);
+            self.peers.entry(peer).or_default().crowded_out += 1;
+        }
+        true
+    }
+
+    /// Unfinished handshakes of a neighbor's peers that made room for newer ones.
+    pub fn crowded_out(&self, neighbor: u32) -> u64 {
+        let peers = self.peers.iter().filter(|(peer, _)| peer.neighbor == neighbor);
+        peers.map(|(_, peering)| peering.crowded_out).sum()
     }
 
     /// Forgets a peer without channels.
@@ -238,6 +287,10 @@ impl Channels {
             began: now,
             by_lower,
             line: line(id, self.events.clone()),
+            from: None,
+            is_heard: false,
+            key: None,
+            is_old: false,
             exchange: None,
             ready: None,
             failure: None,
@@ -347,22 +400,30 @@ mod tests {
             let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
             channels.begin(PEER, false, true, now, |id, events| Line::dial(id, None, nobody, None, events))
         };
-        for _ in 0..MAX_HANDSHAKES {
-            assert!(channels.has_room(PEER));
-            begin(&mut channels);
-        }
-        assert!(!channels.has_room(PEER), "in handshakes");
+        let ids: Vec<ChannelId> = (0..MAX_HANDSHAKES)
+            .map(|_| {
+                assert!(channels.make_room(PEER));
+                begin(&mut channels)
+            })
+            .collect();
+        channels.channels.get_mut(&ids[0]).unwrap().is_heard = true;
+        assert!(channels.make_room(PEER));
+        let newest = begin(&mut channels);
+        let is_there = |channels: &Channels, id| channels.channels.contains_key(&id);
+        assert!(!is_there(&channels, ids[1]), "the oldest of those that say nothing makes room");
+        assert!(is_there(&channels, ids[0]) && is_there(&channels, ids[2]) && is_there(&channels, newest));
+        assert_eq!((channels.crowded_out(PEER.neighbor), channels.crowded_out(2)), (1, 0));
         let waiting: Vec<ChannelId> = channels.channels.keys().copied().collect();
         for id in &waiting {
             channels.ready(*id, ready(), now);
         }
         for _ in MAX_HANDSHAKES..MAX_OF_PEER {
-            assert!(channels.has_room(PEER));
+            assert!(channels.make_room(PEER));
             let id = begin(&mut channels);
             channels.ready(id, ready(), now);
         }
-        assert!(!channels.has_room(PEER));
+        assert!(!channels.make_room(PEER), "all are up");
         channels.remove(waiting[0]);
-        assert!(channels.has_room(PEER) && channels.has_room(KmpPeer { neighbor: 2, ..PEER }));
+        assert!(channels.make_room(PEER) && channels.make_room(KmpPeer { neighbor: 2, ..PEER }));
     }
 }

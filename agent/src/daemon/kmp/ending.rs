@@ -1,12 +1,14 @@
 //! How channels end, and why.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
+
+use jiff::Timestamp;
 
 use super::{
     super::Daemon,
     KmpPeer,
     channel::ChannelId,
-    channels::{Channel, Ready, Timer},
+    channels::{Channel, LINGER, Ready, Timer},
 };
 use crate::sessions::Monotonic;
 
@@ -49,8 +51,64 @@ impl Daemon {
                 self.tell_channel_closed(peer, &channel, because, before.as_deref());
             }
         }
+        let is_old = |id| self.kmp.channels.channels.get(&id).is_some_and(|channel| channel.is_old);
+        if channel.is_ours && channel.ready.is_none() && self.kmp.channels.active(peer).is_some_and(is_old) {
+            // The peer does not know the key that took the old one's place yet.
+            let channels = &mut self.kmp.channels;
+            if let Some(peering) = channels.peers.get_mut(&peer) {
+                peering.is_needed = true;
+                channels.timers.set(Timer::Dial(peer), peering.dialer.again(now, None));
+            }
+        }
         self.on_external_channel_gone(id, peer);
         self.on_refresh_channel_gone(id, peer, &said);
+    }
+
+    /// Has other channels take the place of those with these neighbors that are authenticated by a key that is not
+    /// preferred any more: whoever was in the middle of their handshakes stays there until then.
+    pub(in super::super) fn renew_channels(&mut self, numbers: &BTreeSet<u32>, now: Timestamp) {
+        let mut peers = BTreeSet::new();
+        for channel in self.kmp.channels.channels.values_mut() {
+            let number = channel.peer.neighbor;
+            let Some(neighbor) = self.neighbors.numbered(number).filter(|_| numbers.contains(&number)) else {
+                continue;
+            };
+            let preferred = neighbor.keys.preferred(now).map(|key| key.number);
+            if channel.key.is_some() && channel.key != preferred {
+                channel.is_old = true;
+                peers.insert(channel.peer);
+            }
+        }
+        peers.into_iter().for_each(|peer| self.replace_old_channel(peer));
+    }
+
+    /// Closes the channels that are authenticated by a key that has ended, and opens others where they are needed.
+    pub(in super::super) fn end_expired_channels(&mut self, now: Timestamp) {
+        let is_over = |channel: &Channel| {
+            let neighbor = self.neighbors.numbered(channel.peer.neighbor);
+            let key = neighbor.zip(channel.key).and_then(|(neighbor, number)| neighbor.keys.key(number));
+            key.is_some_and(|key| !key.is_accepted(now))
+        };
+        let channels = self.kmp.channels.channels.iter();
+        let over: Vec<ChannelId> =
+            channels.filter(|(_, channel)| is_over(channel)).map(|(id, _)| *id).collect();
+        for id in over {
+            self.close_channel(id, Ending::Planned);
+        }
+    }
+
+    /// Opens a channel in the place of one that is authenticated by an older key; one that nobody needs is closed.
+    fn replace_old_channel(&mut self, peer: KmpPeer) {
+        let now = Instant::now();
+        let Some(active) = self.kmp.channels.active(peer) else { return };
+        if !self.kmp.channels.channels.get(&active).is_some_and(|channel| channel.is_old) {
+            return;
+        }
+        if self.kmp.channels.peers.get(&peer).is_some_and(|peering| peering.is_kept_up) {
+            self.kmp.channels.dial(peer, now);
+        } else {
+            self.kmp.channels.timers.set(Timer::Close(active), now + LINGER);
+        }
     }
 
     /// Why the task of a channel ended.
@@ -67,6 +125,10 @@ impl Daemon {
             };
         };
         match error.kind() {
+            io::ErrorKind::AddrNotAvailable => match channel.and_then(|channel| channel.from) {
+                Some(from) => format!("our address {from} is not this host's any more"),
+                None => format!("there is no address of ours to connect to port {port} from: {error}"),
+            },
             io::ErrorKind::ConnectionRefused => format!(
                 "TCP port {port} of the peer is closed: is tcpauthd running there, with us as a neighbour of the same \
                  key-management?"

@@ -1,6 +1,6 @@
 //! What happens on channels, and what comes of it.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{io, net::SocketAddr, time::Instant};
 
 use tcpauth_common::layout::{Quartet, Session};
 use tokio::net::TcpStream;
@@ -29,6 +29,10 @@ impl Daemon {
             ChannelEvent::Connected(id, local, peer) => self.on_connected(id, local, peer),
             ChannelEvent::Received(id, octets) => self.on_received(id, &octets),
             ChannelEvent::Closed(id, error) => {
+                let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+                if error.as_ref().is_some_and(is_gone) {
+                    self.kmp.channels.lose_local(id);
+                }
                 let because = self.why_closed(id, error.as_ref());
                 self.close_channel(id, Ending::Failed(because));
             }
@@ -45,10 +49,20 @@ impl Daemon {
         };
         let peer = KmpPeer::of(number, &quartet);
         let channels = &mut self.kmp.channels;
-        if !channels.has_room(peer) {
+        let before = channels.crowded_out(number);
+        if !channels.make_room(peer) {
             tracing::debug!(peer = %peer_end, "too many connections for key management at once");
             return;
         }
+        if before == 0 && channels.crowded_out(number) > 0 {
+            tracing::warn!(
+                peer = %peer_end.ip(),
+                "the oldest of many unfinished handshakes on the port for key management makes room for the newest: \
+                 does somebody on the peer, who is not its tcpauthd, connect to it? `tcpauth status` counts them"
+            );
+        }
+        // The peer's daemon knows us by it.
+        channels.learn_local(peer, local.ip());
         let by_lower = dials(peer_end.ip(), local.ip());
         let line = |id, events| Line::accepted(id, stream, events);
         let id = channels.begin(peer, false, by_lower, Instant::now(), line);
@@ -72,6 +86,7 @@ impl Daemon {
     fn begin_tls(&mut self, id: ChannelId, side: Side, number: u32, quartet: &Quartet, session: &Session) {
         let Some(neighbor) = self.neighbors.numbered(number) else { return };
         let Some(kmp) = &neighbor.kmp else { return };
+        let key = begun_with(session, quartet, neighbor).map(|key| key.number);
         let Some((psk, options)) = psk(kmp, quartet, session, neighbor) else {
             let because = "the key that its TCP connection began with is gone";
             self.close_channel(id, Ending::Failed(because.to_owned()));
@@ -85,6 +100,7 @@ impl Daemon {
             Ok(exchange) => {
                 if let Some(channel) = self.kmp.channels.channels.get_mut(&id) {
                     channel.exchange = Some(exchange);
+                    channel.key = key;
                 }
                 // Its first octets, if it is the client.
                 let _ = self.kmp.channels.say(id, |_| Ok(()));
@@ -94,6 +110,9 @@ impl Daemon {
     }
 
     fn on_received(&mut self, id: ChannelId, octets: &[u8]) {
+        if let Some(channel) = self.kmp.channels.channels.get_mut(&id) {
+            channel.is_heard = true;
+        }
         let received = self.kmp.channels.say(id, |exchange| exchange.receive(octets));
         while let Some((peer, event)) = self.kmp.channels.next_event(id) {
             self.on_exchange_event(id, peer, event);

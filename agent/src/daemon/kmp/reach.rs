@@ -2,23 +2,20 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use nix::{
-    net::if_::if_nametoindex,
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        socket::{setsockopt, sockopt},
-    },
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{setsockopt, sockopt},
 };
 
 use super::{
     super::Daemon,
     KmpPeer,
-    channel::{Line, Listener, address},
+    channel::{Admitted, Device, Line, Listener, address},
     channels::{Channel, Timer},
     dial::dials,
     ending::Ending,
@@ -94,6 +91,8 @@ impl Daemon {
     /// addresses.
     pub(in super::super) fn keep_channels_up(&mut self) {
         let now = Instant::now();
+        // An address that was gone may be back.
+        self.kmp.channels.peers.values_mut().for_each(|peering| peering.unavailable = None);
         let channels = &self.kmp.channels;
         let alone = channels.peers.iter().filter(|(peer, peering)| {
             peering.is_kept_up
@@ -133,10 +132,10 @@ impl Daemon {
             return;
         }
         let is_needed = peering.is_needed;
-        let device = neighbor.peer.interface.clone();
-        let peer_end = peer_end(neighbor, kmp, peer);
-        let bound = kmp.local_address.or(peering.local);
-        let local = match bound.map_or_else(|| routed(peer_end, device.as_deref()), Ok) {
+        let device = self.device_of(neighbor);
+        let peer_end = peer_end(kmp, peer, device.as_ref());
+        let bound = self.local_of(peer, kmp);
+        let local = match bound.map_or_else(|| routed(peer_end, device.as_ref()), Ok) {
             Ok(local) => local,
             Err(error) => {
                 let because = format!("no route to {}: {error}", peer_end.ip());
@@ -158,8 +157,31 @@ impl Daemon {
             peering.dialer.begin(now);
             peering.is_needed = false;
         }
-        channels
-            .begin(peer, true, by_lower, now, |id, events| Line::dial(id, bound, peer_end, device, events));
+        let line = |id, events| Line::dial(id, bound, peer_end, device, events);
+        let id = channels.begin(peer, true, by_lower, now, line);
+        if let Some(channel) = channels.channels.get_mut(&id) {
+            channel.from = bound;
+        }
+    }
+
+    /// The address of ours that a channel to `peer` begins at: the one that is configured; else that of a connection
+    /// that needs keys, as the peer's daemon knows us by it; else the one that the last channel had. `None`: the one
+    /// that routing chooses.
+    fn local_of(&self, peer: KmpPeer, kmp: &Kmp) -> Option<IpAddr> {
+        let peering = self.kmp.channels.peers.get(&peer);
+        let waiting = self.kmp.associations.waiting_for(peer).first().copied();
+        let in_need = waiting.or_else(|| self.kmp.refresh.session_with(peer));
+        let of_connection = in_need.map(|quartet| sessions::address(quartet.local));
+        let of_channel = peering.and_then(|peering| peering.local);
+        let unavailable = peering.and_then(|peering| peering.unavailable);
+        let is_there = |local: &IpAddr| unavailable != Some(*local);
+        kmp.local_address.or(of_connection.filter(is_there)).or(of_channel.filter(is_there))
+    }
+
+    /// The interface that a neighbor is bound to, under its name of now.
+    fn device_of(&self, neighbor: &Neighbor) -> Option<Device> {
+        let (name, index) = self.interfaces.device(neighbor.peer.interface.as_deref()?);
+        Some(Device { name, index })
     }
 
     /// Whether our end keeps a channel to `peer` up.
@@ -169,11 +191,9 @@ impl Daemon {
             return false;
         };
         let Some(kmp) = &neighbor.kmp else { return false };
-        let device = neighbor.peer.interface.as_deref();
-        let known =
-            kmp.local_address.or(self.kmp.channels.peers.get(&peer).and_then(|peering| peering.local));
-        let peer_end = peer_end(neighbor, kmp, peer);
-        match known.map_or_else(|| routed(peer_end, device), Ok) {
+        let device = self.device_of(neighbor);
+        let peer_end = peer_end(kmp, peer, device.as_ref());
+        match self.local_of(peer, kmp).map_or_else(|| routed(peer_end, device.as_ref()), Ok) {
             Ok(local) => dials(local, peer_end.ip()),
             // Who is to dial is seen once there is a route: `dial` says that there is none.
             Err(_) => true,
@@ -181,19 +201,38 @@ impl Daemon {
     }
 
     /// Listens where neighbours' daemons connect to.
-    fn listen(&mut self) {
-        let wanted = listening_addresses(self.neighbors.iter().map(|(_, neighbor)| neighbor));
+    pub(in super::super) fn listen(&mut self) {
+        let agreeing = || self.neighbors.iter().filter(|(_, neighbor)| neighbor.kmp.is_some());
+        let admitted: Admitted = agreeing().map(|(_, neighbor)| neighbor.peer.clone()).collect();
+        let vrf_device = |neighbor: &Neighbor| {
+            let device = self.device_of(neighbor)?;
+            self.interfaces.is_in_vrf(device.index).then_some(device)
+        };
+        // Then one socket takes what arrives in any VRF, and no other may have the port.
+        let takes_all = fs::read_to_string("/proc/sys/net/ipv4/tcp_l3mdev_accept");
+        let takes_all = takes_all.is_ok_and(|value| value.trim() != "0");
+        let wanted = listening_addresses(
+            agreeing()
+                .map(|(_, neighbor)| (neighbor, vrf_device(neighbor).filter(|_| !takes_all)))
+                .collect::<Vec<_>>()
+                .iter(),
+        );
         let channels = &mut self.kmp.channels;
-        channels.listeners.retain(|address, _| wanted.contains(address));
+        channels.admitted.replace(admitted);
+        channels.listeners.retain(|at, _| wanted.contains(at));
         for at in wanted {
             if matches!(channels.listeners.get(&at), Some(Ok(_))) {
                 continue;
             }
-            let listener = Listener::bind(at, channels.events.clone()).map_err(|error| error.to_string());
+            let (address, device) = &at;
+            let admitted = channels.admitted.clone();
+            let listener = Listener::bind(*address, device.as_ref(), admitted, channels.events.clone());
+            let listener = listener.map_err(|error| error.to_string());
             if let Err(error) = &listener {
                 if !channels.listeners.contains_key(&at) {
+                    let by = device.as_ref().map(|device| format!(" by {}", device.name)).unwrap_or_default();
                     tracing::error!(
-                        "neighbours cannot connect to {at} for key management, trying again: {error}"
+                        "neighbours cannot connect to {address}{by} for key management, trying again: {error}"
                     );
                 }
                 channels.timers.set(Timer::Listen, Instant::now() + LISTEN_AGAIN);
@@ -209,36 +248,38 @@ fn is_kept_up(neighbor: &Neighbor) -> bool {
 }
 
 /// Where the daemon of `peer` listens.
-fn peer_end(neighbor: &Neighbor, kmp: &Kmp, peer: KmpPeer) -> SocketAddr {
-    let scope = neighbor.peer.interface.as_deref().and_then(|name| if_nametoindex(name).ok()).unwrap_or(0);
-    address(sessions::address(peer.address), kmp.port, scope)
+fn peer_end(kmp: &Kmp, peer: KmpPeer, device: Option<&Device>) -> SocketAddr {
+    address(sessions::address(peer.address), kmp.port, device.map_or(0, |device| device.index))
 }
 
-/// Where to listen: on all addresses of a family, unless each of its neighbours has one of ours.
-fn listening_addresses<'a>(neighbors: impl Iterator<Item = &'a Neighbor>) -> BTreeSet<SocketAddr> {
+/// Where to listen: on all addresses of a family, unless each of its neighbours has one of ours; for a neighbor with a
+/// device, which is part of a VRF, by that device, as other sockets take nothing that arrives in a VRF.
+fn listening_addresses<'a>(
+    neighbors: impl Iterator<Item = &'a (&'a Neighbor, Option<Device>)>,
+) -> BTreeSet<(SocketAddr, Option<Device>)> {
     let mut addresses = BTreeSet::new();
-    for neighbor in neighbors {
+    for (neighbor, device) in neighbors {
         let Some(kmp) = &neighbor.kmp else { continue };
         let any: IpAddr = if neighbor.peer.address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
         let local = kmp
             .local_address
             .filter(|local| !matches!(local, IpAddr::V6(local) if local.is_unicast_link_local()));
-        addresses.insert(SocketAddr::new(local.unwrap_or(any), kmp.port));
+        addresses.insert((SocketAddr::new(local.unwrap_or(any), kmp.port), device.clone()));
     }
     let all = addresses.clone();
-    addresses.retain(|address| {
+    addresses.retain(|(address, device)| {
         let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
-        address.ip() == any || !all.contains(&SocketAddr::new(any, address.port()))
+        address.ip() == any || !all.contains(&(SocketAddr::new(any, address.port()), device.clone()))
     });
     addresses
 }
 
 /// The address of ours that connections to `peer` have.
-fn routed(peer: SocketAddr, device: Option<&str>) -> io::Result<IpAddr> {
+fn routed(peer: SocketAddr, device: Option<&Device>) -> io::Result<IpAddr> {
     let any: IpAddr = if peer.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     if let Some(device) = device {
-        setsockopt(&socket, sockopt::BindToDevice, &device.into())?;
+        setsockopt(&socket, sockopt::BindToDevice, &device.name.clone().into())?;
     }
     socket.connect(peer)?;
     Ok(socket.local_addr()?.ip())
@@ -265,8 +306,10 @@ mod tests {
             let text: String = neighbors.iter().map(table).collect();
             let config =
                 Config::parse(&text, std::path::Path::new("test.toml")).map_err(|errors| errors.to_string());
-            let addresses = listening_addresses(config.unwrap().neighbors.iter());
-            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+            let neighbors = config.unwrap().neighbors;
+            let neighbors: Vec<_> = neighbors.iter().map(|neighbor| (neighbor, None)).collect();
+            let addresses = listening_addresses(neighbors.iter());
+            addresses.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(
             addresses(&[
@@ -290,6 +333,12 @@ mod tests {
     fn routing_says_which_address_of_ours_a_connection_has() {
         let local = routed(SocketAddr::from(([127, 0, 0, 5], 9)), None);
         assert_eq!(local.unwrap(), IpAddr::from([127, 0, 0, 1]));
-        assert!(routed(SocketAddr::from(([127, 0, 0, 5], 9)), Some("no-such-if")).is_err());
+        assert!(
+            routed(
+                SocketAddr::from(([127, 0, 0, 5], 9)),
+                Some(&Device { name: "no-such-if".to_owned(), index: 0 })
+            )
+            .is_err()
+        );
     }
 }

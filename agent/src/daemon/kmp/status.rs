@@ -33,6 +33,7 @@ impl Daemon {
             self.kmp.channels.state(peer)
         });
         Some(KmpStatus {
+            crowded_out_handshakes: self.kmp.channels.crowded_out(number),
             mode: neighbor.key_management.name().to_owned(),
             channel: self.channel_status(number, neighbor, instant),
             tls: last.map(|(tls, _)| tls_status(tls)),

@@ -67,6 +67,11 @@ impl Refresh {
         self.planner.is_due(quartet)
     }
 
+    /// A session with `peer`, one that waits for new keys if there is one.
+    pub(super) fn session_with(&self, peer: KmpPeer) -> Option<Quartet> {
+        self.planner.session_with(peer)
+    }
+
     /// What there is to say of a neighbour.
     pub(super) fn report(&self, neighbor: u32) -> planner::Report<'_> {
         self.planner.report(neighbor)

@@ -177,6 +177,12 @@ impl Planner {
         self.peers.get(&peer).map_or_else(Vec::new, |state| state.sessions.iter().copied().collect())
     }
 
+    /// A session with a peer: the first that waits for new keys, or the first of all.
+    pub fn session_with(&self, peer: KmpPeer) -> Option<Quartet> {
+        let state = self.peers.get(&peer)?;
+        state.due.first().or_else(|| state.sessions.iter().min()).copied()
+    }
+
     /// What there is to say of a neighbour.
     pub fn report(&self, neighbor: u32) -> Report<'_> {
         let peers = (self.peers)

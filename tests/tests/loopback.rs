@@ -1,0 +1,193 @@
+//! Sessions between loopbacks, with a third router between: daemons reach each other from the addresses that the
+//! sessions have, not from those of the interfaces on the way.
+
+use std::{net::Ipv4Addr, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use tcpauth_tests::{
+    agent::Agent,
+    bgp::{Bird, Peering, Speaker},
+    kmp::{self, Mode},
+    namespace::Namespace,
+    network::INTERFACE,
+    scenario::{PASSWORD, neighbor, wait_attached},
+    wait::eventually,
+};
+
+const LOOPBACKS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 255, 0, 1), Ipv4Addr::new(10, 255, 0, 2)];
+
+/// The shortest interval that the configuration takes.
+const REKEYING: &str = "rekey-interval = 10";
+
+/// How long new keys may take: the interval, a quarter of it more, and the handshake.
+const REFRESH_LIMIT: Duration = Duration::from_secs(25);
+
+#[test]
+fn sessions_get_new_keys() -> Result<()> {
+    for mode in Mode::ALL {
+        let domain = Domain::start(mode, REKEYING)?;
+        let birds = domain.establish([false, false])?;
+        domain.wait_for_new_keys().with_context(|| mode.name())?;
+        birds.stayed_up()?;
+    }
+    Ok(())
+}
+
+/// The end that waits for the peer to connect is the one whose daemon has the lower address and opens the channel.
+#[test]
+fn the_end_that_dials_may_be_passive() -> Result<()> {
+    let domain = Domain::start(Mode::External, "")?;
+    let birds = domain.establish([true, false])?;
+    kmp::close_channels(&domain.routers[0])?;
+    thread::sleep(Duration::from_secs(1));
+    domain.wait_for_channels()?;
+    birds.stayed_up()
+}
+
+/// The daemon learns the addresses anew from the sessions that are up.
+#[test]
+fn daemons_restart_under_sessions() -> Result<()> {
+    for mode in Mode::ALL {
+        let mut domain = Domain::start(mode, REKEYING)?;
+        let birds = domain.establish([false, false])?;
+        domain.agents.iter_mut().try_for_each(|agent| agent.end(libc::SIGKILL))?;
+        domain.agents.iter_mut().try_for_each(|agent| agent.start_again().map(drop))?;
+        if mode == Mode::External {
+            domain.wait_for_channels()?;
+        }
+        domain.wait_for_new_keys().with_context(|| mode.name())?;
+        birds.stayed_up()?;
+    }
+    Ok(())
+}
+
+/// The address of the channel is taken away: it is not tried again and again, and once it is back the channel is, too.
+#[test]
+fn an_address_that_is_gone_is_not_tried() -> Result<()> {
+    let domain = Domain::start(Mode::External, "")?;
+    drop(domain.establish([false, false])?);
+    domain.wait_for_channels()?;
+    let [first, _] = &domain.routers;
+    let own = format!("{}/32", LOOPBACKS[0]);
+    first.ip(&["address", "del", &own, "dev", "lo"])?;
+    kmp::close_channels(first)?;
+    eventually(Duration::from_secs(20), "the address to be given up", || {
+        let channel = domain.agents[0].kmp(&LOOPBACKS[1].to_string())?["channel"].clone();
+        ensure!(channel["state"] == "awaited", "{channel}");
+        ensure!(
+            channel["text"].as_str().is_some_and(|text| text.contains("our address 10.255.0.1")),
+            "{channel}"
+        );
+        Ok(Some(()))
+    })?;
+    first.ip(&["address", "add", &own, "dev", "lo"])?;
+    domain.wait_for_channels()
+}
+
+/// Two routers of one autonomous system, each with a loopback, and the router between them.
+struct Domain {
+    agents: [Agent; 2],
+    routers: [Namespace; 2],
+    _transit: Namespace,
+}
+
+/// The BGP daemons, and how often their session has come up.
+struct Session {
+    birds: [Bird; 2],
+    incarnations: [String; 2],
+}
+
+impl Domain {
+    fn start(mode: Mode, more: &str) -> Result<Self> {
+        let transit = Namespace::create("transit")?;
+        transit.sysctl("net.ipv4.ip_forward", "1")?;
+        let routers = [Namespace::create("r1")?, Namespace::create("r2")?];
+        for (number, (router, own)) in routers.iter().zip(LOOPBACKS).enumerate() {
+            let port = format!("to-r{}", number + 1);
+            router.ip(&[
+                "link",
+                "add",
+                INTERFACE,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                &port,
+                "netns",
+                transit.name(),
+            ])?;
+            router.ip(&["address", "add", &format!("{own}/32"), "dev", "lo"])?;
+            router.ip(&["address", "add", &format!("198.18.{number}.1/24"), "dev", INTERFACE])?;
+            router.ip(&["link", "set", INTERFACE, "up"])?;
+            transit.ip(&["address", "add", &format!("198.18.{number}.254/24"), "dev", &port])?;
+            transit.ip(&["link", "set", &port, "up"])?;
+            transit.ip(&["route", "add", &format!("{own}/32"), "via", &format!("198.18.{number}.1")])?;
+            router.ip(&["route", "add", "default", "via", &format!("198.18.{number}.254")])?;
+        }
+        let fields = mode.fields(more);
+        let agent = |router: &Namespace, other: Ipv4Addr| -> Result<Agent> {
+            let agent = Agent::start(router, &neighbor(&other.to_string(), PASSWORD, &fields))?;
+            wait_attached(&agent, INTERFACE)?;
+            Ok(agent)
+        };
+        let agents = [agent(&routers[0], LOOPBACKS[1])?, agent(&routers[1], LOOPBACKS[0])?];
+        Ok(Self { agents, routers, _transit: transit })
+    }
+
+    /// Waits until the iBGP session is up; each end connects, or only waits for the other to connect.
+    fn establish(&self, passive: [bool; 2]) -> Result<Session> {
+        let [a, b] = LOOPBACKS;
+        let bird = |number: usize, local: Ipv4Addr, peer: Ipv4Addr| {
+            let (peering, _) = Peering::between(local.into(), peer.into());
+            let peering = Peering { peer_as: peering.local_as, hops: 2, passive: passive[number], ..peering };
+            Bird::start(&self.routers[number], &peering)
+        };
+        let birds = [bird(0, a, b)?, bird(1, b, a)?];
+        eventually(Duration::from_secs(60), "the session between the loopbacks", || {
+            Ok((birds[0].is_established()? && birds[1].is_established()?).then_some(()))
+        })?;
+        let incarnations = [birds[0].incarnation()?, birds[1].incarnation()?];
+        Ok(Session { birds, incarnations })
+    }
+
+    fn wait_for_channels(&self) -> Result<()> {
+        let mut peers = self.agents.iter().zip(LOOPBACKS.iter().rev());
+        peers.try_for_each(|(agent, peer)| kmp::wait_for_channel(agent, &peer.to_string()))
+    }
+
+    /// Waits until the keys of the session are younger than they were, at both ends.
+    fn wait_for_new_keys(&self) -> Result<()> {
+        for agent in &self.agents {
+            let mut oldest = 0;
+            eventually(REFRESH_LIMIT, "the age of the keys to fall", || {
+                let age = keys_age(agent)?;
+                let is_younger = age < oldest;
+                oldest = oldest.max(age);
+                let peer = agent.status()?["neighbors"][0].clone();
+                ensure!(is_younger, "they are {age} s old: {}", peer["kmp"]);
+                Ok(Some(()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    fn stayed_up(&self) -> Result<()> {
+        let now = [self.birds[0].incarnation()?, self.birds[1].incarnation()?];
+        ensure!(now == self.incarnations, "the session was down meanwhile");
+        Ok(())
+    }
+}
+
+fn keys_age(agent: &Agent) -> Result<u64> {
+    let sessions = agent.sessions()?;
+    let is_of_bgp = |session: &&serde_json::Value| {
+        [&session["local"], &session["peer"]]
+            .iter()
+            .any(|end| end.as_str().is_some_and(|end| end.ends_with(":179")))
+            && session["state"] == "established"
+    };
+    let session = sessions.iter().find(is_of_bgp).with_context(|| format!("no session: {sessions:?}"))?;
+    session["keys_age_seconds"].as_u64().with_context(|| format!("no age: {session}"))
+}
