@@ -15,7 +15,7 @@ use aya::{
 };
 use namespace::{Namespace, index, run};
 use tcpauth::kernel::{
-    Attachment, Dataplane, Hook, KernelError, LANE0, LANE1, Link, LinkKind, Rekeyed, mapped,
+    Attachment, Dataplane, Hook, KernelError, LANE0, LANE1, Link, LinkKind, Misplaced, Rekeyed, mapped,
 };
 use tcpauth_common::{
     Isn,
@@ -287,6 +287,47 @@ fn clsact_filters_are_replaced_and_purged() {
     assert_eq!(Dataplane::purge(&namespace.instance).unwrap().interfaces, ["tk0"]);
     assert!(!run("tc qdisc show dev tk0").contains("clsact"));
     assert!(!namespace.instance.pin_dir().exists());
+}
+
+#[test]
+fn programs_that_are_missing_or_behind_others_are_found_on_both_hooks() {
+    for hook in [Hook::of_this_kernel(), Hook::Clsact] {
+        let namespace = Namespace::new();
+        run("ip link add tk0 type veth peer name tk1");
+        let mut dataplane = Dataplane::open_with(&namespace.instance, hook).unwrap();
+        let link = ethernet("tk0");
+        dataplane.attach(&link).unwrap();
+        assert_eq!(dataplane.check(&link).unwrap(), []);
+        assert_eq!(dataplane.check_lane().unwrap(), []);
+        if hook == Hook::Tcx {
+            std::fs::remove_file(namespace.instance.pin_dir().join("links/lane0")).unwrap();
+            std::fs::remove_file(namespace.instance.pin_dir().join(format!("links/{}-egress", link.index)))
+                .unwrap();
+        } else {
+            run(&format!("tc filter del dev {LANE0} ingress"));
+            run("tc filter del dev tk0 egress");
+            run("tc filter add dev tk0 ingress pref 3 protocol ip u32 match u32 0 0");
+            let behind = Misplaced::Behind(vec!["filter u32 at preference 3".to_owned()]);
+            assert_eq!(
+                dataplane.check(&link).unwrap(),
+                [("ingress", behind), ("egress", Misplaced::Missing)]
+            );
+            run("tc filter del dev tk0 ingress pref 3");
+        }
+        // The kernel takes a link apart some time after its pin is gone.
+        for _ in 0..100 {
+            if dataplane.check(&link).unwrap().len() + dataplane.check_lane().unwrap().len() == 2 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(dataplane.check(&link).unwrap(), [("egress", Misplaced::Missing)]);
+        assert_eq!(dataplane.check_lane().unwrap(), [(LANE0, Misplaced::Missing)]);
+        dataplane.attach(&link).unwrap();
+        dataplane.attach_lane().unwrap();
+        assert_eq!(dataplane.check(&link).unwrap(), []);
+        assert_eq!(dataplane.check_lane().unwrap(), []);
+    }
 }
 
 #[test]
