@@ -109,10 +109,11 @@ impl Agent {
     /// If it ended, or does not answer in time; with its log.
     pub fn wait_until_it_answers(&mut self) -> Result<()> {
         let mut process = self.process.take().context("tcpauthd is not running")?;
-        eventually(START_LIMIT, "tcpauthd to answer", || {
-            process.check_running()?;
-            self.status().map(Some)
-        })
+        eventually(START_LIMIT, "tcpauthd to answer", || match process.check_running() {
+            // It will not come back.
+            Err(ended) => Ok(Some(Err(ended))),
+            Ok(()) => self.status().map(|_| Some(Ok(()))),
+        })?
         .with_context(|| process.log())?;
         self.process = Some(process);
         Ok(())
