@@ -225,8 +225,23 @@ pub(super) fn nearest<'n>(written: &str, names: &[&'n str]) -> Option<&'n str> {
         return None;
     }
     let written = written.to_lowercase().replace('_', "-");
-    let near = |name: &&&str| strsim::damerau_levenshtein(&written, name) <= (name.len() / 3).min(3);
-    names.iter().filter(near).min_by_key(|name| strsim::damerau_levenshtein(&written, name)).copied()
+    // Linux calls the algorithms by these names.
+    let written = match written.as_str() {
+        "hmac(sha1)" => "hmac-sha-1-96",
+        "hmac(sha256)" => "hmac-sha-256-96",
+        "cmac(aes128)" | "cmac(aes)" => "aes-128-cmac-96",
+        written => written,
+    };
+    if let Some(name) = names.iter().find(|name| **name == written) {
+        return Some(name);
+    }
+    // A name that was cut short is meant more often than one with as many wrong letters.
+    let is_cut_short = |name: &&&str| written.len() * 3 >= name.len() * 2 && name.starts_with(written);
+    if let Some(name) = names.iter().find(is_cut_short) {
+        return Some(name);
+    }
+    let near = |name: &&&str| strsim::damerau_levenshtein(written, name) <= (name.len() / 3).min(3);
+    names.iter().filter(near).min_by_key(|name| strsim::damerau_levenshtein(written, name)).copied()
 }
 
 /// Whether a key chain may be called `text`.
@@ -242,4 +257,34 @@ fn has_form_of_peer(text: &str) -> bool {
         && address.contains(['.', ':'])
         && address.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '/'))
         && interface.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    const ALGORITHMS: [&str; 4] = ["hmac-sha-1-96", "aes-128-cmac-96", "hmac-sha-256-96", "hmac-sha-256-128"];
+
+    #[test]
+    fn a_name_that_was_cut_short_never_suggests_a_weaker_algorithm() {
+        for (written, meant) in [
+            ("hmac-sha-256", "hmac-sha-256-96"),
+            ("HMAC-SHA-1", "hmac-sha-1-96"),
+            ("aes_128_cmac", "aes-128-cmac-96"),
+            ("hmac-sha-256-12", "hmac-sha-256-128"),
+            ("hmac-sha1-96", "hmac-sha-1-96"),
+        ] {
+            assert_eq!(nearest(written, &ALGORITHMS), Some(meant), "{written}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_linux_are_known() {
+        let linux = [("hmac(sha1)", 0), ("hmac(sha256)", 2), ("cmac(aes128)", 1)];
+        for (written, meant) in linux {
+            assert_eq!(nearest(written, &ALGORITHMS), Some(ALGORITHMS[meant]), "{written}");
+        }
+        assert_eq!(nearest("hmac(md5)", &ALGORITHMS), None);
+        assert_eq!(nearest("", &ALGORITHMS), None);
+    }
 }
