@@ -8,6 +8,7 @@
 //! - [`kernel`]: eBPF programs and maps, the lane, interfaces.
 //! - [`daemon`]: `tcpauthd`, which joins them.
 //! - [`control`]: the socket between the daemon and [`cli`], the command `tcpauth`.
+//! - [`core_dump`]: none is ever written, because memory holds secrets.
 //! - [`capture`]: verification of a capture file, offline.
 
 pub mod capture;
@@ -15,6 +16,7 @@ mod checksum;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod core_dump;
 pub mod daemon;
 pub mod instance;
 pub mod kernel;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    tcpauth::core_dump::forbid();
     tcpauth::cli::main()
 }

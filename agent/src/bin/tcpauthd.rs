@@ -3,12 +3,17 @@
 use std::{env, io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
-use tcpauth::daemon::{self, Arguments, DaemonError, Options};
+use tcpauth::{
+    core_dump,
+    daemon::{self, Arguments, DaemonError, Journal, Options},
+};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
+    core_dump::forbid();
     let arguments = Arguments::parse();
     start_logging(&arguments);
+    daemon::end_on_panic();
     let config_file = arguments.config.unwrap_or_else(|| arguments.instance.config_file());
     // Relative paths in errors and in the status would be relative to nothing an operator knows.
     let config_file = std::path::absolute(&config_file).unwrap_or(config_file);
@@ -46,7 +51,7 @@ fn start_logging(arguments: &Arguments) {
     let by_systemd = env::var_os("JOURNAL_STREAM").is_some() || env::var_os("NOTIFY_SOCKET").is_some();
     if by_systemd
         && !arguments.foreground
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = Journal::new()
     {
         registry.with(journal).init();
         return;

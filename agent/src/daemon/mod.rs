@@ -12,6 +12,7 @@
 //! - `segments`: held segments and drops; `drops`: how they are remembered and told.
 //! - `diagnosis`, `meaning`, `status`: what operators are shown.
 //! - `unconfigured`: neighbors that are protected and not configured.
+//! - `journal`, `fault`: the log, and the end of a daemon that has a fault.
 //! - `upkeep`: sessions that have served, and changes of state for the log.
 //!
 //! Stopping it, in any way, leaves maps, programs and lane at work.
@@ -27,6 +28,8 @@ use tokio::{
 
 pub use arguments::Arguments;
 pub use error::DaemonError;
+pub use fault::end_on_panic;
+pub use journal::Journal;
 pub use kmp::KeyLogError;
 
 use crate::{
@@ -59,11 +62,13 @@ mod configuration;
 mod diagnosis;
 mod drops;
 mod error;
+mod fault;
 mod interfaces;
 mod ipsec;
+mod journal;
 mod keys;
 mod kmp;
-mod lock;
+pub(crate) mod lock;
 mod meaning;
 mod neighbors;
 mod notify;

@@ -76,8 +76,13 @@ pub enum KmpProblem {
     EmptyIdentity(&'static str),
     #[error("{field} is longer than {limit} characters; use a shorter name on both sides")]
     LongIdentity { field: &'static str, limit: usize },
-    #[error("{field} is longer than {limit} octets in UTF-8; use a shorter name on both sides")]
+    #[error(
+        "{field} is longer than {limit} octets in UTF-8, which suites of TLS 1.2 do not carry; use a shorter name on both \
+         sides, or suites of TLS 1.3 only"
+    )]
     LargeIdentity { field: &'static str, limit: usize },
+    #[error("{0} begins or ends with white space; remove it on both sides")]
+    PaddedIdentity(&'static str),
     #[error("{0} has a character that is not printable; use letters, digits, signs and spaces")]
     UnprintableIdentity(&'static str),
     #[error(

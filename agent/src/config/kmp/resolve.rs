@@ -12,7 +12,7 @@ use tcpauth_common::Algorithm;
 
 use super::fields::{AuthenticationKind, FIELDS, TLS_FIELDS, TlsFields, VALIDATION_FIELDS};
 use super::trial::{Trials, Verdict};
-use super::{Authentication, Fallback, Kmp, KmpProblem, Rsa, Tls};
+use super::{Authentication, Fallback, Kmp, KmpProblem, Rsa, Tls, identity};
 use crate::config::error::{Report, Subject};
 use crate::config::fields::Table;
 use crate::config::{KeyManagement, Peer, Unauthenticated};
@@ -146,10 +146,23 @@ impl Source<'_> {
                 self.refuse(&RAW_PUBLIC_KEY_FIELDS, not_of, report);
                 let suites = own.suites.as_ref().or(defaults.suites.as_ref());
                 let suites = suites.cloned().unwrap_or_else(|| suites::DEFAULT.to_vec());
-                let identity = own.identity.as_ref().or(defaults.identity.as_ref()).cloned();
+                let own_identity = own.identity.as_ref().or(defaults.identity.as_ref()).cloned();
                 let peer_identity = own.peer_identity.as_ref().or(defaults.peer_identity.as_ref()).cloned();
+                let is_tls12 = |name: &str| suite(name).is_some_and(|suite| !suite.exchange.is_tls13());
+                if suites.iter().any(|name| is_tls12(name)) {
+                    for (field, text) in PSK_FIELDS.into_iter().zip([&own_identity, &peer_identity]) {
+                        if let Some(problem) =
+                            text.as_ref().and_then(|text| identity::tls12_problem(field, text))
+                        {
+                            self.wrong(&[field, "tls.suites", "key-management"], problem, report);
+                        }
+                    }
+                }
                 let rsa = self.rsa(&suites, report)?;
-                Some(Tls { authentication: Authentication::Psk { identity, peer_identity, rsa }, suites })
+                Some(Tls {
+                    authentication: Authentication::Psk { identity: own_identity, peer_identity, rsa },
+                    suites,
+                })
             }
             AuthenticationKind::RawPublicKey => {
                 self.refuse(&PSK_FIELDS, not_of, report);

@@ -303,3 +303,19 @@ fn a_secret_for_a_handshake_has_512_octets_at_most() {
     error(&chain("external"), &format!("2:5: key-chain \"c\" key.1: {long}"));
     good(&chain("implicit"));
 }
+
+/// The same name, typed as single characters and as letters with marks.
+#[test]
+fn an_identity_is_normalized() {
+    let identity = |text: &str| {
+        let config = good(&format!(
+            "[neighbor.\"192.0.2.1\"]\npassword = \"v61ne0qkel33&\"\nkey-management = \"external\"\ntls.identity = \"{text}\""
+        ));
+        match &config.neighbors[0].kmp.as_ref().unwrap().tls.authentication {
+            Authentication::Psk { identity, .. } => identity.clone().unwrap(),
+            Authentication::RawPublicKey { .. } => unreachable!(),
+        }
+    };
+    assert_eq!(identity("Zu\u{308}rich"), identity("Z\u{fc}rich"));
+    assert_eq!(identity(&"ル".repeat(128)).chars().count(), 128);
+}

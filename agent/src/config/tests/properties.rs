@@ -1,6 +1,7 @@
 //! What holds for any text, any configuration and any secret.
 
 use proptest::prelude::*;
+use unicode_normalization::UnicodeNormalization;
 
 use super::*;
 use crate::keys::{MasterKey, Mkt};
@@ -56,7 +57,15 @@ fn kmp() -> impl Strategy<Value = Kmp> {
     let names: Vec<&'static str> =
         suites::ALL.iter().filter(|suite| suite.refused().is_none()).map(|suite| suite.name).collect();
     let count = names.len();
-    let identity = || prop::option::of("[^\\p{C}\\p{Zl}\\p{Zp}]{1,60}");
+    let identity = || {
+        prop::option::of(
+            "[^\\p{C}\\p{Z}\\p{M}]{1,60}"
+                .prop_map(|text| text.nfc().collect::<String>())
+                .prop_filter("characters that are not seen", |text| {
+                    !text.contains(['\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}'])
+                }),
+        )
+    };
     (
         1..=u16::MAX,
         prop::sample::select(&Fallback::ALL[..]),

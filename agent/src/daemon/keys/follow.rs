@@ -1,6 +1,9 @@
 //! Policies and sessions follow the lifetimes of keys.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -27,7 +30,10 @@ impl Daemon {
                 self.tell_keys(now);
                 self.end_expired_channels(now);
             }
-            Err(error) => tracing::error!("keys could not be brought to this moment: {error}"),
+            Err(error) if self.schedule.complains(Instant::now()) => {
+                tracing::error!("keys could not be brought to this moment: {error}");
+            }
+            Err(_) => {}
         }
     }
 

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,8 @@ pub struct Schedule {
     groups: Vec<Group>,
     /// What was last told of each neighbour, by number.
     told: HashMap<u32, Told>,
+    /// When it was last logged that keys could not be brought to a moment.
+    complained: Option<Instant>,
 }
 
 /// Neighbours with the same chain.
@@ -70,7 +72,19 @@ pub enum What {
     Ending(Timestamp),
 }
 
+/// Time between two lines of the log about one lasting failure.
+const COMPLAINT: Duration = Duration::from_secs(60);
+
 impl Schedule {
+    /// Returns whether a failure at `now` is to be logged: the first one, and then one a minute.
+    pub fn complains(&mut self, now: Instant) -> bool {
+        let is_due = self.complained.is_none_or(|last| now.duration_since(last) >= COMPLAINT);
+        if is_due {
+            self.complained = Some(now);
+        }
+        is_due
+    }
+
     /// Takes in the neighbours of a new configuration; all are to be looked at.
     pub fn follow(&mut self, neighbors: &Neighbors) {
         let mut groups: HashMap<(*const KeyChain, Option<Duration>), Group> = HashMap::new();
@@ -200,6 +214,14 @@ mod tests {
     /// What is new on a day.
     fn told(schedule: &mut Schedule, day: i64) -> Vec<What> {
         schedule.settle(at(day * DAY)).into_iter().map(|news| news.what).collect()
+    }
+
+    #[test]
+    fn a_lasting_failure_is_logged_once_a_minute() {
+        let mut schedule = Schedule::default();
+        let begun = Instant::now();
+        let rounds = (0..240u32).map(|round| begun + round * super::super::INTERVAL);
+        assert_eq!(rounds.filter(|now| schedule.complains(*now)).count(), 2);
     }
 
     #[test]

@@ -18,8 +18,10 @@ use super::{
 };
 use crate::config::{self, Rsa, Validation};
 
-/// Longest identity, in octets, that OpenSSL takes.
-const MAX_IDENTITY: usize = 255;
+/// Longest identity, in octets: 128 characters (RFC 4279, 5.4) in UTF-8.
+const MAX_IDENTITY: usize = 512;
+/// Longest identity, in octets, that OpenSSL takes in TLS 1.2.
+const MAX_IDENTITY_IN_TLS12: usize = 255;
 /// Longest secret, in octets, that OpenSSL takes.
 const MAX_SECRET: usize = 512;
 /// So much plaintext is read at a time; messages are shorter.
@@ -98,8 +100,9 @@ impl Keyring for Keys {
 impl PskConnection {
     /// A new end. A client has its first flight to send at once.
     pub fn new(side: Side, tls: &config::Tls, rsa: Option<&Rsa>, psk: &Psk) -> Result<Self, TlsError> {
-        check(psk)?;
         let suites = context::usable(side, tls, rsa)?;
+        let is_tls13 = suites.iter().all(|suite| suite.exchange.is_tls13());
+        check(psk, if is_tls13 { MAX_IDENTITY } else { MAX_IDENTITY_IN_TLS12 })?;
         let context = context::context(side, &suites, rsa)?;
         let keys = Arc::new(Keys { psk: psk.clone(), presented: Mutex::new(None) });
         let suite = suites.iter().find(|suite| suite.exchange.is_tls13()).map(|suite| suite.number);
@@ -365,12 +368,12 @@ impl PskConnection {
     }
 }
 
-/// Whether OpenSSL can use what we call ourselves, the peer and the secret.
-fn check(psk: &Psk) -> Result<(), TlsError> {
+/// Whether OpenSSL can use what we call ourselves, the peer and the secret, with identities of up to `longest` octets.
+fn check(psk: &Psk, longest: usize) -> Result<(), TlsError> {
     for (field, identity) in [("identity", &psk.identity), ("peer-identity", &psk.peer_identity)] {
-        if identity.is_empty() || identity.len() > MAX_IDENTITY || identity.contains('\0') {
+        if identity.is_empty() || identity.len() > longest || identity.contains('\0') {
             return Err(TlsError::Settings(format!(
-                "tls.{field} is to be 1 to {MAX_IDENTITY} octets of UTF-8 without NUL: it has {}",
+                "tls.{field} is to be 1 to {longest} octets of UTF-8 without NUL: it has {}",
                 identity.len()
             )));
         }

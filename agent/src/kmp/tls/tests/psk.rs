@@ -48,6 +48,18 @@ fn every_suite_without_certificate_agrees_on_keys() {
     }
 }
 
+/// RFC 4279, 5.4: up to 128 printable Unicode characters.
+#[test]
+fn identities_of_128_unicode_characters_are_carried_by_tls13() {
+    for character in ["ル", "\u{1f980}"] {
+        let (ours, theirs) = (character.repeat(128), format!("{}b", character.repeat(127)));
+        let mut client = client(&by_psk(&[IN_TLS13]), &psk(&ours, &theirs, b"secret"));
+        let mut server = server(&by_psk(&[IN_TLS13]), &psk(&theirs, &ours, b"secret"));
+        assert_eq!(talk(&mut client, &mut server), (None, None), "{character}");
+        assert!(client.is_established() && server.is_established(), "{character}");
+    }
+}
+
 #[test]
 fn a_wrong_secret_is_told_apart_from_an_unknown_identity_only_here() {
     for suite in one_of_each() {
@@ -139,8 +151,18 @@ fn long_identities_and_secrets_work_and_longer_ones_are_refused() {
         Err(TlsError::Settings(reason)) => reason,
         _ => panic!("not refused"),
     };
-    let too_long = "y".repeat(256);
-    assert!(refused(&psk(&too_long, "b", b"secret")).starts_with("tls.identity is to be 1 to 255 octets"));
+    let too_long = "y".repeat(513);
+    assert!(refused(&psk(&too_long, "b", b"secret")).starts_with("tls.identity is to be 1 to 512 octets"));
+    for suite in IN_TLS12 {
+        let tls = by_psk(&[IN_TLS13, suite]);
+        let too_long = psk(&"y".repeat(256), "b", b"secret");
+        match Endpoint::new(Side::Client, &tls, &too_long) {
+            Err(TlsError::Settings(reason)) => {
+                assert!(reason.contains("1 to 255 octets"), "{suite}: {reason}")
+            }
+            _ => panic!("not refused with {suite}"),
+        }
+    }
     assert!(refused(&psk("a", &too_long, b"secret")).starts_with("tls.peer-identity is to be"));
     assert!(refused(&psk("", "b", b"secret")).starts_with("tls.identity is to be"));
     assert!(refused(&psk("a", "", b"secret")).starts_with("tls.peer-identity is to be"));
