@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use super::{failure::Failure, output::Output};
 use crate::{
     control::{client::Client, protocol::Answer},
+    daemon::lock::InstanceLock,
     instance::Instance,
     kernel::Dataplane,
 };
@@ -35,6 +36,8 @@ pub async fn run(
         let is_terminal = stdin.is_terminal();
         confirm(instance, is_terminal, &mut stdin.lock(), &mut io::stderr())?;
     }
+    // Held until all is removed: a daemon that starts meanwhile would work on maps without pins.
+    let _lock = InstanceLock::take(instance).map_err(|error| Failure::Failed(error.to_string()))?;
     let report = Dataplane::purge(instance).map_err(|error| Failure::Failed(error.to_string()))?;
     match std::fs::remove_file(instance.kept_config()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -77,11 +80,29 @@ fn confirm(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::Colour;
 
     fn confirmed(is_terminal: bool, reply: &str) -> (Result<(), String>, String) {
         let mut prompt = Vec::new();
         let result = confirm(&Instance::default(), is_terminal, &mut reply.as_bytes(), &mut prompt);
         (result.map_err(|failure| failure.to_string()), String::from_utf8(prompt).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_only_starts_is_not_purged_under_its_feet() {
+        let instance: Instance = format!("purge{}", std::process::id()).parse().unwrap();
+        let lock = InstanceLock::take(&instance).unwrap();
+        // It does not listen yet.
+        let client = Client::new(&instance, None);
+        let result =
+            run(&PurgeArgs { yes: true }, &instance, &client, Output { json: false, colour: Colour::Off })
+                .await;
+        drop(lock);
+        std::fs::remove_file(instance.socket().with_extension("pid")).unwrap();
+        match result {
+            Err(Failure::Failed(why)) => assert!(why.contains("already runs (pid "), "{why}"),
+            _ => panic!("purged"),
+        }
     }
 
     #[test]

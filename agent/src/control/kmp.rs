@@ -42,8 +42,8 @@ pub struct KmpStatus {
 /// The channel between two daemons, or, with `layered`, the handshakes on the connections themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ChannelStatus {
-    /// `up`, `connecting`, `handshake`, `waiting` (before the next attempt), `listening` (the peer's end dials),
-    /// `on-demand`.
+    /// `up`, `connecting`, `handshaking`, `waiting` (before the next attempt), `awaited` (the peer's end dials),
+    /// `idle` (opened when it is needed).
     pub state: String,
     /// In one line, for an operator.
     pub text: String,

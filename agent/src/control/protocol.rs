@@ -301,7 +301,7 @@ pub struct SessionStatus {
     pub local: String,
     /// The neighbour's end.
     pub peer: String,
-    /// `syn-sent`, `syn-received`, `established`, `closing`, `closed`.
+    /// `syn-sent`, `syn-received`, `handshake`, `established`, `failed`, `closing`, `closed`.
     pub state: String,
     /// Key management by name.
     pub key_management: String,
