@@ -113,6 +113,21 @@ fn json_is_the_protocols_struct() {
     assert_eq!(printed, answer["value"]);
 }
 
+/// As of a daemon that was not replaced yet.
+#[test]
+fn status_without_the_newest_fields_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let mut answer = status(&["established"]);
+    for field in ["sockets_error", "unsaved", "unconfigured"] {
+        answer["value"]["agent"].as_object_mut().unwrap().remove(field).unwrap();
+    }
+    answer["value"]["neighbors"][0].as_object_mut().unwrap().remove("on_unprotected").unwrap();
+    let _daemon = daemon(&socket, &[&answer]);
+    let output = tcpauth(&socket).args(["status"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
 #[test]
 fn a_password_typed_at_the_terminal_is_neither_echoed_nor_an_argument() {
     const PASSWORD: &str = "v61ne0qkel33& \"quoted\"";
@@ -312,7 +327,7 @@ fn status(states: &[&str]) -> Value {
             json!({
                 "peer": format!("192.0.2.{number}"), "state": state, "reason": null,
                 "key_management": "implicit", "algorithm": "hmac-sha-1-96", "send_id": 1, "recv_id": 1,
-                "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop", "kmp": null,
+                "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop", "on_unprotected": "report", "kmp": null,
                 "sessions": 0, "open_sessions": 0, "counters": counters(), "last_drop": null
             })
         })
@@ -321,7 +336,7 @@ fn status(states: &[&str]) -> Value {
         "agent": {
             "version": "0.1.0", "instance": "cli-test", "pid": 1, "uptime_seconds": 1,
             "config_file": "/etc/tcpauth/cli-test.toml", "reload_error": null, "sessions": 0,
-            "held_segments": 0, "overload": 0, "key_log": null
+            "held_segments": 0, "overload": 0, "key_log": null, "sockets_error": null, "unsaved": false, "unconfigured": []
         },
         "interfaces": [],
         "neighbors": neighbors

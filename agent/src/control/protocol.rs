@@ -141,6 +141,7 @@ pub struct AgentStatus {
     /// Sessions in the map.
     pub sessions: u64,
     /// Why the kernel's sockets cannot be compared with the sessions, if they cannot.
+    #[serde(default)]
     pub sockets_error: Option<String>,
     /// Segments held for keys since the daemon's start.
     pub held_segments: u64,
@@ -168,6 +169,7 @@ pub struct InterfaceStatus {
     /// `tcx`, `clsact`, or why it is not protected; with what is wrong about the programs, if something is.
     pub attached: String,
     /// Whether its programs are missing, or others run before them.
+    #[serde(default)]
     pub failing: bool,
 }
 
@@ -199,6 +201,7 @@ pub struct NeighborStatus {
     /// `drop` or `accept-until-authenticated`.
     pub unauthenticated: String,
     /// `report` or `reset`.
+    #[serde(default)]
     pub on_unprotected: String,
     /// Sessions in the map.
     pub sessions: u64,
