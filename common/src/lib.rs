@@ -15,6 +15,7 @@
 //! - [`layout`]: keys and values of the eBPF maps, and the events in the ring buffers.
 //! - [`tcp_socket`]: what is known of a connection that was up before it was protected.
 //! - [`unsigned`]: which segments go without a MAC until both sides sign.
+//! - [`tokens`]: guards against floods.
 //! - [`drop_reason`]: why a segment was refused.
 
 #![cfg_attr(not(test), no_std)]
@@ -33,6 +34,7 @@ pub mod phase;
 pub mod rollover;
 pub mod sequence;
 pub mod tcp_socket;
+pub mod tokens;
 pub mod translation;
 pub mod unsigned;
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tcpauth_common::{
     DropReason,
-    layout::{Counters, Direction, Dropped, Session, Tokens},
+    layout::{Counters, Direction, Dropped, Session},
     option::OptionWalk,
 };
 
@@ -31,7 +31,7 @@ pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, di
     {
         // SAFETY: a map value, which lives while the program runs; no arguments. Races only make the rate inexact.
         let (events, now) = unsafe { (&mut (*counters).events, bpf_ktime_get_coarse_ns()) };
-        if take_token(events, EVENTS_PER_SECOND, now) {
+        if events.take(EVENTS_PER_SECOND, now) {
             cold_path();
             tell(skb, reason as u32, direction as u32);
         }
@@ -106,35 +106,6 @@ pub fn count_unsigned(neighbor: u32, session: *mut Session, direction: Direction
 pub fn has_authenticated(neighbor: u32) -> bool {
     // SAFETY: as in `count_refused`.
     COUNTERS.get_ptr_mut(neighbor).is_none_or(|counters| unsafe { (*counters).passed.verified_segments != 0 })
-}
-
-/// Takes a token from a bucket that gains `rate` a second up to `rate`; false if it is empty. `now`: nanoseconds, of
-/// one clock for each bucket.
-///
-/// Two CPUs may take the same token: the rate is a guard, not a contract.
-#[inline(always)]
-pub fn take_token(tokens: &mut Tokens, rate: u64, now: u64) -> bool {
-    const SECOND: u64 = 1_000_000_000;
-    let elapsed = now.wrapping_sub(tokens.filled);
-    if tokens.left == 0 && elapsed < SECOND / rate {
-        return false;
-    }
-    if elapsed >= SECOND {
-        tokens.left = rate;
-        tokens.filled = now;
-    } else {
-        let gained = elapsed * rate / SECOND;
-        if gained > 0 {
-            let left = tokens.left + gained;
-            tokens.left = if left > rate { rate } else { left };
-            tokens.filled = now;
-        }
-    }
-    if tokens.left == 0 {
-        return false;
-    }
-    tokens.left -= 1;
-    true
 }
 
 /// Puts a record of a drop into the ring buffer.

@@ -7,11 +7,10 @@ use aya_ebpf::{
 use tcpauth_common::{
     DropReason,
     key_choice::is_first_syn,
-    layout::{Direction, Held, MAX_HELD},
+    layout::{Bucket, Direction, Held, MAX_HELD},
 };
 
 use crate::{
-    account::take_token,
     barrier::{skb_field, within},
     frame::load_raw,
     maps::{BUCKETS, HELD, HELD_OWN},
@@ -22,6 +21,8 @@ use crate::{
 /// Segments of a neighbour, each way, that are held in a second. Above it is a flood of forged SYNs, and must
 /// not starve other neighbours.
 const HELD_PER_SECOND: u64 = 1000;
+/// SYNs of all neighbors together that are held on arrival in a second: as many as `HELD` has room for.
+const FORGEABLE_PER_SECOND: u64 = 4000;
 
 /// Takes the segment off its way and hands it to the daemon.
 #[inline(always)]
@@ -74,8 +75,15 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
     };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !take_token(tokens, HELD_PER_SECOND, now) {
+    if !tokens.take(HELD_PER_SECOND, now) {
         return RATE_LIMITED;
+    }
+    if is_forgeable {
+        let Some(all) = BUCKETS.get_ptr_mut(Bucket::OF_ALL) else { return RATE_LIMITED };
+        // SAFETY: as above.
+        if !unsafe { (*all).inbound.take(FORGEABLE_PER_SECOND, now) } {
+            return RATE_LIMITED;
+        }
     }
     let Some(len) = within::<1, { MAX_HELD as i32 }>(skb_field!(skb, len)) else { return MALFORMED };
     scratch.held.head = Held {

@@ -30,8 +30,9 @@ pub static LOCALS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(16_384, BPF
 pub static POLICIES: Array<Policy> = Array::with_max_entries(MAX_NEIGHBORS + 1, 0);
 #[map]
 pub static COUNTERS: HashMap<u32, Counters> = HashMap::with_max_entries(MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
+/// By a neighbor's number, or [`Bucket::OF_ALL`].
 #[map]
-pub static BUCKETS: HashMap<u32, Bucket> = HashMap::with_max_entries(MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
+pub static BUCKETS: HashMap<u32, Bucket> = HashMap::with_max_entries(MAX_NEIGHBORS + 1, BPF_F_NO_PREALLOC);
 /// Never evicts: a session's keys cannot be had again without its ISNs.
 #[map]
 pub static SESSIONS: HashMap<Quartet, Session> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);

@@ -97,6 +97,7 @@ impl Dataplane {
         // Last: with the lane at work and not before, the settings make the maps a valid set.
         let settings =
             Settings { layout_version: LAYOUT_VERSION, lane0: lane.lane0, lane1: lane.lane1, netns };
+        maps.add_common_bucket()?;
         maps.set_settings(&settings)?;
         for ring in [&mut maps.held_own, &mut maps.held, &mut maps.dropped].into_iter().flatten() {
             drain(ring);

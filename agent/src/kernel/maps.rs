@@ -85,6 +85,12 @@ impl Maps {
         })
     }
 
+    /// Adds the bucket of all neighbors, without which no SYN is held.
+    pub(super) fn add_common_bucket(&mut self) -> Result<(), KernelError> {
+        let added = self.buckets.insert(Bucket::OF_ALL, Value(Bucket::default()), BPF_NOEXIST);
+        there_is_fine(maps::BUCKETS, added)
+    }
+
     pub(super) fn set_settings(&mut self, settings: &Settings) -> Result<(), KernelError> {
         self.settings.set(0, Value(*settings), BPF_ANY).map_err(|error| failed(maps::SETTINGS, &error))
     }

@@ -180,7 +180,9 @@ impl Lab {
 
     /// Fills the neighbour's token buckets.
     pub fn refill(&mut self, neighbor: u32) {
-        self.buckets.insert(neighbor, Plain(Bucket::default()), 0).unwrap();
+        for number in [neighbor, Bucket::OF_ALL] {
+            self.buckets.insert(number, Plain(Bucket::default()), 0).unwrap();
+        }
         self.counters.insert(neighbor, Plain(self.counters(neighbor)), 0).unwrap();
     }
 

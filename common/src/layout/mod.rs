@@ -233,6 +233,11 @@ pub struct Bucket {
     pub answers: Tokens,
 }
 
+impl Bucket {
+    /// Number, of no neighbor, of the bucket whose `inbound` is for all neighbors together.
+    pub const OF_ALL: u32 = 0;
+}
+
 /// The two ends of a connection, seen from this host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
