@@ -13,9 +13,13 @@ use aya::{
 
 use super::{KernelError, maps::chain, pins};
 
-/// Priority and handle of our clsact filters: by them the next daemon finds and replaces them.
-pub(super) const PRIORITY: u16 = 29;
-/// Upper and lower half of the handle.
+/// Preference of our clsact filters: before all others, because none runs after the first with a verdict.
+const FIRST: u16 = 1;
+/// Their preference where filters that are no eBPF programs have the first one, and that of earlier versions.
+const LATER: u16 = 29;
+/// Preferences at which our clsact filters may be.
+pub(super) const PREFERENCES: [u16; 2] = [FIRST, LATER];
+/// Upper and lower half of their handle: by it and the preference the next daemon finds and replaces them.
 pub(super) const HANDLE_MAJOR: u16 = 0x7463;
 pub(super) const HANDLE_MINOR: u16 = 0x7061;
 const HANDLE: TcHandle = TcHandle::new(HANDLE_MAJOR, HANDLE_MINOR);
@@ -61,9 +65,13 @@ impl Hook {
     }
 }
 
-/// Removes our clsact filter; whether there was one.
+/// Removes our clsact filters; whether there was one.
 pub(super) fn detach_clsact(interface: &str, at: TcAttachType) -> bool {
-    SchedClassifierLink::attached(interface, at, PRIORITY, HANDLE, None)
+    PREFERENCES.map(|preference| detach_filter(interface, at, preference)).contains(&true)
+}
+
+fn detach_filter(interface: &str, at: TcAttachType, preference: u16) -> bool {
+    SchedClassifierLink::attached(interface, at, preference, HANDLE, None)
         .is_ok_and(|link| link.detach().is_ok())
 }
 
@@ -139,10 +147,27 @@ fn attach_clsact(
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         other => other?,
     }
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    match attach_filter(program, interface, at, FIRST) {
+        // All filters of a preference are of one kind.
+        Err(error) if errno(&error) == Some(libc::EINVAL) => attach_filter(program, interface, at, LATER),
+        Err(error) => Err(error),
+        Ok(()) => {
+            detach_filter(interface, at, LATER);
+            Ok(())
+        }
+    }
+}
+
+fn attach_filter(
+    program: &mut SchedClassifier,
+    interface: &str,
+    at: TcAttachType,
+    preference: u16,
+) -> Result<(), ProgramError> {
+    let options = NlOptions { priority: preference, handle: HANDLE, classid: None };
     let id = match program.attach_with_options(interface, at, TcAttachOptions::Netlink(options)) {
         Err(error) if errno(&error) == Some(libc::EEXIST) => {
-            let link = SchedClassifierLink::attached(interface, at, PRIORITY, HANDLE, None)
+            let link = SchedClassifierLink::attached(interface, at, preference, HANDLE, None)
                 .map_err(TcError::IoError)?;
             program.attach_to_link(link)?
         }

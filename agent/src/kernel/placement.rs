@@ -5,13 +5,16 @@ use rtnetlink::packet_route::tc::TcHandle;
 
 use super::{
     Hook, KernelError,
-    hook::{HANDLE_MAJOR, HANDLE_MINOR, PRIORITY, interface_name},
+    hook::{HANDLE_MAJOR, HANDLE_MINOR, PREFERENCES, interface_name},
     maps::chain,
     netlink::Netlink,
 };
 
 /// Handle of our clsact filters.
 const OUR_HANDLE: TcHandle = TcHandle { major: HANDLE_MAJOR, minor: HANDLE_MINOR };
+
+/// In place of a handle, in what stands for all filters of a preference.
+const NO_HANDLE: TcHandle = TcHandle { major: 0, minor: 0 };
 
 /// What is wrong with a program at an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +93,11 @@ fn among_programs(listed: &[Listed], id: u32) -> Option<Misplaced> {
 
 /// Where our filter stands among those of a clsact hook, behind the programs of the TCX hook.
 fn among_filters(programs: &[Listed], filters: &[Filter]) -> Option<Misplaced> {
-    let is_ours = |filter: &Filter| filter.preference == PRIORITY && filter.handle == OUR_HANDLE;
-    if !filters.iter().any(is_ours) {
-        return Some(Misplaced::Missing);
-    }
+    let is_ours = |filter: &Filter| PREFERENCES.contains(&filter.preference) && filter.handle == OUR_HANDLE;
+    let Some(place) = filters.iter().position(is_ours) else { return Some(Misplaced::Missing) };
     let programs = programs.iter().map(|listed| format!("program {} (id {})", listed.name, listed.id));
-    let before = filters.iter().filter(|filter| filter.preference < PRIORITY);
+    // Listed in the order in which they run, each preference behind a head without a handle.
+    let before = filters[..place].iter().filter(|filter| filter.handle != NO_HANDLE);
     let mut before: Vec<_> =
         before.map(|filter| format!("filter {} at preference {}", filter.kind, filter.preference)).collect();
     before.dedup();
@@ -131,19 +133,21 @@ mod tests {
 
     #[test]
     fn filters_and_programs_that_run_before_our_filter_are_named() {
-        let none = TcHandle { major: 0, minor: 0 };
-        // The kernel lists a head without a handle for each preference.
-        let ours = || vec![filter(PRIORITY, none), filter(PRIORITY, OUR_HANDLE)];
-        assert_eq!(among_filters(&[], &ours()), None);
-        assert_eq!(among_filters(&[], &[filter(PRIORITY, none)]), Some(Misplaced::Missing));
-        let mut behind = ours();
-        behind.insert(0, filter(1, none));
-        behind.insert(1, filter(1, TcHandle { major: 0, minor: 1 }));
-        behind.push(filter(PRIORITY + 1, none));
+        let other = TcHandle { major: 0, minor: 1 };
         let named =
             |names: &[&str]| Some(Misplaced::Behind(names.iter().map(|name| (*name).into()).collect()));
         let expected = ["program other (id 9)", "filter bpf at preference 1"];
-        assert_eq!(among_filters(&[listed(9, "other")], &behind), named(&expected));
-        assert_eq!(among_filters(&[], &behind), named(&expected[1..]));
+        for preference in PREFERENCES {
+            // The kernel lists a head without a handle for each preference.
+            let mut filters = vec![filter(preference, NO_HANDLE), filter(preference, OUR_HANDLE)];
+            assert_eq!(among_filters(&[], &filters), None);
+            assert_eq!(among_filters(&[], &filters[..1]), Some(Misplaced::Missing));
+            filters.push(filter(preference + 1, other));
+            assert_eq!(among_filters(&[], &filters), None);
+            // Another program with the first preference that was attached later runs before ours, too.
+            filters.splice(0..1, [filter(1, NO_HANDLE), filter(1, other)]);
+            assert_eq!(among_filters(&[listed(9, "other")], &filters), named(&expected));
+            assert_eq!(among_filters(&[], &filters), named(&expected[1..]));
+        }
     }
 }
