@@ -13,7 +13,7 @@ use crate::{
     control::protocol::InterfaceStatus,
     kernel::{
         Attachment, Dataplane, KernelError, LANE0, LANE1, Link, LinkKind, Misplaced, interface_towards,
-        mapped,
+        mapped, preempted_programs,
     },
 };
 
@@ -28,6 +28,10 @@ pub struct Interfaces {
     lane: Vec<u32>,
     /// What is wrong with the lane's programs.
     lane_fault: Option<String>,
+    /// Addresses of this host for which the kernel's map has no room.
+    unlisted: HashSet<[u8; 16]>,
+    /// Why no session of this host is protected, whatever its way.
+    unsafe_host: Option<String>,
 }
 
 struct Known {
@@ -51,7 +55,7 @@ impl Interfaces {
     /// None yet but the lane, whose segments the programs there report. It has to be there.
     pub fn with_lane() -> Self {
         let lane = [LANE0, LANE1].iter().filter_map(|name| if_nametoindex(*name).ok()).collect();
-        Self { lane, ..Self::default() }
+        Self { lane, unsafe_host: preempted_programs(), ..Self::default() }
     }
 
     /// Knows an interface by its name before it is attached to.
@@ -97,6 +101,15 @@ impl Interfaces {
                     (*attached, *failed) = (now, false);
                 }
                 Err(error) => *attached = Attachment::Unprotected(error.to_string()),
+            }
+        }
+    }
+
+    /// Tries again to list addresses for which there was no room.
+    pub fn list_addresses(&mut self, dataplane: &mut Dataplane) {
+        for address in std::mem::take(&mut self.unlisted) {
+            if let Err(error) = self.list(dataplane, address) {
+                tracing::debug!("addresses: {error}");
             }
         }
     }
@@ -193,7 +206,15 @@ impl Interfaces {
     /// [`KernelError::Map`], [`KernelError::MapFull`].
     pub fn add_address(&mut self, dataplane: &mut Dataplane, address: IpAddr) -> Result<(), KernelError> {
         self.addresses.insert(mapped(address));
-        dataplane.add_local(address)
+        self.list(dataplane, mapped(address))
+    }
+
+    fn list(&mut self, dataplane: &mut Dataplane, address: [u8; 16]) -> Result<(), KernelError> {
+        let listed = dataplane.add_local(std::net::Ipv6Addr::from(address).to_canonical());
+        if listed.is_err() {
+            self.unlisted.insert(address);
+        }
+        listed
     }
 
     /// Removes an address of this host.
@@ -202,6 +223,7 @@ impl Interfaces {
     /// [`KernelError::Map`].
     pub fn remove_address(&mut self, dataplane: &mut Dataplane, address: IpAddr) -> Result<(), KernelError> {
         self.addresses.remove(&mapped(address));
+        self.unlisted.remove(&mapped(address));
         dataplane.remove_local(address)
     }
 
@@ -239,6 +261,15 @@ impl Interfaces {
 
     /// Why sessions of a neighbour cannot be protected.
     pub fn problem(&self, peer: &Peer) -> Option<String> {
+        if let Some(reason) = &self.unsafe_host {
+            return Some(reason.clone());
+        }
+        if !self.unlisted.is_empty() {
+            return Some(format!(
+                "{} addresses of this host are not in the kernel's map, which has no room for more: remove some",
+                self.unlisted.len()
+            ));
+        }
         let Some(name) = peer.interface.as_deref() else {
             let any = self.links.values().any(|known| {
                 known.link.kind != LinkKind::Loopback && matches!(known.attached, Attachment::Protected(_))
@@ -460,6 +491,16 @@ mod tests {
         assert!(global.contains("dropped as wrong-interface"), "{global}");
         let local = interfaces.problem(&peer("fe80::1%tkt9")).unwrap();
         assert!(local.contains("nothing can pass"), "{local}");
+    }
+
+    #[test]
+    fn what_concerns_the_whole_host_makes_every_neighbor_fail() {
+        let good = || interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx())]);
+        assert_eq!(good().problem(&peer("192.0.2.1%eth0")), None);
+        let unsafe_host = Interfaces { unsafe_host: Some("real time".to_owned()), ..good() };
+        assert_eq!(unsafe_host.problem(&peer("192.0.2.1%eth0")).unwrap(), "real time");
+        let full = Interfaces { unlisted: HashSet::from([[1; 16]]), ..good() };
+        assert!(full.problem(&peer("192.0.2.0/24")).unwrap().starts_with("1 addresses of this host"));
     }
 
     #[test]

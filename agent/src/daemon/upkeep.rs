@@ -24,6 +24,7 @@ impl Daemon {
     pub(super) fn upkeep(&mut self) {
         let begin = Instant::now();
         self.interfaces.retry(&mut self.dataplane);
+        self.interfaces.list_addresses(&mut self.dataplane);
         if self.look_at_programs() {
             self.interfaces.mend(&mut self.dataplane);
             self.look_at_programs();
