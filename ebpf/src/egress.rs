@@ -27,13 +27,15 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let ifindex = skb_field!(skb, ifindex);
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
     let session = match segment::locate(skb, scratch, link_header) {
-        Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Destination, ifindex),
-        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Destination, ifindex),
-        Content::Tags => return TC_ACT_SHOT,
+        Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Destination, ifindex),
+        Content::TcpWithoutPorts => {
+            neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Destination, ifindex)
+        }
+        Content::Tags | Content::Unreadable => return TC_ACT_SHOT,
         Content::Icmp | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_UNSPEC };
-    match neighbor::origin(scratch, arrived) {
+    match neighbor::origin(skb, scratch, session, arrived) {
         Origin::Own => {}
         Origin::Spoofed => return refuse(skb, session, DropReason::Spoofed, Direction::Outbound),
         Origin::Stranger => return TC_ACT_UNSPEC,

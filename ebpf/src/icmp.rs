@@ -29,7 +29,7 @@ const IPV6_LEAST_MTU: u32 = 1280;
 
 #[inline(always)]
 pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
-    let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
+    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
     let segment = &scratch.segment;
     let is_ipv4 = segment.ethertype == ETHERTYPE_IPV4;
     let l4 = segment.l4;

@@ -25,26 +25,33 @@ use crate::{
     icmp,
     neighbor::{self, PeerEnd},
     scratch::{AuthOption, Scratch, scratch},
-    segment::{self, Content, UNFOLLOWED},
+    segment::{self, BARE_IP, Content, UNFOLLOWED},
     strip::take_option_away,
 };
 
 #[inline(always)]
 pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
     let ifindex = skb_field!(skb, ifindex);
-    let Some(scratch) = scratch() else { return TC_ACT_UNSPEC };
+    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
+    let link_header = match link_header {
+        BARE_IP => match segment::link_header_of_arrived(skb) {
+            Some(link_header) => link_header,
+            None => return TC_ACT_SHOT,
+        },
+        other => other,
+    };
     let content = segment::locate(skb, scratch, link_header);
     if neighbor::is_for_vlan_interface(&scratch.segment, ifindex) {
         return TC_ACT_UNSPEC;
     }
     let session = match content {
-        Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Source, ifindex),
-        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Source, ifindex),
+        Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Source, ifindex),
+        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Source, ifindex),
         Content::Icmp => {
             cold_path();
             return icmp::run(skb, ifindex);
         }
-        Content::Tags => return TC_ACT_SHOT,
+        Content::Tags | Content::Unreadable => return TC_ACT_SHOT,
         Content::Other => None,
     };
     let Some(session) = session else {

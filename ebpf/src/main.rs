@@ -43,6 +43,7 @@ mod sha1;
 mod sha256;
 #[cfg(target_arch = "bpf")]
 mod siphash;
+mod socket;
 mod strip;
 
 /// See [`mod@egress`].

@@ -2,7 +2,7 @@
 
 use core::hint::cold_path;
 
-use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::{bindings::__sk_buff, maps::lpm_trie::Key};
 use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     maps::{FORWARDED, LOCALS, PEERS, POLICIES, PORTS, SESSIONS, VLANS},
     scratch::Scratch,
     segment::{self, LATER_FRAGMENT, Segment},
+    socket,
 };
 
 /// A protected segment's neighbour.
@@ -47,7 +48,12 @@ pub enum Origin {
 /// Finds whose session the TCP segment in `scratch` belongs to, on interface `ifindex`: leaves neighbour and
 /// quartet in `scratch` and returns the session, null if there is none yet. `None` if it is nobody's business.
 #[inline(always)]
-pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<*mut Session> {
+pub fn of_tcp(
+    skb: *mut __sk_buff,
+    scratch: &mut Scratch,
+    peer_end: PeerEnd,
+    ifindex: u32,
+) -> Option<*mut Session> {
     let segment = &scratch.segment;
     if !is_protected_port(segment.source_port) && !is_protected_port(segment.destination_port) {
         return None;
@@ -71,36 +77,50 @@ pub fn of_tcp(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<
     }
     scratch.quartet.scope = scratch.neighbor.scope;
     let session = session_of(&scratch.quartet).unwrap_or(core::ptr::null_mut());
-    let is_ours =
-        !session.is_null() || peer_end == PeerEnd::Destination || is_from_elsewhere_to_us(scratch, ifindex);
+    let is_ours = !session.is_null()
+        || peer_end == PeerEnd::Destination
+        || is_from_elsewhere(scratch, ifindex) && (is_own_end(scratch) || socket::has_socket(skb) != 0);
     is_ours.then_some(session)
 }
 
 /// The same for a fragment or packet whose ports nobody can read. A later fragment is left alone: it comes to
 /// nothing without the first.
 #[inline(always)]
-pub fn of_tcp_without_ports(scratch: &mut Scratch, peer_end: PeerEnd, ifindex: u32) -> Option<*mut Session> {
+pub fn of_tcp_without_ports(
+    skb: *mut __sk_buff,
+    scratch: &mut Scratch,
+    peer_end: PeerEnd,
+    ifindex: u32,
+) -> Option<*mut Session> {
     if scratch.segment.fragment == LATER_FRAGMENT {
         return None;
     }
     scratch.quartet = quartet(&scratch.segment, peer_end);
     scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
-    let is_ours = peer_end == PeerEnd::Destination || is_from_elsewhere_to_us(scratch, ifindex);
+    let is_ours = peer_end == PeerEnd::Destination
+        || is_from_elsewhere(scratch, ifindex) && (is_own_end(scratch) || socket::leads_here(skb) != 0);
     is_ours.then_some(core::ptr::null_mut())
 }
 
-/// Whose the segment in `scratch` is, which arrived by the interface `arrived` (0: by none; it was made here, or
-/// by a container on a macvlan). To sign what others send would make this host an oracle for whoever sends it
-/// forged segments to forward.
+/// Whose the segment in `scratch` is, which is of `session` (or null) and arrived by the interface `arrived` (0: by none;
+/// it was made here, or by a container on a macvlan). To sign what others send would make this host an oracle for
+/// whoever sends it forged segments to forward.
 #[inline(always)]
-pub fn origin(scratch: &Scratch, arrived: u32) -> Origin {
+pub fn origin(skb: *mut __sk_buff, scratch: &Scratch, session: *const Session, arrived: u32) -> Origin {
     let is_local = is_local(&scratch.quartet.local);
     if (is_local && arrived == 0) || forwarded_by(scratch) == Some(arrived) {
-        Origin::Own
-    } else if is_local {
-        Origin::Spoofed
-    } else {
-        Origin::Stranger
+        return Origin::Own;
+    }
+    if is_local {
+        return Origin::Spoofed;
+    }
+    cold_path();
+    // The list of addresses is not all: an address may be a local route's, or new, or gone while its session lives.
+    match (session.is_null(), arrived) {
+        (false, 0) => Origin::Own,
+        (false, _) => Origin::Spoofed,
+        (true, 0) if socket::has_socket(skb) != 0 => Origin::Own,
+        (true, _) => Origin::Stranger,
     }
 }
 
@@ -197,13 +217,17 @@ fn policy_of(number: u32) -> Policy {
 /// Index of the loopback interface in every network namespace (LOOPBACK_IFINDEX).
 const LOOPBACK: u32 = 1;
 
-/// Whether our end of the connection in `scratch` is here or behind us, and the peer's end is not here too: a
-/// prefix of neighbours may contain our own address, and connections within this host have no neighbour.
+/// Whether our end of the connection in `scratch` has an address of this host, or is behind it.
 #[inline(always)]
-fn is_from_elsewhere_to_us(scratch: &Scratch, ifindex: u32) -> bool {
-    let is_own_end = is_local(&scratch.quartet.local) || forwarded_by(scratch).is_some();
-    let is_within = ifindex == LOOPBACK && is_local(&scratch.quartet.peer);
-    is_own_end && !is_within
+fn is_own_end(scratch: &Scratch) -> bool {
+    is_local(&scratch.quartet.local) || forwarded_by(scratch).is_some()
+}
+
+/// Whether the peer's end of the connection in `scratch` is not on this host too: a prefix of neighbors may contain our
+/// own address, and connections within this host have no neighbor.
+#[inline(always)]
+fn is_from_elsewhere(scratch: &Scratch, ifindex: u32) -> bool {
+    ifindex != LOOPBACK || !is_local(&scratch.quartet.peer)
 }
 
 /// The interface by which segments of our end of the connection in `scratch` arrive, if it is behind us.

@@ -48,9 +48,11 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     let Some(scratch) = scratch() else { return TC_ACT_SHOT };
     let content = segment::locate(skb, scratch, ETHERNET);
     let session = match content {
-        Content::Tcp => neighbor::of_tcp(scratch, PeerEnd::Destination, ifindex),
-        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(scratch, PeerEnd::Destination, ifindex),
-        Content::Tags | Content::Icmp | Content::Other => None,
+        Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Destination, ifindex),
+        Content::TcpWithoutPorts => {
+            neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Destination, ifindex)
+        }
+        Content::Tags | Content::Unreadable | Content::Icmp | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_SHOT };
     match seal(skb, session, content, ifindex, slot == 0) {

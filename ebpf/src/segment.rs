@@ -2,7 +2,10 @@
 
 use core::hint::cold_path;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_ENFORCE, BPF_F_MARK_MANGLED_0};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_ENFORCE, BPF_F_MARK_MANGLED_0, bpf_hdr_start_off::BPF_HDR_START_NET},
+    helpers::bpf_skb_load_bytes_relative,
+};
 use tcpauth_common::{
     DropReason, SeqNumber,
     layout::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Policy},
@@ -98,6 +101,9 @@ pub enum Content {
     Tags,
     /// An ICMP or ICMPv6 message.
     Icmp,
+    /// IPv4 or IPv6 by the EtherType, without a header of that version that can be read: the kernel drops such a
+    /// packet, unless it finds the header elsewhere.
+    Unreadable,
     /// Anything else.
     Other,
 }
@@ -107,6 +113,31 @@ impl Segment {
     #[inline(always)]
     pub fn len(&self) -> u32 {
         self.end.wrapping_sub(self.l4)
+    }
+}
+
+/// The link's header in front of a packet that arrived on an interface for bare IP packets: [`BARE_IP`], or [`ETHERNET`]
+/// on one that leaves the header of the interface below in the frame (xfrm, vti). `None` if it is neither.
+#[inline(always)]
+pub fn link_header_of_arrived(skb: *mut __sk_buff) -> Option<u32> {
+    // The linear part of the frame ends as many octets behind the network header as it is long, less what is in front.
+    let linear = skb_field!(skb, data_end).wrapping_sub(skb_field!(skb, data));
+    if is_in_packet(skb, linear.wrapping_sub(1)) {
+        return Some(BARE_IP);
+    }
+    cold_path();
+    let of_packet = linear.wrapping_sub(ETHERNET);
+    let is_ethernet = is_in_packet(skb, of_packet.wrapping_sub(1)) && !is_in_packet(skb, of_packet);
+    is_ethernet.then_some(ETHERNET)
+}
+
+/// Whether the octet at `offset` from the network header is in the linear part of the frame.
+#[inline(always)]
+fn is_in_packet(skb: *mut __sk_buff, offset: u32) -> bool {
+    let mut octet = 0u8;
+    // SAFETY: the pointer is to a local variable of 1 octet.
+    unsafe {
+        bpf_skb_load_bytes_relative(skb.cast(), offset, (&raw mut octet).cast(), 1, BPF_HDR_START_NET) == 0
     }
 }
 
@@ -153,13 +184,14 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
         }
     }
     segment.ethertype = ethertype;
-    let known = match ethertype {
+    let is_readable = match ethertype {
         ETHERTYPE_IPV4 => locate_ipv4(skb, segment),
         ETHERTYPE_IPV6 => locate_ipv6(skb, segment),
-        _ => false,
+        _ => return Content::Other,
     };
-    if !known {
-        return Content::Other;
+    if !is_readable {
+        cold_path();
+        return Content::Unreadable;
     }
     match segment.protocol {
         PROTOCOL_TCP => {

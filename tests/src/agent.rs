@@ -109,11 +109,10 @@ impl Agent {
     /// If it ended, or does not answer in time; with its log.
     pub fn wait_until_it_answers(&mut self) -> Result<()> {
         let mut process = self.process.take().context("tcpauthd is not running")?;
-        eventually(START_LIMIT, "tcpauthd to answer", || match process.check_running() {
-            // It will not come back.
-            Err(ended) => Ok(Some(Err(ended))),
-            Ok(()) => self.status().map(|_| Some(Ok(()))),
-        })?
+        eventually(START_LIMIT, "tcpauthd to answer", || {
+            process.check_running()?;
+            self.status().map(Some)
+        })
         .with_context(|| process.log())?;
         self.process = Some(process);
         Ok(())

@@ -202,3 +202,36 @@ fn later_fragments_pass() {
     let later = Segment { extensions: vec![(44, vec![0, 0, 0, 0x11, 0, 0, 0, 1])], ..signed };
     assert_eq!(lab.ingress(&later.frame()), (Verdict::Pass, later.frame()));
 }
+
+/// The kernel drops such packets too, unless it finds the header elsewhere than the program does.
+#[test]
+fn a_packet_whose_header_is_not_that_of_its_type_does_not_pass() {
+    for family in [Family::V4, Family::V6] {
+        let (mut lab, _, signed) = established(family);
+        let whole = signed.frame();
+        let mut other_version = whole.clone();
+        other_version[14] ^= 0x20;
+        assert_eq!(lab.ingress(&other_version).0, Verdict::Drop);
+        assert_eq!(lab.egress(&other_version).0, Verdict::Drop);
+        let mut not_ip = other_version.clone();
+        not_ip[12..14].copy_from_slice(&[0x08, 0x06]);
+        assert_eq!(lab.ingress(&not_ip).0, Verdict::Pass);
+        assert_eq!(lab.ingress(&whole).0, Verdict::Pass);
+    }
+}
+
+/// As on an xfrm interface: the header of the interface below is still in front of the packet.
+#[test]
+fn a_link_without_headers_may_leave_those_of_the_interface_below() {
+    for family in [Family::V4, Family::V6] {
+        let (mut lab, connection, signed) = established(family);
+        let context = Context { ifindex: lab.ifindex, ..Context::default() };
+        let mut forged = signed.frame();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        let before = lab.counters(connection.neighbor).dropped[DropReason::WrongMac as usize];
+        assert_eq!(lab.run("ingress_l3", context, &forged).0, Verdict::Drop);
+        assert_eq!(lab.counters(connection.neighbor).dropped[DropReason::WrongMac as usize], before + 1);
+        assert_eq!(lab.run("ingress_l3", context, &signed.frame()).0, Verdict::Pass);
+    }
+}
