@@ -11,6 +11,7 @@
 //! - [`tunnel`]: links without Ethernet headers.
 //! - [`transfer`], [`streams`]: TCP connections of the tests' own, bulk data among them.
 //!   [`on_connect`]: whose ends send as soon as their keys are agreed.
+//! - [`native`]: the kernel's own TCP-AO.
 //! - [`independent`]: the verifier, and signer, that shares no code with the project's.
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod keys;
 pub mod kmp;
 pub mod link;
 pub mod namespace;
+pub mod native;
 pub mod network;
 pub mod on_connect;
 pub mod process;

@@ -11,7 +11,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::{impair::Random, namespace::Namespace, wait::eventually, wire::set_option};
+use crate::{
+    impair::Random,
+    namespace::Namespace,
+    native::{self, NativeKey},
+    wait::eventually,
+    wire::set_option,
+};
 
 /// How long a read or write may stand still before it is an error.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -33,6 +39,8 @@ pub struct End {
 pub struct Options {
     /// A password for the kernel's TCP-MD5.
     pub md5: Option<String>,
+    /// A key for the kernel's TCP-AO.
+    pub ao: Option<NativeKey>,
     /// The client's ISN, if not the kernel's choice.
     pub isn: Option<u32>,
     /// How long connecting may take, 20 seconds if not given.
@@ -358,6 +366,9 @@ fn stream_socket(own: SocketAddr, peer: IpAddr, options: &Options) -> Result<Soc
     socket.set_reuse_address(true)?;
     if let Some(password) = &options.md5 {
         set_md5(&socket, peer, password)?;
+    }
+    if let Some(key) = &options.ao {
+        native::add_key(&socket, peer, key)?;
     }
     Ok(socket)
 }
