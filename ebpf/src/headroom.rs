@@ -1,5 +1,5 @@
-//! Room for the option in the segments of a connection that began without it: our stack's MSS for it takes no
-//! account of the option, and nothing would make it.
+//! Makes room for the option where our stack leaves none: in a connection that began without the option, and where
+//! the interface, or the path of IPv6, carries less than the MSS of the handshake supposed.
 //!
 //! Super-packets are told to be cut into smaller segments before they are cut. A segment that is too long by itself
 //! goes through the lane twice more, in two pieces. Both are of this connection only and need nothing of the stack.
@@ -7,14 +7,15 @@
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_PSEUDO_HDR, TC_ACT_SHOT,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_ret::BPF_MTU_CHK_RET_FRAG_NEEDED,
     },
     helpers::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-        bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_store_bytes,
+        bpf_check_mtu, bpf_clone_redirect, bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace,
+        bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_store_bytes,
     },
 };
 use tcpauth_common::{
+    Algorithm,
     layout::{ETHERTYPE_IPV4, Session},
     option::{BASE_HEADER, MAX_HEADER},
 };
@@ -24,7 +25,7 @@ use crate::{
     frame::{load, load_raw},
     maps::SETTINGS,
     scratch::{Scratch, scratch},
-    segment::{self, PROTOCOL_TCP, TCP_CHECKSUM},
+    segment::{self, PROTOCOL_TCP, Segment, TCP_CHECKSUM},
 };
 
 /// Offset of data offset and flags in a TCP header, 16 bits.
@@ -33,16 +34,18 @@ const TCP_FLAGS: u32 = 12;
 const OF_LAST: u16 = 0x0009;
 /// Octets that a piece takes from a segment at most. What is left may be too long still, and is cut again.
 const MOST_CUT: u32 = 256;
+/// Segments are not cut for links that carry less than this beside the IP header and the option.
+const LEAST_LARGEST: u32 = 256;
 
-/// Makes the kernel cut the super-packet `skb` into segments that leave room for the option, if its session began
-/// without it.
+/// Makes the kernel cut the super-packet `skb` into segments that leave room for the option, if our stack leaves
+/// none.
 #[inline(always)]
 pub fn lower_segment_size(skb: *mut __sk_buff, session: *const Session, l4: u32) {
     // SAFETY: null or a map value, which lives while the program runs.
     let Some(session) = (unsafe { session.as_ref() }) else { return };
     let size = skb_field!(skb, gso_size);
     let mut offset = [0u8; 1];
-    if session.flags & Session::ADOPTED == 0 || size == 0 || !load(skb, l4 + TCP_FLAGS, &mut offset) {
+    if session.largest_segment == 0 || size == 0 || !load(skb, l4 + TCP_FLAGS, &mut offset) {
         return;
     }
     let segment_len = size + (u32::from(offset[0]) >> 4) * 4;
@@ -59,10 +62,36 @@ pub fn lower_segment_size(skb: *mut __sk_buff, session: *const Session, l4: u32)
     }
 }
 
-/// Whether a segment of our end, about to be signed, has no room for the option.
+/// Returns the most octets of TCP header and data that leave room for the option, if the segment of our end, about to be
+/// signed and to leave by interface `ifindex`, has more. Notes in the session what the interface's MTU allows.
 #[inline(always)]
-pub fn is_too_long(session: &Session, segment_len: u32) -> bool {
-    session.flags & Session::ADOPTED != 0 && segment_len > session.largest_segment
+pub fn exceeded_limit(
+    skb: *mut __sk_buff,
+    session: *mut Session,
+    segment: &Segment,
+    header_len: u32,
+    ifindex: u32,
+) -> Option<u32> {
+    // SAFETY: a map value, which lives while the program runs.
+    let known = unsafe { (*session).largest_segment };
+    if segment.len() == header_len {
+        return None;
+    }
+    if known != 0 && segment.len() > known {
+        return Some(known);
+    }
+    let others = segment.l4.wrapping_sub(segment.l3) + Algorithm::MOST_OPTION_LEN as u32;
+    // In: octets of the IP packet. Out: the MTU.
+    let mut mtu = segment.len() + others;
+    // SAFETY: the pointer is to a local variable.
+    let verdict = unsafe { bpf_check_mtu(skb.cast(), ifindex, &raw mut mtu, 0, 0) };
+    let largest = mtu.saturating_sub(others);
+    if verdict != i64::from(BPF_MTU_CHK_RET_FRAG_NEEDED) || largest < LEAST_LARGEST {
+        return None;
+    }
+    // SAFETY: as above. A single word; of two CPUs that race, both write what an interface allows.
+    unsafe { (*session).largest_segment = largest };
+    Some(largest)
 }
 
 /// Sends the segment, whose header of `header_len` octets is in `scratch.header`, into the lane again in two pieces.

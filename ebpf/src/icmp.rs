@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_l4_csum_replace, bpf_skb_store_bytes},
 };
 use tcpauth_common::{
-    DropReason,
+    Algorithm, DropReason,
     layout::{Direction, ETHERTYPE_IPV4, Session},
     rollover::slot_at,
 };
@@ -66,7 +66,9 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
         if session.sent_before != 0 && session.phase == Session::OPEN {
             give_number_of_stack(skb, l4, session.sent_before);
         }
-        lower_mtu(skb, l4, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]), room);
+        let mtu = u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]);
+        lower_mtu(skb, l4, mtu, room);
+        leave_room(session, mtu, room);
     }
     TC_ACT_UNSPEC
 }
@@ -158,17 +160,31 @@ fn give_number_of_stack(skb: *mut __sk_buff, l4: u32, sent_before: u32) {
     }
 }
 
-/// Packet Too Big speaks of the sealed segment; our stack makes it without the option.
+/// Lowers the MTU of a Packet Too Big by `room`, because it speaks of the sealed segment and our stack makes it without
+/// the option. Not below 1280, because Linux ignores such a message.
 #[inline(always)]
 fn lower_mtu(skb: *mut __sk_buff, l4: u32, mtu: u32, room: u32) {
-    if mtu < IPV6_LEAST_MTU + room {
+    if mtu < IPV6_LEAST_MTU {
         return;
     }
-    let lowered = (mtu - room).to_be();
+    let lowered = (mtu - room).max(IPV6_LEAST_MTU).to_be();
     // SAFETY: the pointer is to a local variable of 4 octets. Failure leaves the message as it was.
     unsafe {
         if bpf_skb_store_bytes(skb, l4 + 4, (&raw const lowered).cast(), 4, 0) == 0 {
             bpf_l4_csum_replace(skb, l4 + 2, u64::from(mtu.to_be()), u64::from(lowered), 4);
         }
+    }
+}
+
+/// Has the session's segments cut where the path is so narrow that sealed ones would exceed it: our stack makes packets
+/// of 1280 octets whatever it is told (RFC 8200, 5).
+#[inline(always)]
+fn leave_room(session: &mut Session, mtu: u32, room: u32) {
+    if mtu < IPV6_LEAST_MTU || mtu >= IPV6_LEAST_MTU + room {
+        return;
+    }
+    let largest = mtu - IPV6_HEADER - Algorithm::MOST_OPTION_LEN as u32;
+    if session.largest_segment == 0 || session.largest_segment > largest {
+        session.largest_segment = largest;
     }
 }

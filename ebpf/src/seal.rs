@@ -97,8 +97,16 @@ fn seal(
         // Not an error to TCP, nor a sign of anything wrong: as if it were lost on its way.
         Leaving::Taken => return Ok(TC_ACT_SHOT),
     };
-    if headroom::is_too_long(of_session, scratch.segment.len()) {
-        return Ok(headroom::split(skb, header_len, of_session.largest_segment));
+    if let Some(largest) = headroom::exceeded_limit(skb, session, &scratch.segment, header_len, ifindex) {
+        if is_of_daemon {
+            // The pieces of the daemon's frame come here again, and are known by its mark.
+            // SAFETY: the kernel hands a valid context to the program.
+            unsafe { (&raw mut (*skb).mark).write_volatile(ifindex) };
+        }
+        return match headroom::split(skb, header_len, largest) {
+            TC_ACT_SHOT => Err(DropReason::Malformed),
+            verdict => Ok(verdict),
+        };
     }
     let is_md5 = scratch.neighbor.policy.flags & Policy::TCP_MD5 != 0;
     let key = if is_syn_key && !is_md5 { Key::of_syn(&of_session.syn_send)? } else { Key::sent(of_session)? };

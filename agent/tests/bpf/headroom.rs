@@ -116,15 +116,14 @@ fn a_segment_much_too_long_goes_in_more_pieces() {
 }
 
 #[test]
-fn a_segment_with_room_and_one_of_another_session_stay_whole() {
+fn a_segment_with_room_and_one_of_a_session_without_a_limit_stay_whole() {
     let connection = Connection::plain();
     let mut wire = wire(&connection, &adopted(&connection));
     let segment = ours(&connection, PSH_ACK, &TIMESTAMPS, LARGEST);
     let pieces = arriving(&wire, &segment);
     assert_eq!(pieces.len(), 1);
     check_pieces(&connection, &connection.session(), &segment, &pieces);
-    let began_signed = Session { flags: connection.session().flags, ..adopted(&connection) };
-    wire.lab.put(&connection, &began_signed);
+    wire.lab.put(&connection, &connection.session());
     let segment = ours(&connection, PSH_ACK, &TIMESTAMPS, FULL);
     assert_eq!(arriving(&wire, &segment).len(), 1);
 }

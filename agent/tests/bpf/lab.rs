@@ -186,6 +186,12 @@ impl Lab {
         self.counters.insert(neighbor, Plain(self.counters(neighbor)), 0).unwrap();
     }
 
+    /// Gives the interface by which sealed segments leave room for any of them.
+    pub fn widen(&self) {
+        let link = Command::new("ip").args("link set near mtu 65000".split(' ')).status();
+        assert!(link.expect("iproute2 is installed").success(), "the MTU cannot be set");
+    }
+
     pub fn put(&mut self, connection: &Connection, session: &Session) {
         self.sessions.insert(Plain(connection.quartet()), Plain(*session), 0).unwrap();
     }

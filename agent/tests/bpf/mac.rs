@@ -72,6 +72,7 @@ fn check(lab: &mut Lab, connection: &Connection, segment: &Segment, sent: u64, r
 #[test]
 fn every_length_around_the_blocks() {
     let mut lab = Lab::new();
+    lab.widen();
     for connection in every_kind() {
         lab.add_neighbor(&connection);
         let lengths = (0..140).chain([1000, 1399, 1400, 1440, 1460, 2047, 2048, 2049, MOST]);
@@ -87,6 +88,7 @@ fn every_length_around_the_blocks() {
 fn any_segment() {
     let kinds = every_kind();
     let lab = RefCell::new(Lab::new());
+    lab.borrow().widen();
     let strategy = (
         (0..kinds.len(), prop::collection::vec(any::<u8>(), 1..80), any::<(u8, u8)>()),
         prop::collection::vec(any::<u8>(), 0..MOST),

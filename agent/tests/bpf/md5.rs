@@ -58,6 +58,7 @@ fn every_length_of_data_and_password() {
     for family in [Family::V4, Family::V6] {
         let mut connection = connection(family);
         let mut lab = Lab::with(&connection, None);
+        lab.widen();
         for password_len in [1, 3, 4, 13, 59, 60, 61, 79, 80] {
             let secret: Vec<u8> = (0..password_len).map(|at| at as u8 + 33).collect();
             connection.mkt = password(&secret);

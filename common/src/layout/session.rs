@@ -98,8 +98,8 @@ pub struct Session {
     pub syn_recv_isn: Isn,
     /// 1 from when the first segment verified, set by the programs.
     pub authenticated: u32,
-    /// With [`Session::ADOPTED`]: most octets of TCP header and data of a segment that leave room for any
-    /// authentication option. The stack, which does not know of it, makes longer ones.
+    /// Most octets of TCP header and data of a segment that leave room for any authentication option, if our stack
+    /// makes longer ones; otherwise 0. Set with [`Session::ADOPTED`], and by the programs for a smaller MTU.
     pub largest_segment: u32,
     /// Where the connection stands whose keys are agreed on it: [`Session::OPEN`] or another of these.
     pub phase: u32,
