@@ -41,7 +41,7 @@ pub fn eventually<T>(
 
 /// By how much limits are longer than on a machine of one's own: `TCPAUTH_TEST_SLOWNESS`, 1 unless set. An emulated
 /// machine takes tens of times as long.
-fn slowness() -> u32 {
+pub fn slowness() -> u32 {
     std::env::var("TCPAUTH_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
