@@ -44,6 +44,7 @@ mod lifetime;
 mod mode;
 mod peer;
 mod problem;
+mod replace;
 mod resolve;
 mod secret;
 mod splice;
