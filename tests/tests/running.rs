@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
     agent::Agent,
+    clock::Clock,
     keys::Ends,
     network::{INTERFACE, Network},
     scenario::{PASSWORD, Protected, neighbor, wait_attached},
@@ -52,6 +53,29 @@ fn keys_changed_by_command_outlive_a_killed_daemon() -> Result<()> {
         );
     }
     transfer::exchange(near, far, 1 << 20).map(|_| ())
+}
+
+/// The router that rolled boots again with its clock a year behind, as without a battery and before NTP.
+#[test]
+fn rolled_key_stays_preferred_under_a_clock_that_is_behind() -> Result<()> {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let clock = Clock::new()?;
+    let network = Network::switched()?;
+    let config = neighbor("192.0.2.2", PASSWORD, "");
+    let mut agent = Agent::start_in(&network.r1.namespace, &config, clock.environment()?)?;
+    agent.add_key("192.0.2.2", "another password", &["--number=1", "--key-id=2"])?;
+    agent.roll_key("192.0.2.2")?;
+    agent.tcpauth(&["config", "write"])?;
+    agent.retire_key("192.0.2.2", 0)?;
+    agent.tcpauth(&["config", "write"])?;
+    let text = std::fs::read_to_string(agent.config_file())?;
+    ensure!(!text.contains("20"), "a time was written: {}", text.replace(PASSWORD, "…"));
+    agent.end(libc::SIGTERM)?;
+    clock.set(-YEAR)?;
+    agent.start_again()?;
+    ensure!(agent.neighbor("192.0.2.2")?["state"] != "closed", "{}", agent.neighbor("192.0.2.2")?);
+    ensure!(agent.key("192.0.2.2", 1)?["preferred"] == true, "{}", agent.keys("192.0.2.2")?);
+    Ok(())
 }
 
 #[test]

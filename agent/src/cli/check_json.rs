@@ -61,7 +61,7 @@ struct Key {
     recv_id: u8,
     /// Algorithm by name.
     algorithm: &'static str,
-    /// `always`, `never`, `START/END` in RFC 3339.
+    /// `always`, `never`, `preferred`, `START/END` in RFC 3339 (START also `preferred`).
     send_lifetime: String,
     /// As `send_lifetime`.
     accept_lifetime: String,

@@ -1,4 +1,4 @@
-//! When a key may be used, as the configuration has it: `START/END`, `always` or `never`.
+//! When a key may be used, as the configuration has it: `START/END`, `always`, `never`, or `preferred`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +9,9 @@ use jiff::tz::TimeZone;
 
 use crate::keys::Lifetime;
 
+/// A beginning that is no time: always, and before keys that are valid always.
+const PREFERRED: &str = "preferred";
+
 /// An example of a lifetime.
 const FORM: &str = "\"2026-12-01T00:00:00Z/2027-03-01T00:00:00Z\"";
 
@@ -17,7 +20,7 @@ const FORM: &str = "\"2026-12-01T00:00:00Z/2027-03-01T00:00:00Z\"";
 #[allow(missing_docs)] // The messages say what each is.
 pub enum LifetimeError {
     #[error(
-        "not a lifetime; write {FORM} with START/END, a side left empty if it is open, or \"always\" or \"never\""
+        "not a lifetime; write {FORM} with START/END, a side left empty if it is open, or \"always\", \"never\" or \"preferred\""
     )]
     Form,
     #[error(
@@ -56,11 +59,13 @@ impl FromStr for Lifetime {
         match text {
             "always" => return Ok(Self::ALWAYS),
             "never" => return Ok(Self::NEVER),
+            PREFERRED => return Ok(Self::PREFERRED),
             _ => {}
         }
         let (start, end) = text.split_once('/').ok_or(LifetimeError::Form)?;
         let side = |side, text: &str, open| match text.trim() {
             "" | "infinite" => Ok(open),
+            PREFERRED if side == Side::Start => Ok(Self::PREFERRED.start),
             text => time(text, TimeZone::system).ok_or(LifetimeError::Time(side)),
         };
         let start = side(Side::Start, start, Timestamp::MIN)?;
@@ -77,7 +82,11 @@ impl fmt::Display for Lifetime {
         } else if self.start >= self.end {
             return f.write_str("never");
         }
-        if self.start != Timestamp::MIN {
+        if *self == Self::PREFERRED {
+            return f.write_str(PREFERRED);
+        } else if self.start == Self::PREFERRED.start {
+            f.write_str(PREFERRED)?;
+        } else if self.start != Timestamp::MIN {
             self.start.fmt(f)?;
         }
         f.write_str("/")?;
@@ -132,6 +141,9 @@ mod tests {
             ("2026-12-01T00:00:00Z/infinite", Lifetime { start, ..Lifetime::ALWAYS }),
             ("/2027-03-01T00:00:00Z", Lifetime { end, ..Lifetime::ALWAYS }),
             ("infinite/2027-03-01T00:00:00Z", Lifetime { end, ..Lifetime::ALWAYS }),
+            ("preferred", Lifetime::PREFERRED),
+            ("preferred/", Lifetime::PREFERRED),
+            ("preferred/2027-03-01T00:00:00Z", Lifetime { end, ..Lifetime::PREFERRED }),
         ] {
             assert_eq!(lifetime(text), Ok(expected), "{text}");
         }

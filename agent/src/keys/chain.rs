@@ -44,6 +44,13 @@ impl Lifetime {
     /// No moment: of a key that is there to be accepted, or to be used later.
     pub const NEVER: Self = Self { start: Timestamp::MAX, end: Timestamp::MAX };
 
+    /// Always, and newer than keys that may be sent always: an order without a time, which no clock undoes.
+    pub const PREFERRED: Self = Self {
+        // The second moment there is: `Timestamp::MIN` is a nanosecond before it.
+        start: Timestamp::constant(-377_705_023_200, -999_999_999),
+        end: Timestamp::MAX,
+    };
+
     /// Whether `now` is in it.
     pub fn contains(&self, now: Timestamp) -> bool {
         self.start <= now && now < self.end
@@ -229,6 +236,16 @@ mod tests {
         assert_eq!(preferred(&chain, 20), Some(2));
         assert_eq!(preferred(&chain, 100), None);
         assert_eq!([10, 20, 100].map(|second| chain.foremost(at(second)).number), [3, 2, 2]);
+    }
+
+    #[test]
+    fn preferred_key_is_newer_than_those_that_are_always_valid_and_older_than_any_with_a_time() {
+        let keys = [Lifetime::ALWAYS, Lifetime::PREFERRED, Lifetime::ALWAYS, lifetime(20, 30)];
+        let chain = chain(&keys.map(|send| (send, Lifetime::ALWAYS)));
+        assert_eq!(numbers(&chain.newest_first()), [4, 2, 3, 1]);
+        let clocks = [i64::from(i32::MIN), 0, 19, 20, 30];
+        assert_eq!(clocks.map(|second| preferred(&chain, second)), [2, 2, 2, 4, 2].map(Some));
+        assert!(Timestamp::MIN < Lifetime::PREFERRED.start);
     }
 
     #[test]

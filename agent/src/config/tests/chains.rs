@@ -301,7 +301,7 @@ fn lifetimes_that_are_none() {
         &lifetime("\"2026-12-01\""),
         &format!(
             "3:19: neighbor \"192.0.2.1\": accept-lifetime: not a lifetime; write {form} with START/END, a side left \
-             empty if it is open, or \"always\" or \"never\""
+             empty if it is open, or \"always\", \"never\" or \"preferred\""
         ),
     );
     error(

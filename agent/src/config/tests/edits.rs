@@ -339,7 +339,7 @@ fn what_cannot_be_done_is_refused_and_changes_nothing() {
         (
             set_send(chain(), 1, "soon"),
             "key-chain \"c\" key.1: send-lifetime: not a lifetime; write \"2026-12-01T00:00:00Z/2027-03-01T00:00:00Z\" \
-             with START/END, a side left empty if it is open, or \"always\" or \"never\"",
+             with START/END, a side left empty if it is open, or \"always\", \"never\" or \"preferred\"",
         ),
         (remove(chain(), 0), "key-chain \"c\" has no key 0; `tcpauth key show` lists those it has"),
         (

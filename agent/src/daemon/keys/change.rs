@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use jiff::Timestamp;
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
@@ -39,15 +39,17 @@ impl Daemon {
                 "{owner} has a key {number}; choose another number, or retire that key first (`tcpauth key show {peer}`)"
             ));
         }
-        let with = |lifetime| {
+        let with = |lifetime, others: Vec<Edit>| {
             let toml = with_send_lifetime(&toml, lifetime);
-            self.edited(&[Edit::SetKey { owner: owner.clone(), number, toml }])
+            let added = Edit::SetKey { owner: owner.clone(), number, toml };
+            self.edited(&[added].into_iter().chain(others).collect::<Vec<_>>())
         };
-        let mut config = with(Lifetime::NEVER)?;
+        let mut config = with(Lifetime::NEVER, Vec::new())?;
         let added = config.neighbors.iter().find(|neighbor| same_peer(neighbor, peer));
         let follows = added.is_some_and(|neighbor| only_trial_tells(neighbor, number));
         if follows {
-            config = with(from_now_on(&before, number, Timestamp::now()))?;
+            let others = set_send_lifetimes(&owner, preferring(&before, number, Timestamp::now()));
+            config = with(Lifetime::PREFERRED, others.collect())?;
         }
         self.apply(config, HashMap::new())?;
         tracing::info!(number, "{owner}: key added to the running configuration");
@@ -72,6 +74,7 @@ impl Daemon {
         };
         let mut owners = HashSet::new();
         let mut edits = Vec::new();
+        let mut rolled = 0;
         let mut chosen: HashMap<KeyOwner, u32> = HashMap::new();
         for neighbor in &targets {
             let owner = neighbor.key_owner();
@@ -84,8 +87,8 @@ impl Daemon {
             };
             chosen.insert(owner.clone(), key.number);
             if neighbor.keys.preferred(now).is_none_or(|preferred| preferred.number != key.number) {
-                let value = rolled(&neighbor.keys, key, now).to_string();
-                edits.push(Edit::SetKeyField { owner, number: key.number, field: "send-lifetime", value });
+                edits.extend(set_send_lifetimes(&owner, preferring(&neighbor.keys, key.number, now)));
+                rolled += 1;
             }
         }
         let config = if edits.is_empty() { self.config.clone() } else { self.edited(&edits)? };
@@ -97,7 +100,7 @@ impl Daemon {
         let forced: HashMap<_, _> = forced.collect();
         let users = forced.len();
         self.apply(config, forced)?;
-        tracing::info!(rolled = edits.len(), neighbors = users, "keys rolled in the running configuration");
+        tracing::info!(rolled, neighbors = users, "keys rolled in the running configuration");
         let mut chosen = chosen.into_iter();
         Ok(match (chosen.next(), chosen.next()) {
             (Some((owner, key)), None) if edits.is_empty() => {
@@ -110,7 +113,7 @@ impl Daemon {
             _ => format!(
                 "the newest key is preferred from now on: {} of {} sets of keys rolled, the others had been; {users} \
                  neighbours",
-                edits.len(),
+                rolled,
                 owners.len()
             ),
         })
@@ -188,6 +191,16 @@ fn next_number(chain: &KeyChain) -> u32 {
     (highest.saturating_add(1)..u32::MAX).find(|number| !is_id(*number)).unwrap_or(u32::MAX)
 }
 
+/// The edits that give keys of `owner` these send-lifetimes.
+fn set_send_lifetimes(owner: &KeyOwner, changed: Vec<(u32, Lifetime)>) -> impl Iterator<Item = Edit> {
+    changed.into_iter().map(|(number, lifetime)| Edit::SetKeyField {
+        owner: owner.clone(),
+        number,
+        field: "send-lifetime",
+        value: lifetime.to_string(),
+    })
+}
+
 /// Whether the wire does not tell a neighbour's key from another of its keys.
 fn only_trial_tells(neighbor: &Neighbor, number: u32) -> bool {
     let id = |key: &ChainKey| key.mkt.recv_id;
@@ -232,20 +245,20 @@ fn to_roll(chain: &KeyChain, number: Option<u32>, now: Timestamp) -> Result<&Cha
     Ok(key)
 }
 
-/// The send-lifetime with which `key` is the newest that may be sent now. An end to come is kept.
-fn rolled(chain: &KeyChain, key: &ChainKey, now: Timestamp) -> Lifetime {
-    let end = if now < key.send.end { key.send.end } else { Timestamp::MAX };
-    Lifetime { end, ..from_now_on(chain, key.number, now) }
-}
-
-/// The open send-lifetime with which the key numbered `number` is the newest that may be sent now.
-fn from_now_on(chain: &KeyChain, number: u32, now: Timestamp) -> Lifetime {
-    let others = chain.keys.iter().filter(|other| other.number != number);
-    let newest = others.map(|other| other.send.start).filter(|start| *start <= now).max();
-    let whole = now.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Floor));
-    // A whole second reads better, unless another key began in it.
-    let start = whole.ok().filter(|whole| newest.is_none_or(|newest| newest < *whole)).unwrap_or(now);
-    Lifetime { start, end: Timestamp::MAX }
+/// The send-lifetimes that change so that the key numbered `number` is preferred: an order, not a time, because a clock
+/// that is behind after the next boot would undo a time. Of other keys a beginning that has passed goes, so that they are
+/// older; one to come stays, so that a roll by schedule takes place. An end to come stays.
+fn preferring(chain: &KeyChain, number: u32, now: Timestamp) -> Vec<(u32, Lifetime)> {
+    let changed = chain.keys.iter().map(|key| {
+        let send = match key.number == number {
+            true if now < key.send.end => Lifetime { end: key.send.end, ..Lifetime::PREFERRED },
+            true => Lifetime::PREFERRED,
+            false if key.send.start <= now => Lifetime { start: Timestamp::MIN, ..key.send },
+            false => key.send,
+        };
+        (key, send)
+    });
+    changed.filter(|(key, send)| key.send != *send).map(|(key, send)| (key.number, send)).collect()
 }
 
 /// Whether the neighbour that an operator calls `peer` has keys now, and would have none with `config`.
@@ -295,27 +308,40 @@ mod tests {
     }
 
     #[test]
-    fn a_rolled_key_is_the_newest_and_keeps_its_end() {
-        let two = chain(&[(1, 1, Lifetime::ALWAYS), (2, 2, Lifetime::NEVER)]);
-        let roll = |chain: &KeyChain, number, now: i64| rolled(chain, chain.key(number).unwrap(), at(now));
-        assert_eq!(roll(&two, 2, 5400), Lifetime { start: at(5000), end: Timestamp::MAX });
-        for (end, expected) in [(9000, at(9000)), (5400, Timestamp::MAX), (100, Timestamp::MAX)] {
-            let two = chain(&[(1, 1, Lifetime::ALWAYS), (2, 2, lifetime(0, end))]);
-            assert_eq!(roll(&two, 2, 5400).end, expected);
-        }
-        // Back again within the second, and before one that is to come.
-        let back = chain(&[
+    fn rolled_key_is_preferred_whatever_the_clock_says() {
+        let before = chain(&[
             (1, 1, Lifetime::ALWAYS),
             (2, 2, lifetime(5000, 99_000)),
             (3, 3, lifetime(60_000, 99_000)),
+            (4, 4, Lifetime::NEVER),
         ]);
-        assert_eq!(roll(&back, 1, 5400).start, at(5400));
-        for now in [4999, 5000, 5400, 6000, 7400] {
-            let mut keys = back.keys.clone();
-            keys[0].send = roll(&back, 1, now);
-            let chain = KeyChain { name: None, keys };
-            assert!(chain.preferred(at(now)).is_some_and(|key| key.number == 1 || now == 5000), "at {now}");
+        let after = |mut chain: KeyChain, number, now| {
+            for (number, send) in preferring(&chain, number, at(now)) {
+                chain.keys.iter_mut().find(|key| key.number == number).unwrap().send = send;
+            }
+            chain
+        };
+        let preferred = |chain: &KeyChain, now| chain.preferred(at(now)).map(|key| key.number);
+        for number in [1, 2, 4] {
+            let rolled = after(before.clone(), number, 7000);
+            // At a boot with a clock that is behind, and when the next key begins by schedule.
+            assert_eq!(
+                [-9000, 7000, 59_999, 60_000].map(|now| preferred(&rolled, now)),
+                [number, number, number, 3].map(Some)
+            );
+            let back = after(rolled, 1, 8000);
+            assert_eq!([-9000, 8000].map(|now| preferred(&back, now)), [Some(1); 2]);
         }
+        assert_eq!(
+            preferring(&before, 3, at(7000)),
+            [(2, lifetime_from_min(99_000)), (3, Lifetime { end: at(99_000), ..Lifetime::PREFERRED })]
+        );
+        let ended = chain(&[(1, 1, Lifetime::ALWAYS), (2, 2, lifetime(0, 100))]);
+        assert_eq!(preferring(&ended, 2, at(7000)), [(2, Lifetime::PREFERRED)]);
+    }
+
+    fn lifetime_from_min(end: i64) -> Lifetime {
+        Lifetime { start: Timestamp::MIN, end: at(end) }
     }
 
     #[test]
