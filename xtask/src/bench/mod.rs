@@ -4,10 +4,11 @@
 //!
 //! - [`table`], [`measured`], [`statistics`]: what is told of the measurements; [`report`] puts it together.
 //! - [`subject`]: what is compared. [`cpu`], [`machine`]: what is asked of the machine.
-//! - the cases, a file or folder each.
+//! - the cases, a file or folder each. [`compare`]: a case with two builds, in turn.
 //! - [`publish`]: `docs/benchmarks.md` and its [`plot`]s.
 
 mod bulk;
+mod compare;
 mod connect;
 mod convergence;
 mod cpu;
@@ -27,11 +28,19 @@ mod syscall;
 mod table;
 mod trial;
 
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
-use tcpauth_tests::{agent::hide_logs, binaries::use_folder, namespace};
+use tcpauth_tests::{
+    agent::hide_logs,
+    binaries::{FOLDER_VARIABLE, use_folder},
+    namespace,
+};
 
 use self::{machine::Machine, measured::Measured, report::Report};
 use crate::{build::programs_under_test, command::require_root, setup};
@@ -50,6 +59,9 @@ pub struct Arguments {
     /// Write docs/benchmarks.md and its plots; needs all cases
     #[arg(long, conflicts_with = "case")]
     publish: bool,
+    /// Compare with the `tcpauthd` and `tcpauth` of another build, round by round
+    #[arg(long, value_name = "FOLDER", requires = "case", conflicts_with_all = ["json", "strict"])]
+    against: Option<PathBuf>,
     #[command(flatten)]
     effort: Effort,
 }
@@ -104,7 +116,12 @@ enum Case {
 pub fn run(arguments: &Arguments) -> Result<()> {
     require_root("`cargo xtask bench`")?;
     setup::for_tests()?;
-    use_folder(programs_under_test()?);
+    let programs =
+        env::var_os(FOLDER_VARIABLE).map_or_else(programs_under_test, |folder| Ok(folder.into()))?;
+    if let (Some(theirs), Some(case)) = (&arguments.against, arguments.case) {
+        return compare::compare(case, &arguments.effort, &programs, theirs);
+    }
+    use_folder(programs);
     namespace::sweep()?;
     hide_logs();
     let machine = Machine::here();
@@ -141,7 +158,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 impl Case {
     fn measure(self, effort: &Effort) -> Result<Report> {
-        let name = format!("{self:?}").to_lowercase();
         let mut report = match self {
             Self::Bulk => bulk::measure(effort)?,
             Self::Convergence => convergence::measure(effort)?,
@@ -154,8 +170,13 @@ impl Case {
             Self::Programs => Report { measured: programs::measure()?, ..Report::default() },
             Self::Trial => Report { measured: trial::measure()?, ..Report::default() },
         };
-        report.case = name;
+        report.case = self.name();
         Ok(report)
+    }
+
+    /// As on the command line.
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 
     /// Whether it is measured within another case when all are.
@@ -167,6 +188,17 @@ impl Case {
 impl Effort {
     fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// As on the command line, without the rounds.
+    fn arguments(&self) -> [String; 4] {
+        let neighbors: Vec<String> = self.neighbors.iter().map(u32::to_string).collect();
+        [
+            format!("--seconds={}", self.seconds),
+            format!("--routes={}", self.routes),
+            format!("--gobgp-routes={}", self.gobgp_routes),
+            format!("--neighbors={}", neighbors.join(",")),
+        ]
     }
 }
 

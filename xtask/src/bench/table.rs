@@ -10,7 +10,7 @@ use super::statistics::{greatest, least, median, spread};
 pub struct Table {
     /// Which case, and which part of it.
     pub group: String,
-    unit: &'static str,
+    pub unit: String,
     baseline: Option<String>,
     rows: Vec<Row>,
 }
@@ -26,8 +26,8 @@ pub struct Row {
 }
 
 impl Table {
-    pub fn new(group: impl Into<String>, unit: &'static str) -> Self {
-        Self { group: group.into(), unit, baseline: None, rows: Vec::new() }
+    pub fn new(group: impl Into<String>, unit: impl Into<String>) -> Self {
+        Self { group: group.into(), unit: unit.into(), baseline: None, rows: Vec::new() }
     }
 
     /// Adds a round's value of `name`.
