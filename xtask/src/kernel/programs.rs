@@ -30,6 +30,9 @@ pub enum Selection<'a> {
 /// The tests that each run of CI makes on each kernel, program by program: all that depends on the kernel, once.
 const QUICK: [(&str, &str); 2] = [("bpf_programs", "programs_load_with_room_to_grow"), ("kernel_smoke", "")];
 
+/// The programs that run without the kernel's part, and so alike on each kernel: left out unless a test is named.
+const ALIKE: [&str; 3] = ["cli", "systemd_units", "tls_interop"];
+
 /// How many tests of [`QUICK`] run at a time: they wait much. Others may be in want of the CPUs for themselves.
 const QUICK_THREADS: &str = "3";
 
@@ -51,6 +54,7 @@ pub fn build(selection: Selection) -> Result<Vec<TestProgram>> {
     for package in ["tcpauth", "tcpauth-tests"] {
         for (name, executable, folder) in executables(package)? {
             let filter = match selection {
+                Selection::All if ALIKE.contains(&name.as_str()) => continue,
                 Selection::All => String::new(),
                 Selection::Named(filter) => filter.to_owned(),
                 Selection::Quick => match QUICK.iter().find(|(program, _)| *program == name) {
