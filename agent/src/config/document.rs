@@ -48,6 +48,7 @@ impl<'t> Document<'t> {
         for error in &errors {
             let problem = match error.message() {
                 "duplicate key" => Problem::DuplicateKey,
+                message if message.contains("escape") => Problem::Backslash(message.to_owned()),
                 message => Problem::Syntax(message.to_owned()),
             };
             let end = text.len()..text.len();

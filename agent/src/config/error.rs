@@ -201,7 +201,7 @@ impl<'t> Report<'t> {
 
     /// Whether the text is not TOML, so that its tables may be read wrongly.
     pub(super) fn has_syntax_errors(&self) -> bool {
-        self.errors.iter().any(|error| matches!(error.problem, Problem::Syntax(_)))
+        self.errors.iter().any(|error| matches!(error.problem, Problem::Syntax(_) | Problem::Backslash(_)))
     }
 
     /// Whether none was found.

@@ -51,6 +51,7 @@ mod splice;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vendor_form;
 mod warning;
 mod write;
 

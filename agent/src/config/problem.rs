@@ -15,8 +15,12 @@ pub enum Problem {
     TooLarge(u64),
     #[error("not UTF-8 text; save the file as UTF-8")]
     NotUtf8,
+    #[error("the file is in UTF-16; save it as UTF-8")]
+    Utf16,
     #[error("not TOML: {0}; correct this line, with text in quotes: field = \"text\"")]
     Syntax(String),
+    #[error("not TOML: {0}; put text with backslashes in single quotes, which keep them: field = 'text'")]
+    Backslash(String),
     #[error("this key is given a second time; keep one of the two")]
     DuplicateKey,
     #[error("everyone can write to this file; chmod 600 {}", .0.display())]
@@ -163,6 +167,8 @@ pub enum Problem {
     SecretFileTooLarge(usize),
     #[error("password-file can be read or written by others; chmod 600 {}", .0.display())]
     SecretFileOpen(PathBuf),
+    #[error("password-file {} is in UTF-16; save it as UTF-8", .0.display())]
+    SecretFileUtf16(PathBuf),
 }
 
 /// Why a file cannot be read.

@@ -10,7 +10,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::Problem;
+use super::{Problem, text};
 use crate::keys::MasterKey;
 
 /// Longest secret accepted, in octets.
@@ -97,6 +97,9 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     }
     if octets.len() > MAX_SECRET {
         return Err(Problem::SecretFileTooLarge(MAX_SECRET));
+    }
+    if text::is_utf16(&octets) {
+        return Err(Problem::SecretFileUtf16(path.to_owned()));
     }
     Ok(octets)
 }

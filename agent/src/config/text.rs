@@ -45,6 +45,10 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ConfigErrors
     if octets.len() as u64 > MAX_FILE {
         return Err(ConfigErrors::of_file(path, Problem::TooLarge(MAX_FILE)));
     }
+    let has_mark = octets.starts_with(&[0xff, 0xfe]) || octets.starts_with(&[0xfe, 0xff]);
+    if has_mark || is_utf16(&octets) {
+        return Err(ConfigErrors::of_file(path, Problem::Utf16));
+    }
     match std::str::from_utf8(&octets) {
         Ok(text) => {
             // A pipe (`tcpauth check /dev/stdin`) is nobody else's to read or write.
@@ -57,5 +61,17 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ConfigErrors
             report.add(&(text.len()..text.len()), &Subject::File, Problem::NotUtf8);
             Err(report.into_errors(path))
         }
+    }
+}
+
+/// Returns whether `octets` are text in UTF-16: a character of ASCII, in two octets of which one is 0, comes first, or
+/// second after a byte order mark. Neither TOML nor a password has an octet 0; a random key that begins so is rarer than one
+/// in 65,536 for each form, and `key-hex` takes it.
+pub(super) fn is_utf16(octets: &[u8]) -> bool {
+    let is_ascii = |octet: u8| matches!(octet, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    match *octets {
+        [0xff, 0xfe, low, 0, ..] | [0xfe, 0xff, 0, low, ..] => is_ascii(low),
+        [low, 0, next, 0, ..] | [0, low, 0, next, ..] => is_ascii(low) && is_ascii(next),
+        _ => false,
     }
 }

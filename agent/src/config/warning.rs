@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use tcpauth_common::{Algorithm, layout::MAX_KEYS};
 
-use super::{Config, Neighbor, Subject, kmp};
+use super::{Config, Neighbor, Subject, kmp, vendor_form};
 use crate::keys::{ChainKey, KeyChain, Lifetime};
 
 /// Shortest secret that is not warned about, in octets.
@@ -77,9 +77,7 @@ fn about_chain(chain: &KeyChain, is_psk: bool, owner: &Subject, now: Timestamp, 
     for key in &chain.keys {
         let subject = if key.number == 0 { owner.clone() } else { owner.key(key.number) };
         let messages = secret_warnings(key.mkt.master_key.octets(), is_psk);
-        found.extend(
-            messages.map(|message| Warning { subject: subject.clone(), message: message.to_owned() }),
-        );
+        found.extend(messages.map(|message| Warning { subject: subject.clone(), message }));
         if never(key) {
             let message =
                 "neither lifetime has a moment: the key is never used; remove it, or give it lifetimes";
@@ -154,10 +152,11 @@ fn since(moment: Timestamp, now: Timestamp) -> String {
     if moment == now { "now".to_owned() } else { format!("from {moment} on") }
 }
 
-fn secret_warnings(secret: &[u8], is_psk: bool) -> impl Iterator<Item = &'static str> + use<> {
+fn secret_warnings(secret: &[u8], is_psk: bool) -> impl Iterator<Item = String> + use<> {
     // Only what a person typed or saved; a random key may end in any octet.
     let text = std::str::from_utf8(secret).unwrap_or_default();
-    let padded = text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace);
+    let trimmed = text.trim();
+    let padded = trimmed.len() < text.len();
     let short = "the secret is shorter than 8 octets and can be guessed; make one with `tcpauth genkey`";
     let short_psk = "the secret is shorter than 12 octets: whoever answers a handshake in the neighbour's place can \
                      guess at it for as long as it takes (RFC 4279, 7.2); make one with `tcpauth genkey`";
@@ -165,8 +164,36 @@ fn secret_warnings(secret: &[u8], is_psk: bool) -> impl Iterator<Item = &'static
     let long = "the secret is longer than 80 octets, which routers with TCP-AO of their own may refuse";
     let space = "the secret begins or ends with white space; if that is not meant, remove it \
                  (a file saved with CR LF line ends has it)";
+    let control = "the secret contains control characters; if they come from backslashes in a password in \"…\", \
+                   put it in single quotes, which keep a backslash: '…'";
+    let mark = "the secret begins with the byte order mark of UTF-8, whose octets count as well; save the file as UTF-8 \
+                without byte order mark";
+    let not_utf8 = "the secret reads as text in another encoding than UTF-8, such as ISO 8859-1; the neighbor must have the \
+                    very same octets: save the file as UTF-8 if it types the characters";
+    let encrypted = vendor_form::name(trimmed).map(|form| {
+        format!(
+            "the secret looks like one that a router encrypted for its configuration ({form}), and every character of it \
+             is used as it stands; write the secret that was typed on that router"
+        )
+    });
     let is_short_psk = is_psk && secret.len() < SHORT_PSK && !is_short;
-    [(is_short, short), (is_short_psk, short_psk), (secret.len() > LONG_SECRET, long), (padded, space)]
-        .into_iter()
-        .filter_map(|(applies, message)| applies.then_some(message))
+    [
+        (is_short, short),
+        (is_short_psk, short_psk),
+        (secret.len() > LONG_SECRET, long),
+        (padded, space),
+        (trimmed.contains(char::is_control), control),
+        (text.starts_with('\u{feff}'), mark),
+        (is_latin_1(secret), not_utf8),
+    ]
+    .into_iter()
+    .filter(|(applies, _)| *applies)
+    .map(|(_, message)| message.to_owned())
+    .chain(encrypted)
+}
+
+/// Whether `secret` is no UTF-8 and has no octet that text in ISO 8859-1 does not have, as a random key soon does.
+fn is_latin_1(secret: &[u8]) -> bool {
+    std::str::from_utf8(secret).is_err()
+        && secret.iter().all(|octet| matches!(octet, b'\t' | b'\r' | b'\n' | b' '..=b'~' | 0xa0..))
 }

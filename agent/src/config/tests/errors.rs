@@ -39,6 +39,11 @@ fn text_that_is_not_toml() {
         "neighbor.\"192.0.2.1\".password = \"v61ne0qkel33&",
         &format!("1:47: not TOML: invalid basic string, expected `\"`; {hint}"),
     );
+    let found = errors("neighbor.\"192.0.2.1\".password = \"pa\\ss\"");
+    assert!(
+        found.contains("put text with backslashes in single quotes, which keep them: field = 'text'"),
+        "{found}"
+    );
     // All of them, and nothing else while the tables are uncertain.
     let several = errors("a = \n[defaults]\nport = 70000\n[neighbor.x\n");
     let positions: Vec<_> = several.lines().map(|line| line.split(": ").next().unwrap()).collect();

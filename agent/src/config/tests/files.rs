@@ -101,6 +101,33 @@ fn a_password_file_that_is_no_file_is_refused() {
 }
 
 #[test]
+fn files_in_utf_16_are_refused() {
+    let folder = Folder::new();
+    for has_mark in [true, false] {
+        let encoded = |text: &str, octets: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            let mark = has_mark.then_some(0xfeff);
+            mark.into_iter().chain(text.encode_utf16()).flat_map(octets).collect()
+        };
+        for octets in [u16::to_le_bytes, u16::to_be_bytes] {
+            let path = folder.write("utf-16.toml", 0o600, encoded(INLINE, octets));
+            assert_eq!(
+                Config::load(&path).err().unwrap().to_string(),
+                format!("{}: the file is in UTF-16; save it as UTF-8", path.display())
+            );
+            let path = folder.write("secret", 0o600, encoded("v61ne0qkel33&\r\n", octets));
+            assert_eq!(
+                folder.password_file_error("secret"),
+                format!("{} is in UTF-16; save it as UTF-8", path.display())
+            );
+        }
+    }
+    // A configuration in ISO 8859-1 is told where its first strange octet is.
+    let path = folder.write("latin-1.toml", 0o600, b"# Router\n# Z\xfcrich\n");
+    let error = Config::load(&path).err().unwrap().to_string();
+    assert_eq!(error, format!("{}:2:4: not UTF-8 text; save the file as UTF-8", path.display()));
+}
+
+#[test]
 fn a_file_with_secrets_must_not_be_readable_by_everyone() {
     let folder = Folder::new();
     for mode in [0o600, 0o640, 0o660] {

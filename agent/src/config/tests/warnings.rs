@@ -193,3 +193,35 @@ fn chains_are_warned_about_once_and_also_if_nobody_uses_them() {
         ]
     );
 }
+
+#[test]
+fn a_secret_that_a_router_encrypted_is_warned_about() {
+    for (secret, form) in [("7 070C285F4D06", "type 7"), ("$9$wxs2oGDikqf", "`$9$`")] {
+        let expected = format!(
+            ": the secret looks like one that a router encrypted for its configuration ({form}), and every character of it \
+             is used as it stands; write the secret that was typed on that router"
+        );
+        assert_warnings(&format!("password = '{secret}'"), &[&expected]);
+    }
+    assert_warnings("password = '12 monkeys'", &[]);
+}
+
+#[test]
+fn control_characters_in_a_secret_are_warned_about() {
+    let expected = ": the secret contains control characters; if they come from backslashes in a password in \"…\", put it \
+                    in single quotes, which keep a backslash: '…'";
+    assert_warnings(r#"password = "pa\bss\next1""#, &[expected]);
+    assert_warnings(r"password = 'pa\bss\next1'", &[]);
+}
+
+#[test]
+fn a_secret_in_another_encoding_is_warned_about() {
+    let mark = ": the secret begins with the byte order mark of UTF-8, whose octets count as well; save the file as UTF-8 \
+                without byte order mark";
+    assert_warnings("key-hex = \"efbbbf763631716b656c\"", &[mark]);
+    let latin = ": the secret reads as text in another encoding than UTF-8, such as ISO 8859-1; the neighbor must have the \
+                 very same octets: save the file as UTF-8 if it types the characters";
+    assert_warnings("key-hex = \"70e4737377f67264\"", &[latin]);
+    // A random key has octets that no text has.
+    assert_warnings("key-hex = \"fffe763631716b656c8a\"", &[]);
+}
