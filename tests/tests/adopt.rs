@@ -51,27 +51,27 @@ fn a_connection_by_interfaces_without_offloads() -> Result<()> {
 fn bird_and_bird() -> Result<()> {
     let network = Network::switched()?;
     let (first, second) = Peering::pair(&network.r1, &network.r2);
-    let a = Bird::start(&network.r1.namespace, &first)?;
-    let b = Bird::start(&network.r2.namespace, &second)?;
-    stays_up(&network, &first, &a, &b)
+    stays_up(&network, &first, || {
+        Ok((Bird::start(&network.r1.namespace, &first)?, Bird::start(&network.r2.namespace, &second)?))
+    })
 }
 
 #[test]
 fn bird_and_bird_over_ipv6() -> Result<()> {
     let network = Network::switched()?;
     let (first, second) = Peering::between(network.r1.v6.into(), network.r2.v6.into());
-    let a = Bird::start(&network.r1.namespace, &first)?;
-    let b = Bird::start(&network.r2.namespace, &second)?;
-    stays_up(&network, &first, &a, &b)
+    stays_up(&network, &first, || {
+        Ok((Bird::start(&network.r1.namespace, &first)?, Bird::start(&network.r2.namespace, &second)?))
+    })
 }
 
 #[test]
 fn frr_and_bird() -> Result<()> {
     let network = Network::switched()?;
     let (first, second) = Peering::pair(&network.r1, &network.r2);
-    let a = Frr::start(&network.r1.namespace, &first)?;
-    let b = Bird::start(&network.r2.namespace, &second)?;
-    stays_up(&network, &first, &a, &b)
+    stays_up(&network, &first, || {
+        Ok((Frr::start(&network.r1.namespace, &first)?, Bird::start(&network.r2.namespace, &second)?))
+    })
 }
 
 #[test]
@@ -120,8 +120,9 @@ fn connections_that_begin_unsigned_are_taken_over_until_the_neighbour_has_authen
     }
 
     // r1 without tcpauth is whoever sends in its name.
-    let Sides { agent1, mut agent2, peer2, .. } = sides;
-    drop(agent1);
+    let Sides { mut agent1, mut agent2, peer2, .. } = sides;
+    agent1.end(libc::SIGKILL)?;
+    agent1.tcpauth(&["purge", "--yes"])?;
     let soon = Options { connect_limit: Some(Duration::from_secs(2)), ..Options::default() };
     let is_refused = |agent2: &Agent| -> Result<()> {
         let before = agent2.dropped(&peer2, "no-option")?;
@@ -214,7 +215,11 @@ fn a_connection_of_our_address_without_a_socket_here_is_refused_and_named() -> R
 
 /// A BGP session that is up is protected on both sides; every segment from then on verifies, and one that is
 /// forged without MAC is refused.
-fn stays_up(network: &Network, peering: &Peering, a: &dyn Speaker, b: &dyn Speaker) -> Result<()> {
+fn stays_up<A: Speaker, B: Speaker>(
+    network: &Network,
+    peering: &Peering,
+    start: impl FnOnce() -> Result<(A, B)>,
+) -> Result<()> {
     let folder = tempfile::tempdir()?;
     // So that checksums on the wire are filled in before anything of tcpauth's is there, too.
     for router in [&network.r1, &network.r2] {
@@ -222,7 +227,9 @@ fn stays_up(network: &Network, peering: &Peering, a: &dyn Speaker, b: &dyn Speak
     }
     let (namespace, interface) = network.tap();
     let capture = Capture::start(namespace, interface, 179, &folder.path().join("wire.pcap"))?;
-    bgp::wait_for_routes(a, b, 10, 10)?;
+    // They start after the capture, which has to have the handshake.
+    let (a, b) = start()?;
+    bgp::wait_for_routes(&a, &b, 10, 10)?;
     let before = (a.incarnation()?, b.incarnation()?);
     let sides = Sides::start(network, peering.local, peering.peer, || Ok(()))?;
     // Unsigned for some keepalives yet; then one side signs, and some later the other.

@@ -9,7 +9,7 @@ use tcpauth_tests::{
     network::{INTERFACE, Network},
     scenario::{PASSWORD, Protected, end_at, neighbor, wait_attached},
     transfer::{self, Options},
-    wait::eventually,
+    wait::{eventually, slowness},
 };
 
 #[test]
@@ -180,7 +180,7 @@ fn a_neighbour_whose_keys_end_is_closed_and_opens_again() -> Result<()> {
     let (near, far) = transfer::pair(&client, &server, &Options::default())?;
     transfer::ping(&near, &far)?;
     let (agent, peer) = (&protected.agent1, protected.peer2());
-    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2 * i64::from(slowness()));
     agent.configure(&neighbor(
         &peer,
         PASSWORD,
@@ -190,7 +190,7 @@ fn a_neighbour_whose_keys_end_is_closed_and_opens_again() -> Result<()> {
     transfer::ping(&near, &far)?;
     let found = agent.neighbor(&peer)?;
     ensure!(found["reason"].as_str().is_some_and(|reason| reason.contains("its keys end in")), "{found}");
-    eventually(Duration::from_secs(5), "the neighbor to be closed", || {
+    eventually(Duration::from_secs(8), "the neighbor to be closed", || {
         Ok(agent.log().contains("closed: no key may be sent with since").then_some(()))
     })?;
     let found = agent.neighbor(&peer)?;

@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, process::Command};
 use aya::{
     Ebpf, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, RingBuf, lpm_trie},
-    programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions},
+    programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc::qdisc_add_clsact},
 };
 use nix::sched::{CloneFlags, unshare};
 use tcpauth::kernel::mapped;
@@ -281,6 +281,8 @@ impl Lab {
 
     /// Attaches the program called `name` until the lab goes.
     pub fn attach(&mut self, name: &str, interface: &str, hook: TcAttachType) {
+        // Below Linux 6.6 programs are attached as filters of the qdisc clsact. It may be there from another program.
+        let _ = qdisc_add_clsact(interface);
         program(&mut self.ebpf, name).attach(interface, hook).unwrap();
     }
 
