@@ -2,7 +2,7 @@
 //!
 //! - [`namespace`], [`process`]: a host of its own, and programs in it; both end when dropped.
 //! - [`network`]: two routers, and what is between them: a switch with an attacker on it, nothing, or
-//!   an [`impair`]ed path.
+//!   an [`impair`]ed path, perhaps by [`netem`].
 //! - [`agent`], [`keys`]: `tcpauthd` and `tcpauth` on a router, and the keys that they change; [`clock`]: its clock.
 //! - [`kmp`]: routers that agree on keys in a TLS handshake; [`crowd`]: a thousand neighbours that do.
 //! - [`scenario`]: routers that protect their sessions: where most tests begin.
@@ -28,6 +28,7 @@ pub mod kmp;
 pub mod link;
 pub mod namespace;
 pub mod native;
+pub mod netem;
 pub mod network;
 pub mod on_connect;
 pub mod process;

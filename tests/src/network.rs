@@ -11,6 +11,7 @@ use crate::{
     impair::{Forwarder, Impairment},
     link,
     namespace::Namespace,
+    netem,
     wire::Sniffer,
 };
 
@@ -49,6 +50,8 @@ pub enum Wire {
     Switch,
     /// By a forwarder that treats frames badly.
     Impaired(Impairment),
+    /// By a switch whose ports treat frames badly, in the kernel. Its random choices are its own.
+    Netem(Impairment),
 }
 
 /// The namespace between the routers.
@@ -70,6 +73,15 @@ impl Network {
         Self::with(Wire::Switch, 1500)
     }
 
+    /// Two routers, MTU 1500, and bad treatment between them: by netem if the kernel has it.
+    ///
+    /// # Errors
+    /// As [`Network::with`].
+    pub fn impaired(impairment: Impairment) -> Result<Self> {
+        let wire = if netem::is_there()? { Wire::Netem(impairment) } else { Wire::Impaired(impairment) };
+        Self::with(wire, 1500)
+    }
+
     /// Two routers joined by `wire` with that MTU.
     ///
     /// # Errors
@@ -84,15 +96,24 @@ impl Network {
             }
             Wire::Switch => Some(Middle::switch(&r1, &r2, mtu)?),
             Wire::Impaired(_) => Some(Middle::new("wire", &r1, &r2, mtu)?),
+            Wire::Netem(impairment) => {
+                let middle = Middle::new("wire", &r1, &r2, mtu)?;
+                middle.switch_between(&["to-r1", "to-r2"], mtu)?;
+                netem::add(&middle.namespace, "to-r1", impairment)?;
+                netem::add(&middle.namespace, "to-r2", impairment)?;
+                Some(middle)
+            }
         };
         let mut network = Self { r1, r2, middle };
         network.r1.configure(mtu)?;
         network.r2.configure(mtu)?;
-        if let (Wire::Impaired(impairment), Some(middle)) = (wire, &mut network.middle) {
-            // The forwarder passes on what it is given: nothing merged, all checksums filled in.
+        if matches!(wire, Wire::Impaired(_) | Wire::Netem(_)) {
+            // What is between passes on what it is given: nothing merged, all checksums filled in.
             for router in [&network.r1, &network.r2] {
                 link::disable_offloads(&router.namespace, INTERFACE)?;
             }
+        }
+        if let (Wire::Impaired(impairment), Some(middle)) = (wire, &mut network.middle) {
             middle.forwarder = Some(Forwarder::start(&middle.namespace, "to-r1", "to-r2", impairment)?);
         }
         Ok(network)
@@ -188,14 +209,30 @@ impl Middle {
         attacker.namespace.ip(&veth(INTERFACE, &switch.namespace, "to-attacker"))?;
         attacker.configure(mtu)?;
         bring_up(&switch.namespace, "to-attacker", mtu)?;
-        pass_by_filters(&switch.namespace)?;
-        switch.namespace.ip(&["link", "add", "bridge", "type", "bridge", "mcast_snooping", "0"])?;
-        for port in ["to-r1", "to-r2", "to-attacker"] {
-            switch.namespace.ip(&["link", "set", port, "master", "bridge"])?;
-        }
-        switch.namespace.ip(&["link", "set", "bridge", "mtu", &mtu.to_string(), "up"])?;
+        switch.switch_between(&["to-r1", "to-r2", "to-attacker"], mtu)?;
         switch.attacker = Some(attacker);
         Ok(switch)
+    }
+
+    fn switch_between(&self, ports: &[&str], mtu: u32) -> Result<()> {
+        pass_by_filters(&self.namespace)?;
+        self.namespace.ip(&["link", "add", "bridge", "type", "bridge", "mcast_snooping", "0"])?;
+        for port in ports {
+            self.namespace.ip(&["link", "set", port, "master", "bridge"])?;
+        }
+        self.namespace.ip(&["link", "set", "bridge", "mtu", &mtu.to_string(), "up"])?;
+        Ok(())
+    }
+
+    /// TCP segments lost between the routers, by the forwarder, or frames of any kind by netem.
+    ///
+    /// # Errors
+    /// If `tc` does not say.
+    pub fn lost(&self) -> Result<u64> {
+        match &self.forwarder {
+            Some(forwarder) => Ok(forwarder.treated().lost),
+            None => Ok(netem::lost(&self.namespace, "to-r1")? + netem::lost(&self.namespace, "to-r2")?),
+        }
     }
 }
 

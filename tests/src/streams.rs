@@ -13,12 +13,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{impair::Random, wait::eventually};
+use crate::{
+    impair::Random,
+    wait::{eventually, slowness},
+};
 
 /// Octets written at a time: a few segments.
 const BLOCK: usize = 6000;
 
-/// Time between two blocks of a direction, so that many connections leave the machine some rest.
+/// Time between two blocks of a direction, so that many connections leave the machine some rest; longer on slow ones.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections that carry data both ways.
@@ -109,7 +112,7 @@ fn send(mut stream: TcpStream, seed: u64, stop: &AtomicBool) -> Result<u64> {
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&block(&mut random)).with_context(|| format!("write, after {sent} octets"))?;
         sent += BLOCK as u64;
-        thread::sleep(PAUSE);
+        thread::sleep(PAUSE * slowness());
     }
     stream.shutdown(Shutdown::Write)?;
     Ok(sent)

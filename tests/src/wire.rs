@@ -135,8 +135,29 @@ pub fn inject_frames(attacker: &Router, frames: &[Vec<u8>]) -> Result<()> {
 /// # Errors
 /// If the socket refuses one.
 pub fn inject_by(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+    inject_through(namespace, interface, frames, packet_socket)
+}
+
+/// As [`inject_by`], past the interface's queue: a netem there loses none of them.
+///
+/// # Errors
+/// If the socket refuses one.
+pub fn inject_past_queue(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+    inject_through(namespace, interface, frames, |interface| {
+        let socket = send_only_socket(interface)?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32)?;
+        Ok(socket)
+    })
+}
+
+fn inject_through(
+    namespace: &Namespace,
+    interface: &str,
+    frames: &[Vec<u8>],
+    socket: impl FnOnce(&str) -> Result<Socket> + Send,
+) -> Result<()> {
     namespace.enter(|| {
-        let socket = packet_socket(interface)?;
+        let socket = socket(interface)?;
         for frame in frames {
             socket.send(frame)?;
         }

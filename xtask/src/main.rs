@@ -8,6 +8,7 @@ mod fuzz;
 mod kernel;
 mod setup;
 mod soak;
+mod syscall;
 mod test;
 
 use std::process::ExitCode;

@@ -165,12 +165,12 @@ fn heading(number: usize, title: &str, start: Instant) {
 /// Runs tests on other kernels, one after the other: each guest uses the CPUs there are.
 fn on_kernels(choice: Choice, selection: Selection, summary: &mut Summary) -> Result<()> {
     let programs = kernel::build(selection)?;
-    let binaries = programs_under_test()?;
+    let script = kernel::script(selection, &programs, &programs_under_test()?);
     for release in choice.releases() {
         let start = Instant::now();
         let name = release.name();
         println!("\n--- Linux {name}");
-        let outcome = kernel::run(release, selection, &programs, &binaries, |line| {
+        let outcome = kernel::run(release, &script, |line| {
             println!("{line}");
             summary.totals.add(line);
         })?;

@@ -24,7 +24,6 @@ mod report;
 mod scale;
 mod statistics;
 mod subject;
-mod syscall;
 mod table;
 mod trial;
 

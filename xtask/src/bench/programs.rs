@@ -5,10 +5,8 @@ use std::{collections::BTreeMap, fs, mem, os::fd::AsRawFd, path::Path};
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{agent::Agent, scenario::Protected};
 
-use super::{
-    Measured,
-    syscall::{bpf, open_pinned},
-};
+use super::Measured;
+use crate::syscall::{bpf, open_pinned};
 
 /// Turns on the kernel's count of time spent in programs.
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";

@@ -6,45 +6,36 @@ mod initramfs;
 mod programs;
 mod release;
 
-use std::{path::Path, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
 use self::{
     fetch::Kernel,
     guest::{Failure, Guest},
-    release::Release,
 };
 pub use self::{
-    guest::{QEMU, VIRTIOFSD},
-    programs::{Selection, TestProgram, build},
-    release::Choice,
+    guest::{QEMU, VIRTIOFSD, quoted},
+    programs::{Selection, build, script},
+    release::{Choice, Release},
 };
 use crate::{command::require_root, setup};
 
-/// How tests on a kernel ended.
+/// How a script on a kernel ended.
 pub enum Outcome {
-    /// All was run; whether all passed.
+    /// It was run; whether it succeeded.
     Ran { succeeded: bool },
     /// This machine cannot do it, or the kernel cannot be had or does not start.
     NotRun(anyhow::Error),
 }
 
-/// Runs `programs` on the kernel of `release` with `tcpauthd` and `tcpauth` of the folder `binaries`, and gives each line
-/// that they print to `line`.
+/// Runs a shell's script on the kernel of `release`, and gives each line that it prints to `line`.
 ///
 /// # Errors
 /// If the guest stops in the middle, or we are interrupted.
-pub fn run(
-    release: Release,
-    selection: Selection,
-    programs: &[TestProgram],
-    binaries: &Path,
-    line: impl FnMut(&str),
-) -> Result<Outcome> {
+pub fn run(release: Release, script: &str, line: impl FnMut(&str)) -> Result<Outcome> {
     let start = Instant::now();
-    let script = programs::script(selection, programs, binaries);
-    let guest = match kernel(release).and_then(|kernel| Guest::boot(&kernel, &script)) {
+    let guest = match kernel(release).and_then(|kernel| Guest::boot(&kernel, script)) {
         Ok(guest) => guest,
         Err(error) => return not_run(error),
     };

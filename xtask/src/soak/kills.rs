@@ -10,11 +10,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use tcpauth_common::layout::maps;
 use tcpauth_tests::{
     agent::Agent,
     frame::{Segment, flags, tcp_ao_option},
     impair::{Impairment, Random},
-    network::{INTERFACE, Network, Router, Wire},
+    network::{INTERFACE, Middle, Network, Router},
     scenario::{Protected, wait_attached},
     streams::Streams,
     transfer::{self, Options},
@@ -22,14 +23,16 @@ use tcpauth_tests::{
     wire,
 };
 
+use super::entries;
+
 /// Sessions that carry data both ways.
 const SESSIONS: u64 = 5;
 
 /// How long a daemon is away at most, milliseconds.
 const LONGEST_ABSENCE: u32 = 300;
 
-/// Kills between two looks at the whole: data, forged segments, programs, and one step of a rollover.
-const KILLS_A_ROUND: u32 = 4;
+/// Time between two lines that say how far it is.
+const REPORT_PERIOD: Duration = Duration::from_secs(60);
 
 /// How long anything may take that waits for both daemons.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +46,8 @@ pub struct Campaign {
     pub kills: u32,
     /// How long a daemon lives at most before it is killed.
     pub longest_life: Duration,
+    /// Kills between two looks at the whole: data, forged segments, programs, and one step of a rollover.
+    pub kills_a_look: u32,
     /// Of all random choices.
     pub seed: u64,
 }
@@ -66,18 +71,27 @@ impl Campaign {
     /// Runs the campaign and prints what it did.
     ///
     /// # Errors
-    /// If an octet differs, a session ends, a forged segment is not refused, a program is missing, or anything stays
-    /// behind.
+    /// If an octet differs, a session ends, a forged segment is not refused, a program is missing, or an entry of a map
+    /// stays behind.
     pub fn run(&self) -> Result<()> {
         let start = Instant::now();
         let impairment = Impairment { loss: 20, reordering: 50, seed: self.seed, ..Impairment::default() };
-        let mut protected = Protected::over_v4(Network::with(Wire::Impaired(impairment), 1500)?, "")?;
+        let mut protected = Protected::over_v4(Network::impaired(impairment)?, "")?;
         let pinned = [pins(&protected.agent1)?, pins(&protected.agent2)?];
+        let middle = protected.network.middle.as_ref().context("there is nothing between the routers")?;
+        let loss_by = if middle.forwarder.is_some() { "a program between the routers" } else { "netem" };
+        println!("Linux {}, loss and reordering by {loss_by}, seed {}", release()?, self.seed);
         let (client, server) = protected.ends();
         let connections = (0..SESSIONS)
             .map(|_| transfer::pair(&client, &server, &Options::default()))
             .collect::<Result<_>>()?;
         let streams = Streams::start(connections)?;
+        streams.wait_until_all_move(PATIENCE)?;
+        let before = [entries::count(&protected.agent1)?, entries::count(&protected.agent2)?];
+        for counts in &before {
+            ensure!(counts[maps::SESSIONS] == SESSIONS, "{SESSIONS} sessions, but entries: {counts:?}");
+        }
+        let mut told = Instant::now();
         let mut random = Random(self.seed);
         let mut rollover = Rollover { old: 0, step: 0 };
         let mut done = Done::default();
@@ -85,20 +99,23 @@ impl Campaign {
             self.kill_some(&mut protected, &mut random, &mut done)?;
             self.look(&mut protected, &streams, &pinned, &mut rollover, &mut done)
                 .with_context(|| format!("seed {}, after {} kills", self.seed, done.kills))?;
-            if done.kills % 100 < KILLS_A_ROUND {
+            if told.elapsed() >= REPORT_PERIOD {
                 println!("{} (after {} s)", done.told(), start.elapsed().as_secs());
+                told = Instant::now();
             }
         }
         let octets = streams.finish()?;
-        for agent in [&protected.agent1, &protected.agent2] {
-            eventually(EXPIRY, "the entries of closed sessions to go", || {
-                let sessions = agent.sessions()?;
-                ensure!(sessions.is_empty(), "{} are left", sessions.len());
+        let lost = protected.network.middle.as_ref().map_or(Ok(0), Middle::lost)?;
+        for (agent, mut before) in [&protected.agent1, &protected.agent2].into_iter().zip(before) {
+            before.insert(maps::SESSIONS, 0);
+            eventually(EXPIRY, "the maps to be as before the sessions", || {
+                let now = entries::count(agent)?;
+                ensure!(now == before, "{now:?}, not {before:?}");
                 Ok(Some(()))
             })?;
         }
         println!(
-            "{}; {octets} octets exact, nothing left behind, in {} s",
+            "{}; {lost} frames lost on the way, {octets} octets exact, no map entry left behind, in {} s",
             done.told(),
             start.elapsed().as_secs()
         );
@@ -107,7 +124,7 @@ impl Campaign {
 
     fn kill_some(&self, protected: &mut Protected, random: &mut Random, done: &mut Done) -> Result<()> {
         let life = self.longest_life.as_millis() as u32;
-        for _ in 0..KILLS_A_ROUND {
+        for _ in 0..self.kills_a_look.min(self.kills - done.kills) {
             check_interrupted()?;
             let agent = if random.below(2) == 0 { &mut protected.agent1 } else { &mut protected.agent2 };
             thread::sleep(Duration::from_millis(random.below(life).into()));
@@ -131,6 +148,12 @@ impl Campaign {
         for (agent, before) in [&mut protected.agent1, &mut protected.agent2].into_iter().zip(pinned) {
             agent.wait_until_it_answers()?;
             wait_attached(agent, INTERFACE)?;
+            // It is 4 when a program of an interface or of the lane is missing, or a socket is without a session.
+            eventually(PATIENCE, "status to be good", || {
+                let code = agent.status_code()?;
+                ensure!(code == 0, "exit status {code}: {}", agent.status()?);
+                Ok(Some(()))
+            })?;
             let now = pins(agent)?;
             ensure!(
                 now == *before,
@@ -204,7 +227,7 @@ fn forge(protected: &Protected) -> Result<u64> {
             Segment { data: b"forged".to_vec(), options: tcp_ao_option(key_id, 0x5a), ..next },
         ];
         let frames: Vec<_> = forged.iter().map(|segment| segment.frame(from.mac, to.mac)).collect();
-        wire::inject_by(&middle.namespace, port, &frames)?;
+        wire::inject_past_queue(&middle.namespace, port, &frames)?;
         eventually(PATIENCE, "forged segments to be refused", || {
             let refused = agent.dropped_in_all(&peer)? - before;
             ensure!(refused >= frames.len() as u64, "{refused} of {}", frames.len());
@@ -213,6 +236,11 @@ fn forge(protected: &Protected) -> Result<u64> {
         sent += frames.len() as u64;
     }
     Ok(sent)
+}
+
+/// Of the kernel that runs here.
+fn release() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim_end().to_owned())
 }
 
 /// All that an instance has pinned.

@@ -1,14 +1,18 @@
 //! `cargo xtask soak`: the end-to-end tests that last, longer and again and again; those of agreed keys in full number;
 //! and daemons killed at random.
 
+mod entries;
 mod kills;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail, ensure};
 use tcpauth_tests::{
     agent::hide_logs,
-    binaries::use_folder,
+    binaries::{FOLDER_VARIABLE, use_folder},
     impair::{Impairment, Treated},
     kmp::{self, Mode},
     namespace,
@@ -18,7 +22,12 @@ use tcpauth_tests::{
     wait::check_interrupted,
 };
 
-use crate::{build::programs_under_test, command::require_root, setup};
+use crate::{
+    build::programs_under_test,
+    command::require_root,
+    kernel::{self, Outcome, Release},
+    setup,
+};
 
 /// How long to go on.
 #[derive(clap::Args)]
@@ -38,6 +47,12 @@ pub struct Arguments {
     /// Longest life of a daemon in milliseconds, with `--case kills`
     #[arg(long, default_value_t = 2000)]
     longest_life: u32,
+    /// Kills between two looks at sessions, programs and forged segments, with `--case kills`
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    kills_a_look: u32,
+    /// On another kernel, in a virtual machine: 6.1, 6.12 or 7.x
+    #[arg(long, value_enum)]
+    kernel: Option<Release>,
 }
 
 /// What is transferred.
@@ -56,20 +71,33 @@ enum Case {
 /// Connections in a round of a case with many.
 const CONNECTIONS: u32 = 200;
 
+/// By how much limits are longer, and traffic less, on emulated CPUs.
+const SLOWNESS: u32 = 8;
+
 /// Octets each way in a round.
 const ROUND: u64 = 20 << 20;
 
 /// Transfers over impaired paths, sequence numbers wrapping in each, until the time is up.
 pub fn run(arguments: &Arguments) -> Result<()> {
     require_root("`cargo xtask soak`")?;
-    setup::for_tests()?;
-    use_folder(programs_under_test()?);
+    if let Some(release) = arguments.kernel {
+        return in_guest(release);
+    }
+    match std::env::var_os(FOLDER_VARIABLE) {
+        // A guest has no compiler, nor any place to write.
+        Some(folder) => use_folder(folder.into()),
+        None => {
+            setup::for_tests()?;
+            use_folder(programs_under_test()?);
+        }
+    }
     namespace::sweep()?;
     hide_logs();
     if let Case::Kills = arguments.case {
         let campaign = kills::Campaign {
             kills: arguments.kills,
             longest_life: Duration::from_millis(arguments.longest_life.into()),
+            kills_a_look: arguments.kills_a_look,
             seed: arguments.seed,
         };
         return campaign.run();
@@ -90,6 +118,40 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("  {treated:?}");
     }
     Ok(())
+}
+
+/// Runs this campaign, as the command line has it, on the kernel of `release`. What it runs is copied into the guest
+/// first, as a later build would change it in the middle of a campaign.
+fn in_guest(release: Release) -> Result<()> {
+    let programs = programs_under_test()?;
+    let quoted = |path: &Path| kernel::quoted(&path.display().to_string());
+    let arguments: Vec<String> =
+        without_kernel(std::env::args().skip(1)).map(|word| kernel::quoted(&word)).collect();
+    let script = format!(
+        "mkdir /run/campaign && cp {xtask} {tcpauthd} {tcpauth} /run/campaign || exit 1\n\
+         export {FOLDER_VARIABLE}=/run/campaign TCPAUTH_TEST_SLOWNESS={SLOWNESS}\n\
+         exec /run/campaign/xtask {arguments}\n",
+        xtask = quoted(&std::env::current_exe()?),
+        tcpauthd = quoted(&programs.join("tcpauthd")),
+        tcpauth = quoted(&programs.join("tcpauth")),
+        arguments = arguments.join(" "),
+    );
+    match kernel::run(release, &script, |line| println!("{line}"))? {
+        Outcome::Ran { succeeded } => ensure!(succeeded, "the campaign failed"),
+        Outcome::NotRun(reason) => bail!("NOT RUN: {reason:#}"),
+    }
+    Ok(())
+}
+
+/// The command line without the option `--kernel` and its value.
+fn without_kernel(words: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    let mut is_value = false;
+    words.filter(move |word| {
+        let is_option = word == "--kernel";
+        let is_kept = !is_option && !is_value && !word.starts_with("--kernel=");
+        is_value = is_option;
+        is_kept
+    })
 }
 
 fn many(mode: Mode, seed: u64) -> Result<(Duration, Treated)> {
@@ -114,4 +176,18 @@ fn round(seed: u64) -> Result<(Duration, Treated)> {
     let forwarder = protected.network.middle.as_ref().and_then(|middle| middle.forwarder.as_ref());
     let treated = forwarder.map(|forwarder| forwarder.treated());
     Ok((took, treated.unwrap_or(Treated { lost: 0, duplicated: 0, reordered: 0 })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_not_told_to_boot_another_one() {
+        let of = |line: &str| -> Vec<String> { without_kernel(line.split(' ').map(str::to_owned)).collect() };
+        let expected = of("soak --case kills --seed 7");
+        assert_eq!(expected.len(), 5);
+        assert_eq!(of("soak --kernel 6.1 --case kills --seed 7"), expected);
+        assert_eq!(of("soak --case kills --kernel=6.1 --seed 7"), expected);
+    }
 }

@@ -20,9 +20,9 @@ use super::{
     programs::RunTimes,
     statistics::median,
     subject::{NONE, Subject},
-    syscall::open_pinned,
     table::Table,
 };
+use crate::syscall::open_pinned;
 
 /// Data of a segment, octets.
 pub const SIZES: [usize; 4] = [64, 512, 1448, 8948];

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-use crate::bench::syscall::bpf;
+use crate::syscall::bpf;
 
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 

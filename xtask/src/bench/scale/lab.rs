@@ -21,7 +21,7 @@ use tcpauth_tests::{
     transfer::{self, Options},
 };
 
-use crate::bench::{programs::RunTimes, syscall::open_pinned};
+use crate::{bench::programs::RunTimes, syscall::open_pinned};
 
 /// Octets of the session whose segments are measured.
 const OCTETS: usize = 16 << 20;
