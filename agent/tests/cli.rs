@@ -128,6 +128,60 @@ fn status_without_the_newest_fields_is_understood() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
+/// A status of a daemon that is newer, with a field, a list and words that this version does not know.
+fn newer_status(protocol: u32) -> Value {
+    let mut answer = status(&["established"]);
+    answer["protocol"] = json!(protocol);
+    answer["version"] = json!("9.1.0");
+    let value = &mut answer["value"];
+    value["agent"]["version"] = json!("9.1.0");
+    value["agent"]["color"] = json!({ "is": "new" });
+    value["neighbors"][0]["state"] = json!("half-open");
+    value["neighbors"][0]["timers"] = json!([1, 2]);
+    value["paths"] = json!([]);
+    answer
+}
+
+#[test]
+fn a_newer_daemons_status_is_shown_with_its_unknown_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let _daemon = daemon(&socket, &[&newer_status(1), &newer_status(1)]);
+    let output = tcpauth(&socket).args(["status"]).output().unwrap();
+    // A state that is not known may be a bad one.
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("half-open"), "{text}");
+    assert!(text.contains("other version") && text.contains("tcpauthd 9.1.0"), "{text}");
+    let output = tcpauth(&socket).args(["status", "--json"]).output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["neighbors"][0]["state"], "half-open");
+}
+
+#[test]
+fn a_daemon_of_another_protocol_is_told_in_one_line() {
+    let mut lacking = status(&["established"]);
+    lacking["value"]["neighbors"][0].as_object_mut().unwrap().remove("port").unwrap();
+    let shapeless = json!({ "protocol": 2, "version": "9.1.0", "answer": "pages", "value": 7 });
+    for (answer, daemon_is) in
+        [(newer_status(2), "9.1.0"), (shapeless, "9.1.0"), (lacking, "of an older version")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("daemon.sock");
+        let _daemon = daemon(&socket, &[&answer]);
+        let output = tcpauth(&socket).args(["status"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(&format!("tcpauthd is {daemon_is}, tcpauth is ")), "{told}");
+        assert!(
+            told.contains("systemctl restart tcpauthd@cli-test")
+                || told.contains("systemctl restart tcpauthd")
+        );
+        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+        assert!(!told.contains("column"), "{told}");
+    }
+}
+
 #[test]
 fn a_password_typed_at_the_terminal_is_neither_echoed_nor_an_argument() {
     const PASSWORD: &str = "v61ne0qkel33& \"quoted\"";

@@ -10,7 +10,11 @@ use super::{
     table::{Colour, Paint},
     watch::interrupted,
 };
-use crate::control::{client::Client, protocol::Event};
+use crate::control::{
+    client::Client,
+    protocol::Event,
+    words::{KeyChange, KmpChange, ProgramsState, ProtectionState},
+};
 
 /// Follow until Ctrl-C.
 pub async fn run(client: &Client, output: Output) -> Result<(), Failure> {
@@ -41,7 +45,7 @@ fn text(event: &Event, colour: Colour) -> String {
         Event::Session { time, neighbor, session, state } => format!(
             "{} neighbor {neighbor}: session {session} is {}",
             human::timestamp(*time),
-            colour.paint(paint_of(state), state),
+            colour.paint(paint_of(state), state.as_str()),
         ),
         Event::Key { time, neighbor, state, text, .. } => format!(
             "{} neighbor {neighbor}: {}: {text}",
@@ -56,42 +60,46 @@ fn text(event: &Event, colour: Colour) -> String {
         Event::Interface { time, interface, state, text } => format!(
             "{} interface {interface}: {}: {text}",
             human::timestamp(*time),
-            colour.paint(if state == "failing" { Paint::Bad } else { Paint::Good }, state),
+            colour.paint(
+                if *state == ProgramsState::Failing { Paint::Bad } else { Paint::Good },
+                state.as_str()
+            ),
         ),
         Event::Protection { time, neighbor, state, text } => format!(
             "{} neighbor {neighbor}: {}: {text}",
             human::timestamp(*time),
-            colour.paint(paint_of_protection(state), state),
+            colour.paint(paint_of_protection(state), state.as_str()),
         ),
         Event::Missed { count } => colour
             .paint(Paint::Warn, &format!("{} not shown: too many at once", human::plural(*count, "event"))),
+        Event::Unknown => colour.paint(Paint::Warn, "an event that this version of tcpauth does not know"),
     }
 }
 
 /// In which colour the state that an [`Event::Key`] tells of is shown.
-fn paint_of_key(state: &str) -> Paint {
+fn paint_of_key(state: &KeyChange) -> Paint {
     match state {
-        "closed" => Paint::Bad,
-        "ending" => Paint::Warn,
-        _ => Paint::Good,
+        KeyChange::Closed => Paint::Bad,
+        KeyChange::Ending | KeyChange::Other(_) => Paint::Warn,
+        KeyChange::Preferred | KeyChange::Open => Paint::Good,
     }
 }
 
 /// In which color the state that an [`Event::Protection`] tells of is shown.
-fn paint_of_protection(state: &str) -> Paint {
+fn paint_of_protection(state: &ProtectionState) -> Paint {
     match state {
-        "unprotected" => Paint::Bad,
-        "reset" => Paint::Warn,
-        _ => Paint::Good,
+        ProtectionState::Unprotected => Paint::Bad,
+        ProtectionState::Reset | ProtectionState::Other(_) => Paint::Warn,
+        ProtectionState::Protected => Paint::Good,
     }
 }
 
 /// In which colour the state that an [`Event::Kmp`] tells of is shown.
-fn paint_of_kmp(state: &str) -> Paint {
+fn paint_of_kmp(state: &KmpChange) -> Paint {
     match state {
-        "failed" => Paint::Bad,
-        "down" | "fallback" => Paint::Warn,
-        _ => Paint::Good,
+        KmpChange::Failed => Paint::Bad,
+        KmpChange::Down | KmpChange::Fallback | KmpChange::Other(_) => Paint::Warn,
+        KmpChange::Up | KmpChange::Agreed | KmpChange::Refreshed => Paint::Good,
     }
 }
 
@@ -120,16 +128,16 @@ mod tests {
 
     #[test]
     fn a_neighbour_without_keys_is_shown_in_red() {
-        assert_eq!(paint_of_key("closed"), Paint::Bad);
-        assert_eq!(paint_of_key("ending"), Paint::Warn);
-        assert_eq!(paint_of_key("preferred"), Paint::Good);
-        assert_eq!(paint_of_key("open"), Paint::Good);
+        assert_eq!(paint_of_key(&KeyChange::Closed), Paint::Bad);
+        assert_eq!(paint_of_key(&KeyChange::Ending), Paint::Warn);
+        assert_eq!(paint_of_key(&KeyChange::Preferred), Paint::Good);
+        assert_eq!(paint_of_key(&KeyChange::Open), Paint::Good);
     }
 
     #[test]
     fn a_handshake_that_fails_is_shown_in_red() {
-        assert_eq!(paint_of_kmp("failed"), Paint::Bad);
-        assert_eq!(paint_of_kmp("fallback"), Paint::Warn);
-        assert_eq!(paint_of_kmp("refreshed"), Paint::Good);
+        assert_eq!(paint_of_kmp(&KmpChange::Failed), Paint::Bad);
+        assert_eq!(paint_of_kmp(&KmpChange::Fallback), Paint::Warn);
+        assert_eq!(paint_of_kmp(&KmpChange::Refreshed), Paint::Good);
     }
 }

@@ -11,6 +11,7 @@ use super::{
 use crate::control::{
     client::Client,
     protocol::{AgreedKeys, KeyStatus, NeighborKeys},
+    words::KeyState,
 };
 
 /// Show the keys of `neighbor`, or of all.
@@ -119,9 +120,9 @@ fn table(keys: &[KeyStatus]) -> Table {
 }
 
 fn paint_of(key: &KeyStatus) -> Paint {
-    match key.state.as_str() {
+    match key.state {
         _ if key.preferred => Paint::Good,
-        "expired" => Paint::Warn,
+        KeyState::Expired => Paint::Warn,
         _ => Paint::Plain,
     }
 }

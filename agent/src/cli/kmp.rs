@@ -4,7 +4,10 @@ use super::{
     human,
     table::{Block, Paint},
 };
-use crate::control::protocol::{KmpFailure, KmpStatus, PeerCapabilities};
+use crate::control::{
+    protocol::{KmpFailure, KmpStatus, PeerCapabilities},
+    words::ChannelState,
+};
 
 /// What was agreed with a neighbour, what it could do and what comes next, as fields of a block.
 pub fn fields(block: &mut Block, kmp: &KmpStatus) {
@@ -58,12 +61,12 @@ pub fn fallback_in_use(kmp: &KmpStatus) -> Option<String> {
     })
 }
 
-fn paint_of_channel(state: &str) -> Paint {
+fn paint_of_channel(state: &ChannelState) -> Paint {
     match state {
-        "up" => Paint::Good,
-        "waiting" => Paint::Bad,
-        "connecting" | "handshake" => Paint::Warn,
-        _ => Paint::Plain,
+        ChannelState::Up => Paint::Good,
+        ChannelState::Waiting => Paint::Bad,
+        ChannelState::Connecting | ChannelState::Handshaking => Paint::Warn,
+        ChannelState::Awaited | ChannelState::Idle | ChannelState::Other(_) => Paint::Plain,
     }
 }
 

@@ -84,7 +84,7 @@ fn block(neighbor: &NeighborStatus) -> Block {
     let mut block = Block::new(format!("neighbor {}", neighbor.peer));
     let state = match &neighbor.reason {
         Some(reason) => format!("{}: {reason}", neighbor.state),
-        None => neighbor.state.clone(),
+        None => neighbor.state.to_string(),
     };
     block.painted_field("state", paint_of_neighbor(&neighbor.state), state);
     block.field("key management", &neighbor.key_management);

@@ -60,7 +60,7 @@ pub fn failing_neighbor() -> NeighborStatus {
         last_drop: Some(LastDrop {
             reason: "wrong-mac".to_owned(),
             seconds_ago: 3,
-            direction: "inbound".to_owned(),
+            direction: "inbound".into(),
             segment: "192.0.2.9:40000 > 192.0.2.2:179".to_owned(),
         }),
         ..neighbor("192.0.2.9", "failing")
@@ -73,11 +73,11 @@ pub fn session() -> SessionStatus {
         neighbor: "192.0.2.1".to_owned(),
         local: "192.0.2.2:40000".to_owned(),
         peer: "192.0.2.1:179".to_owned(),
-        state: "established".to_owned(),
+        state: "established".into(),
         key_management: "implicit".to_owned(),
-        keys: "chain".to_owned(),
+        keys: "chain".into(),
         keys_age_seconds: Some(192),
-        phase: "open".to_owned(),
+        phase: "open".into(),
         algorithm: "hmac-sha-1-96".to_owned(),
         send_id: 1,
         recv_id: 2,
@@ -117,7 +117,7 @@ pub fn keys() -> NeighborKeys {
             KeyStatus {
                 algorithm: "hmac-sha-256-128".to_owned(),
                 send_lifetime: "never".to_owned(),
-                state: "accept-only".to_owned(),
+                state: "accept-only".into(),
                 ..key(3)
             },
         ],
@@ -154,7 +154,7 @@ pub fn key(number: u8) -> KeyStatus {
         algorithm: "hmac-sha-1-96".to_owned(),
         send_lifetime: "always".to_owned(),
         accept_lifetime: "always".to_owned(),
-        state: "valid".to_owned(),
+        state: "valid".into(),
         preferred: false,
         sending_sessions: 0,
         receiving_sessions: 0,
@@ -169,7 +169,7 @@ pub fn events() -> Vec<Event> {
             time: 1_709_251_199.25,
             neighbor: "192.0.2.9".to_owned(),
             reason: "wrong-mac".to_owned(),
-            direction: "inbound".to_owned(),
+            direction: "inbound".into(),
             segment: "192.0.2.9:40000 > 192.0.2.2:179".to_owned(),
             flags: "S".to_owned(),
             seq: 4_294_967_295,
@@ -180,31 +180,31 @@ pub fn events() -> Vec<Event> {
             time: 1_709_251_200.0,
             neighbor: "192.0.2.1".to_owned(),
             session: "192.0.2.2:40000 > 192.0.2.1:179".to_owned(),
-            state: "established".to_owned(),
+            state: "established".into(),
         },
         Event::Key {
             time: 1_709_251_201.0,
             neighbor: "192.0.2.1".to_owned(),
             key: Some(2),
-            state: "preferred".to_owned(),
+            state: "preferred".into(),
             text: "key 2 is preferred".to_owned(),
         },
         Event::Kmp {
             time: 1_709_251_202.0,
             neighbor: "192.0.2.3".to_owned(),
-            state: "refreshed".to_owned(),
+            state: "refreshed".into(),
             text: "192.0.2.2:40000 > 192.0.2.3:179 has new keys, hmac-sha-256-128".to_owned(),
         },
         Event::Protection {
             time: 1_709_251_203.0,
             neighbor: "192.0.2.1".to_owned(),
-            state: "unprotected".to_owned(),
+            state: "unprotected".into(),
             text: "NOT PROTECTED: segments arrive that tcpauth's programs did not verify".to_owned(),
         },
         Event::Interface {
             time: 1_709_251_204.0,
             interface: "eth0".to_owned(),
-            state: "failing".to_owned(),
+            state: "failing".into(),
             text: "the program on ingress is missing".to_owned(),
         },
         Event::Missed { count: 3 },
@@ -221,7 +221,7 @@ pub fn kmp_neighbor() -> NeighborStatus {
         kmp: Some(KmpStatus {
             mode: "external".to_owned(),
             channel: ChannelStatus {
-                state: "up".to_owned(),
+                state: "up".into(),
                 text: "up for 5m0s, 192.0.2.2:41234 > 192.0.2.3:17179".to_owned(),
             },
             tls: Some(TlsStatus {
@@ -269,7 +269,7 @@ fn counters() -> Counts {
 fn neighbor(peer: &str, state: &str) -> NeighborStatus {
     NeighborStatus {
         peer: peer.to_owned(),
-        state: state.to_owned(),
+        state: state.into(),
         reason: None,
         key_management: "implicit".to_owned(),
         algorithm: "hmac-sha-1-96".to_owned(),

@@ -11,7 +11,11 @@ use super::{
     table::{Block, Colour, Paint},
     watch,
 };
-use crate::control::{client::Client, protocol::SessionStatus};
+use crate::control::{
+    client::Client,
+    protocol::SessionStatus,
+    words::{KeySource, SessionPhase},
+};
 
 /// What to do with sessions.
 #[derive(clap::Subcommand)]
@@ -90,12 +94,12 @@ fn text(sessions: &[SessionStatus], colour: Colour) -> String {
 fn block(session: &SessionStatus) -> Block {
     let mut block = Block::new(format!("session {} > {}", session.local, session.peer));
     block.field("neighbor", &session.neighbor);
-    block.painted_field("state", paint_of(&session.state), &session.state);
+    block.painted_field("state", paint_of(&session.state), session.state.as_str());
     block.field("age", human::duration(session.age_seconds));
     block.field("idle", human::duration(session.idle_seconds));
     block.field("key management", &session.key_management);
-    if session.phase != "open" {
-        let paint = if session.phase == "failed" { Paint::Bad } else { Paint::Warn };
+    if session.phase != SessionPhase::Open {
+        let paint = if session.phase == SessionPhase::Failed { Paint::Bad } else { Paint::Warn };
         block.painted_field("handshake", paint, phase(&session.phase));
     }
     block.field("keys", keys(session));
@@ -113,8 +117,8 @@ fn block(session: &SessionStatus) -> Block {
 
 /// Where the traffic keys come from, and how old they are.
 fn keys(session: &SessionStatus) -> String {
-    let from = match session.keys.as_str() {
-        "agreed" => "agreed in a handshake",
+    let from = match &session.keys {
+        KeySource::Agreed => "agreed in a handshake",
         _ if matches!(session.key_management.as_str(), "external" | "layered") => {
             "of the key chain, none agreed yet"
         }
@@ -127,12 +131,12 @@ fn keys(session: &SessionStatus) -> String {
 }
 
 /// Where the handshake on a connection stands.
-fn phase(phase: &str) -> &str {
+fn phase(phase: &SessionPhase) -> &str {
     match phase {
-        "handshake" => "the two daemons agree on keys; the BGP daemons wait",
-        "switching" => "keys are agreed; waiting for the peer to go on with them",
-        "failed" => "failed: the connection is being reset, nothing passes",
-        other => other,
+        SessionPhase::Handshake => "the two daemons agree on keys; the BGP daemons wait",
+        SessionPhase::Switching => "keys are agreed; waiting for the peer to go on with them",
+        SessionPhase::Failed => "failed: the connection is being reset, nothing passes",
+        SessionPhase::Open | SessionPhase::Other(_) => phase.as_str(),
     }
 }
 
@@ -175,7 +179,7 @@ session 192.0.2.2:40000 > 192.0.2.1:179
     fn agreed_keys_and_a_handshake_that_goes_on_are_shown() {
         let agreed = SessionStatus {
             key_management: "layered".to_owned(),
-            keys: "agreed".to_owned(),
+            keys: KeySource::Agreed,
             ..samples::session()
         };
         let shown = text(std::slice::from_ref(&agreed), Colour::Off);
@@ -188,8 +192,8 @@ session 192.0.2.2:40000 > 192.0.2.1:179
             [("handshake", "daemons agree"), ("switching", "waiting for the peer"), ("failed", "being reset")]
         {
             let session = SessionStatus {
-                phase: state.to_owned(),
-                keys: "chain".to_owned(),
+                phase: state.into(),
+                keys: KeySource::Chain,
                 keys_age_seconds: None,
                 ..agreed.clone()
             };

@@ -10,8 +10,9 @@ use super::{
     table::{Block, Cell, Colour, Paint, Table},
 };
 use crate::control::{
-    client::Client,
+    client::{Client, VERSION},
     protocol::{AgentStatus, InterfaceStatus, NeighborStatus, Status},
+    words::{NeighborState, SessionState},
 };
 
 /// Show the status. The exit code says whether a neighbour is failing or closed.
@@ -21,25 +22,45 @@ pub async fn run(client: &Client, output: Output) -> Result<ExitCode, Failure> {
     Ok(exit_code(&status))
 }
 
-/// In which colour a neighbour's state is shown: one without a valid key is `closed`, as an ended session is.
-pub fn paint_of_neighbor(state: &str) -> Paint {
-    if state == "closed" { Paint::Bad } else { paint_of(state) }
+/// In which color a neighbor's state is shown.
+pub fn paint_of_neighbor(state: &NeighborState) -> Paint {
+    match state {
+        NeighborState::Established => Paint::Good,
+        NeighborState::Failing | NeighborState::Unprotected | NeighborState::Closed => Paint::Bad,
+        NeighborState::Unsigned | NeighborState::Connecting | NeighborState::Other(_) => Paint::Warn,
+        NeighborState::Idle => Paint::Plain,
+    }
 }
 
-/// In which colour a session's state is shown.
-pub fn paint_of(state: &str) -> Paint {
+/// In which color a session's state is shown.
+pub fn paint_of(state: &SessionState) -> Paint {
     match state {
-        "established" => Paint::Good,
-        "failing" | "failed" | "unprotected" => Paint::Bad,
-        "unsigned" | "connecting" | "syn-sent" | "syn-received" | "handshake" => Paint::Warn,
-        _ => Paint::Plain,
+        SessionState::Established => Paint::Good,
+        SessionState::Failed => Paint::Bad,
+        SessionState::SynSent | SessionState::SynReceived | SessionState::Handshake => Paint::Warn,
+        SessionState::Adopted | SessionState::Closing | SessionState::Closed | SessionState::Other(_) => {
+            Paint::Plain
+        }
+    }
+}
+
+/// Whether an operator has to look at a neighbor. One in a state that this version does not know counts as such,
+/// because it may be a bad one.
+fn is_in_trouble(neighbor: &NeighborStatus) -> bool {
+    match neighbor.state {
+        NeighborState::Failing
+        | NeighborState::Closed
+        | NeighborState::Unprotected
+        | NeighborState::Other(_) => true,
+        NeighborState::Idle
+        | NeighborState::Connecting
+        | NeighborState::Established
+        | NeighborState::Unsigned => false,
     }
 }
 
 fn exit_code(status: &Status) -> ExitCode {
-    let is_failing =
-        |neighbor: &NeighborStatus| matches!(neighbor.state.as_str(), "failing" | "closed" | "unprotected");
-    if status.neighbors.iter().any(is_failing)
+    if status.neighbors.iter().any(is_in_trouble)
         || status.interfaces.iter().any(|interface| interface.failing)
         || !status.agent.unconfigured.is_empty()
     {
@@ -72,6 +93,11 @@ fn agent(agent: &AgentStatus) -> Block {
         "tcpauthd {}, instance {}, pid {}, up {uptime}",
         agent.version, agent.instance, agent.pid
     ));
+    if agent.version != VERSION {
+        let advice =
+            format!("tcpauth is {VERSION}: restart tcpauthd, or use the tcpauth that was installed with it");
+        block.painted_field("other version", Paint::Warn, advice);
+    }
     block.field("config", &agent.config_file);
     if let Some(error) = &agent.reload_error {
         block.painted_field("reload refused", Paint::Bad, error);
@@ -138,7 +164,7 @@ fn neighbors(neighbors: &[NeighborStatus]) -> Table {
         table.row(
             vec![
                 Cell::text(&neighbor.peer),
-                Cell::text(&neighbor.state).painted(paint),
+                Cell::text(neighbor.state.as_str()).painted(paint),
                 Cell::quantity(neighbor.open_sessions),
                 Cell::quantity(counters.signed_segments),
                 Cell::quantity(counters.verified_segments),
@@ -234,7 +260,7 @@ no neighbors are configured
     fn a_failing_neighbor_shows_in_the_exit_code() {
         let mut status = samples::status();
         assert_eq!(exit_code(&status), ExitCode::from(4));
-        status.neighbors.retain(|neighbor| neighbor.state != "failing");
+        status.neighbors.retain(|neighbor| neighbor.state != NeighborState::Failing);
         assert_eq!(exit_code(&status), ExitCode::SUCCESS);
     }
 
@@ -253,7 +279,7 @@ no neighbors are configured
     fn an_unprotected_neighbor_shows_in_the_exit_code_and_in_red() {
         let mut status = samples::status();
         status.neighbors.truncate(1);
-        status.neighbors[0].state = "unprotected".to_owned();
+        status.neighbors[0].state = NeighborState::Unprotected;
         assert_eq!(exit_code(&status), ExitCode::from(4));
         let shown = text(&status, Colour::On);
         assert!(shown.contains("\x1b[31munprotected\x1b[0m"), "{shown}");
@@ -264,7 +290,7 @@ no neighbors are configured
         let mut status = samples::status();
         status.neighbors.truncate(1);
         assert_eq!(exit_code(&status), ExitCode::SUCCESS);
-        status.neighbors[0].state = "closed".to_owned();
+        status.neighbors[0].state = NeighborState::Closed;
         assert_eq!(exit_code(&status), ExitCode::from(4));
         let shown = text(&status, Colour::On);
         assert!(shown.contains("\x1b[31mclosed\x1b[0m"), "{shown}");

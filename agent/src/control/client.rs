@@ -14,8 +14,13 @@ use tokio::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::protocol::{Answer, Event, NeighborKeys, NeighborStatus, Request, SessionStatus, Status};
+use super::protocol::{
+    Answer, Event, NeighborKeys, NeighborStatus, PROTOCOL, Request, SessionStatus, Speaker, Status,
+};
 use crate::instance::Instance;
+
+/// Version of this `tcpauth`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Asks one instance's daemon; a connection for each request.
 pub struct Client {
@@ -102,7 +107,7 @@ impl Client {
         let exchange = async {
             let mut line = String::new();
             let read = self.send(request).await?.read_line(&mut line).await.map_err(ClientError::Lost)?;
-            if read == 0 { Err(ClientError::Closed { unit: self.unit.clone() }) } else { parse(&line) }
+            if read == 0 { Err(ClientError::Closed { unit: self.unit.clone() }) } else { self.answer(&line) }
         };
         match timeout(self.patience, exchange).await {
             Ok(Ok(Answer::Error(reason))) => Err(ClientError::Refused(reason)),
@@ -110,6 +115,26 @@ impl Client {
             Err(_) => {
                 Err(ClientError::NoAnswer { seconds: self.patience.as_secs(), unit: self.unit.clone() })
             }
+        }
+    }
+
+    /// The answer on a line, whichever version wrote it.
+    fn answer(&self, line: &str) -> Result<Answer, ClientError> {
+        let speaker: Speaker = parse(line)?;
+        let other_version = || ClientError::OtherVersion {
+            daemon: if speaker.version.is_empty() {
+                "of an older version".into()
+            } else {
+                speaker.version.clone()
+            },
+            unit: self.unit.clone(),
+        };
+        if speaker.protocol > PROTOCOL {
+            return Err(other_version());
+        }
+        match parse(line) {
+            Err(_) if speaker.protocol != PROTOCOL || speaker.version != VERSION => Err(other_version()),
+            answer => answer,
         }
     }
 
@@ -210,6 +235,17 @@ pub enum ClientError {
         /// The daemon's systemd unit.
         unit: String,
     },
+    /// The daemon is of a version whose answers this one does not read.
+    #[error(
+        "tcpauthd is {daemon}, tcpauth is {VERSION}: they do not understand each other; restart the daemon (`systemctl \
+         restart {unit}`: sessions stay up), or use the tcpauth that was installed with it"
+    )]
+    OtherVersion {
+        /// Version of the daemon.
+        daemon: String,
+        /// The daemon's systemd unit.
+        unit: String,
+    },
     /// What came is not what the protocol has.
     #[error("tcpauthd's answer was not understood ({0}); are tcpauth and tcpauthd of the same version?")]
     NotUnderstood(#[source] serde_json::Error),
@@ -224,7 +260,10 @@ pub enum ClientError {
 impl ClientError {
     /// Whether no daemon could be talked to, as opposed to one that refused.
     pub fn is_unreachable(&self) -> bool {
-        !matches!(self, Self::NotUnderstood(_) | Self::Unexpected(_) | Self::Refused(_))
+        !matches!(
+            self,
+            Self::OtherVersion { .. } | Self::NotUnderstood(_) | Self::Unexpected(_) | Self::Refused(_)
+        )
     }
 }
 
@@ -368,6 +407,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_of_newer_daemons_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = concat!(
+            "{\"event\":\"weather\",\"time\":1.5,\"sky\":{\"clouds\":3}}\n",
+            "{\"event\":\"session\",\"time\":1.5,\"neighbor\":\"192.0.2.1\",\"session\":\"a > b\",",
+            "\"state\":\"half-open\",\"new\":[1]}\n",
+        );
+        let (client, _asked) = client_of(dir.path(), lines);
+        let mut stream = client.events().await.unwrap();
+        assert!(matches!(stream.next().await.unwrap(), Event::Unknown));
+        let event = json(&stream.next().await.unwrap());
+        assert_eq!(event["state"], "half-open");
+    }
+
+    #[tokio::test]
     async fn a_refusal_is_told_in_the_daemons_words() {
         let dir = tempfile::tempdir().unwrap();
         let refusal = Answer::Error("192.0.2.1 is configured already".to_owned());
@@ -386,7 +440,8 @@ mod tests {
     async fn answers_of_another_version_are_told_apart() {
         for (answer, expected) in [
             (on_a_line(&Answer::Done("done".to_owned())), "answered `done`, which was not asked"),
-            ("{\"answer\":\"riddle\"}\n".to_owned(), "same version"),
+            ("{\"answer\":\"riddle\"}\n".to_owned(), "tcpauthd is of an older version"),
+            (format!("{{\"protocol\":1,\"version\":\"{VERSION}\",\"answer\":\"riddle\"}}\n"), "same version"),
             (String::new(), "without an answer; see `journalctl -u tcpauthd`"),
         ] {
             let dir = tempfile::tempdir().unwrap();

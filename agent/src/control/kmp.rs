@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::words::ChannelState;
+
 /// How keys are agreed with a neighbour: what was, what the peer could do, and what comes next.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct KmpStatus {
@@ -42,9 +44,8 @@ pub struct KmpStatus {
 /// The channel between two daemons, or, with `layered`, the handshakes on the connections themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ChannelStatus {
-    /// `up`, `connecting`, `handshaking`, `waiting` (before the next attempt), `awaited` (the peer's end dials),
-    /// `idle` (opened when it is needed).
-    pub state: String,
+    /// In one word.
+    pub state: ChannelState,
     /// In one line, for an operator.
     pub text: String,
 }

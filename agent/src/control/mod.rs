@@ -4,3 +4,4 @@ pub mod client;
 mod kmp;
 pub mod protocol;
 pub mod server;
+pub mod words;

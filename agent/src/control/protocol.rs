@@ -3,12 +3,27 @@
 //! A request is one [`Request`] on a line. The answer is one [`Answer`] on a line, except for
 //! [`Request::Events`], which is answered by one [`Event`] a line until either side closes.
 //! The same structs, as JSON, are what `tcpauth --json` prints.
+//!
+//! `tcpauth` and `tcpauthd` may be of two versions, after the files were replaced and before the daemon is restarted.
+//! So each answer carries [`PROTOCOL`] and the daemon's version, and a reader takes what a newer or older daemon sends:
+//! * fields that it does not know are skipped; those that were added since version 1 have a default;
+//! * words that it does not know become `Other` (see [`super::words`]), events [`Event::Unknown`];
+//! * requests are read strictly, because a daemon that skipped a field would do something other than was asked.
+//!
+//! `PROTOCOL` is raised when an answer loses a field without a default, or when something changes its meaning.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use super::kmp::{AgreedKeys, ChannelStatus, KmpFailure, KmpStatus, PeerCapabilities, TlsStatus};
+use super::words::{
+    Direction, KeyChange, KeySource, KeyState, KmpChange, NeighborState, ProgramsState, ProtectionState,
+    SessionPhase, SessionState,
+};
+
+/// Version of the protocol that this version speaks. Daemons before there was a number are 0.
+pub const PROTOCOL: u32 = 1;
 
 /// What the CLI asks of the daemon.
 #[derive(Deserialize, Serialize)]
@@ -112,6 +127,33 @@ pub enum Answer {
     Error(String),
 }
 
+/// An answer as it is on the line.
+#[derive(Serialize)]
+pub struct Reply<'a> {
+    /// As [`PROTOCOL`].
+    protocol: u32,
+    /// Version of `tcpauthd`.
+    version: &'a str,
+    #[serde(flatten)]
+    answer: &'a Answer,
+}
+
+impl<'a> From<&'a Answer> for Reply<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        Self { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION"), answer }
+    }
+}
+
+/// Who answers: what can be read of any version's answer.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Speaker {
+    /// Version of the protocol; 0 before there was one.
+    pub protocol: u32,
+    /// Version of `tcpauthd`; empty before it was told.
+    pub version: String,
+}
+
 /// The daemon, its interfaces and neighbours.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Status {
@@ -178,8 +220,8 @@ pub struct InterfaceStatus {
 pub struct NeighborStatus {
     /// As in the configuration.
     pub peer: String,
-    /// In one word: `idle`, `connecting`, `established`, `unsigned`, `unprotected`, `failing`, `closed`.
-    pub state: String,
+    /// In one word.
+    pub state: NeighborState,
     /// In one line, for an operator: why it is not established, or nothing.
     pub reason: Option<String>,
     /// KeyManagement by name.
@@ -241,8 +283,8 @@ pub struct LastDrop {
     pub reason: String,
     /// Seconds ago.
     pub seconds_ago: u64,
-    /// `inbound` or `outbound`.
-    pub direction: String,
+    /// Which way it was going.
+    pub direction: Direction,
     /// Ends of the segment's connection, `192.0.2.1:179 > 192.0.2.2:40000`.
     pub segment: String,
 }
@@ -283,8 +325,8 @@ pub struct KeyStatus {
     pub send_lifetime: String,
     /// As `send_lifetime`.
     pub accept_lifetime: String,
-    /// `valid`, `accept-only`, `send-only`, `not-yet`, `expired`, `never`.
-    pub state: String,
+    /// What it serves for now.
+    pub state: KeyState,
     /// Whether it is what we send with where the peer lets us choose, and what we ask the peer for.
     pub preferred: bool,
     /// Open sessions that seal with it.
@@ -304,16 +346,16 @@ pub struct SessionStatus {
     pub local: String,
     /// The neighbour's end.
     pub peer: String,
-    /// `syn-sent`, `syn-received`, `handshake`, `established`, `failed`, `closing`, `closed`.
-    pub state: String,
+    /// In one word.
+    pub state: SessionState,
     /// Key management by name.
     pub key_management: String,
-    /// Where the traffic keys come from: `chain` or `agreed`.
-    pub keys: String,
+    /// Where the traffic keys come from.
+    pub keys: KeySource,
     /// Seconds since we began to send with the keys of now; `None` before there are any.
     pub keys_age_seconds: Option<u64>,
-    /// `open`, or where the handshake on the connection stands: `handshake`, `switching`, `failed`.
-    pub phase: String,
+    /// Where the handshake on the connection stands.
+    pub phase: SessionPhase,
     /// Algorithm of the key that we send with, by name.
     pub algorithm: String,
     /// Its KeyID in what we send.
@@ -354,8 +396,8 @@ pub enum Event {
         neighbor: String,
         /// Name of the reason.
         reason: String,
-        /// `inbound` or `outbound`.
-        direction: String,
+        /// Which way it was going.
+        direction: Direction,
         /// `192.0.2.1:179 > 192.0.2.2:40000`.
         segment: String,
         /// TCP flags, as `SA`, `R`, `PA`, `.`.
@@ -375,8 +417,8 @@ pub enum Event {
         neighbor: String,
         /// `192.0.2.2:40000 > 192.0.2.1:179`, our end first.
         session: String,
-        /// As in [`SessionStatus::state`].
-        state: String,
+        /// As in [`SessionStatus::state`], or `adopted`.
+        state: SessionState,
     },
     /// A key became preferred, or a neighbour's keys are about to end or have ended.
     Key {
@@ -386,8 +428,8 @@ pub enum Event {
         neighbor: String,
         /// Number of the key, if it is about one.
         key: Option<u32>,
-        /// `preferred`, `ending`, `closed`, `open`.
-        state: String,
+        /// What became of it.
+        state: KeyChange,
         /// In one line, for an operator.
         text: String,
     },
@@ -397,9 +439,8 @@ pub enum Event {
         time: f64,
         /// The neighbour, as in the configuration.
         neighbor: String,
-        /// `up` (channel), `down` (channel), `agreed` (of a new connection), `refreshed` (of one that was up), `failed`,
-        /// `fallback`.
-        state: String,
+        /// What became of it.
+        state: KmpChange,
         /// In one line, for an operator.
         text: String,
     },
@@ -409,8 +450,8 @@ pub enum Event {
         time: f64,
         /// Its name; `lane` for the lane.
         interface: String,
-        /// `failing` or `protected`.
-        state: String,
+        /// Whether they are in their places.
+        state: ProgramsState,
         /// In one line, for an operator.
         text: String,
     },
@@ -420,8 +461,8 @@ pub enum Event {
         time: f64,
         /// The neighbor, as in the configuration.
         neighbor: String,
-        /// `unprotected`, `reset`, `protected`.
-        state: String,
+        /// Whether they pass the programs.
+        state: ProtectionState,
         /// In one line, for an operator.
         text: String,
     },
@@ -430,4 +471,7 @@ pub enum Event {
         /// Their number.
         count: u64,
     },
+    /// One of a kind that this version does not know.
+    #[serde(other)]
+    Unknown,
 }

@@ -23,7 +23,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::protocol::{Answer, Event, Request};
+use super::protocol::{Answer, Event, Reply, Request};
 
 /// Longest request, octets: a neighbour's table with its secret fits many times.
 const MAX_LINE: u64 = 64 * 1024;
@@ -151,7 +151,7 @@ async fn converse(
             Ok(Some(line)) => line,
             Ok(None) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return send(&mut writer, &Answer::Error(error.to_string())).await;
+                return answer_with(&mut writer, &Answer::Error(error.to_string())).await;
             }
             Err(error) => return Err(error),
         };
@@ -161,15 +161,17 @@ async fn converse(
                 let (reply, answer) = oneshot::channel();
                 let stopping = || io::Error::other("the daemon is stopping");
                 commands.send(Command { request, reply }).await.map_err(|_| stopping())?;
-                send(&mut writer, &answer.await.map_err(|_| stopping())?).await?;
+                answer_with(&mut writer, &answer.await.map_err(|_| stopping())?).await?;
             }
             // What serde found may quote the request, and a secret with it.
             Err(error) => {
                 let (line, column) = (error.line(), error.column());
                 let what = format!(
-                    "request not understood (line {line}, column {column}): are tcpauth and tcpauthd of one version?"
+                    "tcpauthd {} does not understand this request (line {line}, column {column}): is tcpauth of another \
+                     version? Restart tcpauthd after an upgrade",
+                    env!("CARGO_PKG_VERSION")
                 );
-                send(&mut writer, &Answer::Error(what)).await?;
+                answer_with(&mut writer, &Answer::Error(what)).await?;
             }
         }
     }
@@ -220,7 +222,11 @@ async fn follow(
 async fn refuse(stream: UnixStream) -> io::Result<()> {
     let (_reader, mut writer) = stream.into_split();
     let answer = Answer::Error(format!("{MAX_CLIENTS} clients are being served: try again, or end some"));
-    send(&mut writer, &answer).await
+    answer_with(&mut writer, &answer).await
+}
+
+async fn answer_with(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    send(writer, &Reply::from(answer)).await
 }
 
 async fn send(writer: &mut OwnedWriteHalf, message: &impl serde::Serialize) -> io::Result<()> {
@@ -279,11 +285,14 @@ mod tests {
         let server = Server::start();
         let mut client = server.client().await;
         let remove = "{\"request\":\"neighbor-remove\",\"peer\":\"192.0.2.1\"}\n";
-        assert_eq!(ask(&mut client, remove).await, "{\"answer\":\"done\",\"value\":\"192.0.2.1\"}\n");
-        assert_eq!(
-            ask(&mut client, "{\"request\":\"reload\"}\n").await,
-            "{\"answer\":\"done\",\"value\":\"done\"}\n"
-        );
+        let line = |value: &str| {
+            let version = env!("CARGO_PKG_VERSION");
+            format!(
+                "{{\"protocol\":1,\"version\":\"{version}\",\"answer\":\"done\",\"value\":\"{value}\"}}\n"
+            )
+        };
+        assert_eq!(ask(&mut client, remove).await, line("192.0.2.1"));
+        assert_eq!(ask(&mut client, "{\"request\":\"reload\"}\n").await, line("done"));
     }
 
     #[tokio::test]
@@ -291,7 +300,8 @@ mod tests {
         let server = Server::start();
         let mut client = server.client().await;
         let answer = ask(&mut client, "{\"request\":\"neighbor-add\",\"secret\":\"hunter2\"}\n").await;
-        assert!(answer.starts_with("{\"answer\":\"error\"") && !answer.contains("hunter2"), "{answer}");
+        assert!(answer.contains("\"answer\":\"error\"") && !answer.contains("hunter2"), "{answer}");
+        assert!(answer.contains("is tcpauth of another version?"), "{answer}");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{Neighbor, Unauthenticated},
+    control::words::SessionState,
     kernel::{KernelError, TcpSockets},
     sessions::{AdoptError, Now, Progress, adopt, plan, progress},
 };
@@ -153,7 +154,7 @@ impl Daemon {
                 match self.adopted(number, socket)? {
                     Ok(Some(Adopted { quartet, session })) => {
                         self.dataplane.put_session(&quartet, &session)?;
-                        self.tell_session(&quartet, &session, "adopted");
+                        self.tell_session(&quartet, &session, SessionState::Adopted);
                     }
                     Ok(None) => {}
                     Err(error) => {

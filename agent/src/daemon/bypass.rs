@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{Neighbor, OnUnprotected, Unauthenticated},
-    control::protocol::Event,
+    control::{protocol::Event, words::ProtectionState},
     kernel::{KernelError, SockDiag, TcpConnection},
     sessions::{Bypass, BypassWatch, Monotonic, Observation, SessionCount, SocketCount, Unprotected},
 };
@@ -201,7 +201,7 @@ impl Daemon {
             self.bypasses.found.remove(&number);
             if let Some(neighbor) = self.neighbors.numbered(number) {
                 let text = "no connection gets past the programs any more".to_owned();
-                self.tell_protection(neighbor, "protected", text);
+                self.tell_protection(neighbor, ProtectionState::Protected, text);
             }
         }
         for (number, found) in &mut self.bypasses.found {
@@ -232,7 +232,7 @@ impl Daemon {
         };
         let now = Monotonic::now();
         if before.is_none_or(|before| before.connections == 0) {
-            self.tell_protection(&neighbor, "unprotected", found.reason(now));
+            self.tell_protection(&neighbor, ProtectionState::Unprotected, found.reason(now));
         }
         if neighbor.on_unprotected == OnUnprotected::Reset {
             for one in all {
@@ -245,7 +245,7 @@ impl Daemon {
                         let session = session_name(&one.quartet);
                         tracing::warn!(neighbor = %neighbor.peer, session, "an unprotected connection is ended");
                         let text = format!("the unprotected connection {session} is ended");
-                        self.tell_protection(&neighbor, "reset", text);
+                        self.tell_protection(&neighbor, ProtectionState::Reset, text);
                     }
                     Err(error) => found.reset_error = Some(error),
                 }
@@ -273,12 +273,12 @@ impl Daemon {
         ipsec().or_else(|| self.route_trouble(number, neighbor)).or_else(programs).or_else(interface)
     }
 
-    fn tell_protection(&self, neighbor: &Neighbor, state: &str, text: String) {
+    fn tell_protection(&self, neighbor: &Neighbor, state: ProtectionState, text: String) {
         // Nobody may be following.
         let _ = self.events.send(Event::Protection {
             time: wall_clock(),
             neighbor: neighbor.peer.to_string(),
-            state: state.to_owned(),
+            state,
             text,
         });
     }

@@ -7,6 +7,7 @@ use tcpauth_common::{DropReason, layout::Session};
 use super::meaning::{Carried, Refused, meaning};
 use crate::{
     config::Wire,
+    control::words::NeighborState,
     sessions::{Monotonic, Progress, progress},
 };
 
@@ -99,8 +100,8 @@ pub struct DropSeen {
 /// State in one word, and the reason in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// `idle`, `connecting`, `established`, `failing` or `closed`.
-    pub state: &'static str,
+    /// In one word.
+    pub state: NeighborState,
     /// For an operator, or nothing.
     pub reason: Option<String>,
 }
@@ -108,7 +109,7 @@ pub struct Diagnosis {
 /// Why a neighbour is not established, if it is not.
 pub fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
     let Diagnosis { state, reason } = match &evidence.closed {
-        Some(reason) => Diagnosis { state: "closed", reason: Some(reason.clone()) },
+        Some(reason) => Diagnosis { state: NeighborState::Closed, reason: Some(reason.clone()) },
         None => diagnose_sessions(evidence),
     };
     let parts: Vec<String> = reason.into_iter().chain(evidence.notices.iter().cloned()).collect();
@@ -131,17 +132,17 @@ fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
         });
         let outbound = evidence.last_drop.is_some_and(|drop| drop.outbound);
         return match trouble {
-            Some(reason) if lasting => Diagnosis { state: "failing", reason: Some(reason) },
-            Some(reason) if outbound => Diagnosis { state: "established", reason: Some(reason) },
+            Some(reason) if lasting => Diagnosis { state: NeighborState::Failing, reason: Some(reason) },
+            Some(reason) if outbound => Diagnosis { state: NeighborState::Established, reason: Some(reason) },
             Some(reason) => {
                 let reason = format!("{reason}; or somebody forges them (nothing verified since)");
-                Diagnosis { state: "established", reason: Some(reason) }
+                Diagnosis { state: NeighborState::Established, reason: Some(reason) }
             }
-            None => Diagnosis { state: "established", reason: evidence.handshake.clone() },
+            None => Diagnosis { state: NeighborState::Established, reason: evidence.handshake.clone() },
         };
     }
     if let Some(reason) = &evidence.interface_problem {
-        return Diagnosis { state: "failing", reason: Some(reason.clone()) };
+        return Diagnosis { state: NeighborState::Failing, reason: Some(reason.clone()) };
     }
     // That there are no keys follows from why none could be agreed.
     let follows = evidence
@@ -150,7 +151,7 @@ fn diagnose_sessions(evidence: &Evidence<'_>) -> Diagnosis {
     let handshake = evidence.handshake.clone();
     let reason = if follows { handshake.or(trouble) } else { trouble.or(handshake) };
     if let Some(reason) = reason {
-        return Diagnosis { state: "failing", reason: Some(reason) };
+        return Diagnosis { state: NeighborState::Failing, reason: Some(reason) };
     }
     evidence.newest_attempt()
 }
@@ -195,13 +196,13 @@ impl Evidence<'_> {
         let Some(session) = self.sessions.iter().max_by_key(|session| session.created) else {
             let reason =
                 "no connection attempt seen: does a BGP daemon run, here or there, with this neighbour?";
-            return Diagnosis { state: "idle", reason: Some(reason.to_owned()) };
+            return Diagnosis { state: NeighborState::Idle, reason: Some(reason.to_owned()) };
         };
         let age = self.now.since(Monotonic(session.created)).as_secs();
         let idle = self.now.since(Monotonic(session.last_segment)).as_secs();
         let (state, reason) = match progress(session) {
             Progress::SynSent => (
-                "connecting",
+                NeighborState::Connecting,
                 format!(
                     "SYN sent {age} s ago, no answer: peer down, filtered, or it refuses our MAC (look at its tcpauth \
                      status; a router with TCP-AO of its own refuses in silence, also if nothing listens: on Linux look at \
@@ -209,39 +210,40 @@ impl Evidence<'_> {
                 ),
             ),
             Progress::SynReceived => (
-                "connecting",
+                NeighborState::Connecting,
                 format!(
                     "SYN of the peer verified {age} s ago, our end does not answer: is a BGP daemon listening \
                      on port {}?",
                     self.port
                 ),
             ),
-            Progress::Handshake => {
-                ("connecting", format!("keys are being agreed on the connection, which began {age} s ago"))
-            }
+            Progress::Handshake => (
+                NeighborState::Connecting,
+                format!("keys are being agreed on the connection, which began {age} s ago"),
+            ),
             Progress::Failed => (
-                "failing",
+                NeighborState::Failing,
                 format!(
                     "no keys were agreed on the connection, which ended {idle} s ago: the log of tcpauthd, here \
                      or there, says why"
                 ),
             ),
             _ if session.seen & Session::RST_SENT != 0 => (
-                "idle",
+                NeighborState::Idle,
                 format!(
                     "our end refused or reset the connection {idle} s ago: the BGP daemon does not listen or \
                      does not have this neighbour"
                 ),
             ),
             _ if session.seen & Session::RST_RECEIVED != 0 => (
-                "idle",
+                NeighborState::Idle,
                 format!(
                     "the peer refused or reset the connection {idle} s ago (the keys agree): look at the BGP \
                      daemons' logs"
                 ),
             ),
             _ => (
-                "idle",
+                NeighborState::Idle,
                 format!(
                     "the connection was closed {idle} s ago (the keys agree): look at the BGP daemons' logs"
                 ),
@@ -281,11 +283,7 @@ mod tests {
         }
     }
 
-    fn diagnosed(
-        sessions: &[Session],
-        last_drop: Option<&DropSeen>,
-        verified: u64,
-    ) -> (&'static str, String) {
+    fn diagnosed(sessions: &[Session], last_drop: Option<&DropSeen>, verified: u64) -> (String, String) {
         diagnosed_with(sessions, last_drop, verified, None)
     }
 
@@ -294,7 +292,7 @@ mod tests {
         last_drop: Option<&DropSeen>,
         verified: u64,
         handshake: Option<&str>,
-    ) -> (&'static str, String) {
+    ) -> (String, String) {
         let diagnosis = diagnose(&Evidence {
             sessions,
             last_drop,
@@ -311,7 +309,7 @@ mod tests {
             port: 179,
             now: NOW,
         });
-        (diagnosis.state, diagnosis.reason.unwrap_or_default())
+        (diagnosis.state.to_string(), diagnosis.reason.unwrap_or_default())
     }
 
     #[test]
@@ -340,7 +338,7 @@ mod tests {
             "no keys can be agreed with its daemon (3 times, last 12 s ago): TCP port 17179 is closed";
         assert_eq!(said, expected);
         assert_eq!(failed_handshake("old", 1, Duration::from_secs(301)), None);
-        let told = ("failing", expected.to_owned());
+        let told = ("failing".to_owned(), expected.to_owned());
         assert_eq!(diagnosed_with(&[], None, 5, Some(&said)), told);
         // No keys: that is what comes of it.
         let drop = DropSeen { outbound: true, ..seen(DropReason::NoKey, 9, 1) };
@@ -350,7 +348,10 @@ mod tests {
         assert!(state == "failing" && reason.contains("password differs"), "{reason}");
         // Sessions that are up go on.
         let up = [session(Session::LOCAL_ISN | Session::PEER_ISN, 0, 60)];
-        assert_eq!(diagnosed_with(&up, None, 5, Some(&said)), ("established", expected.to_owned()));
+        assert_eq!(
+            diagnosed_with(&up, None, 5, Some(&said)),
+            ("established".to_owned(), expected.to_owned())
+        );
     }
 
     #[test]
@@ -398,13 +399,13 @@ mod tests {
     #[test]
     fn forged_segments_do_not_make_an_established_session_fail_at_once() {
         let up = [session(Session::LOCAL_ISN | Session::PEER_ISN, 0, 60)];
-        assert_eq!(diagnosed(&up, None, 5), ("established", String::new()));
+        assert_eq!(diagnosed(&up, None, 5), ("established".to_owned(), String::new()));
         assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 2, 1)), 5).0, "established");
         assert_eq!(diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 5).0, "failing");
         // Something verified after the drop.
         assert_eq!(
             diagnosed(&up, Some(&seen(DropReason::WrongMac, 40, 1)), 6),
-            ("established", String::new())
+            ("established".to_owned(), String::new())
         );
     }
 
@@ -422,7 +423,10 @@ mod tests {
         let (state, reason) = diagnosed(&[session(both, 0, 60)], Some(&drop), 9);
         assert_eq!(state, "established");
         assert!(reason.contains("our BGP daemon") && !reason.contains("forges"), "{reason}");
-        assert_eq!(diagnosed(&[session(both, 0, 1)], Some(&drop), 9), ("established", String::new()));
+        assert_eq!(
+            diagnosed(&[session(both, 0, 1)], Some(&drop), 9),
+            ("established".to_owned(), String::new())
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::Wire,
-    control::protocol::Event,
+    control::{protocol::Event, words},
     sessions::{Monotonic, Segment, address},
 };
 
@@ -184,7 +184,7 @@ impl Drops {
             tracing::warn!(
                 neighbor = context.peer,
                 reason = drop.reason.name(),
-                direction = direction(drop.outbound),
+                direction = %direction(drop.outbound),
                 segment,
                 interface = context.interface,
                 flags = flags(drop.tcp_flags),
@@ -197,7 +197,7 @@ impl Drops {
             time: wall_clock(),
             neighbor: context.peer.to_owned(),
             reason: drop.reason.name().to_owned(),
-            direction: direction(drop.outbound).to_owned(),
+            direction: direction(drop.outbound),
             segment,
             flags: flags(drop.tcp_flags),
             seq: drop.seq,
@@ -260,8 +260,8 @@ pub fn session_name(quartet: &Quartet) -> String {
 }
 
 /// Which way a dropped segment was going, in a word.
-pub fn direction(outbound: bool) -> &'static str {
-    if outbound { "outbound" } else { "inbound" }
+pub fn direction(outbound: bool) -> words::Direction {
+    if outbound { words::Direction::Outbound } else { words::Direction::Inbound }
 }
 
 /// Seconds since the Unix epoch.

@@ -37,6 +37,7 @@ use crate::{
     control::{
         protocol::{Answer, Event, Request},
         server::{self, Command},
+        words::NeighborState,
     },
     instance::Instance,
     kernel::{Dataplane, DroppedRing, HeldRing, KernelError, LinkEvent, LinkWatch},
@@ -169,7 +170,7 @@ struct Daemon {
     /// What stands on the way of segments in this host.
     paths: Paths,
     /// State last logged, by neighbour number.
-    logged_states: HashMap<u32, &'static str>,
+    logged_states: HashMap<u32, NeighborState>,
 }
 
 /// What the kernel and the daemons of neighbours tell.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Neighbor,
-    control::protocol::Event,
+    control::{protocol::Event, words::SessionState},
     kernel::{KernelError, Rekeyed},
     keys::Role,
     sessions::{Now, Outcome, on_held, progress},
@@ -79,7 +79,7 @@ impl Daemon {
                 }
                 let state = progress(&session);
                 if existing.as_ref().map(progress) != Some(state) {
-                    self.tell_session(&held.quartet, &session, state.name());
+                    self.tell_session(&held.quartet, &session, state.name().into());
                 }
                 match role {
                     Some(role) => self.begin_layered(held, frame, &session, role),
@@ -127,18 +127,13 @@ impl Daemon {
     }
 
     /// Tells followers of a session.
-    pub(super) fn tell_session(&self, quartet: &Quartet, session: &Session, state: &str) {
+    pub(super) fn tell_session(&self, quartet: &Quartet, session: &Session, state: SessionState) {
         let neighbor = self.neighbors.numbered(session.neighbor);
         let neighbor = neighbor.map_or_else(String::new, |neighbor| neighbor.peer.to_string());
         let session = session_name(quartet);
-        tracing::debug!(neighbor, session, state, "session");
+        tracing::debug!(neighbor, session, %state, "session");
         // Nobody may be following.
-        let _ = self.events.send(Event::Session {
-            time: wall_clock(),
-            neighbor,
-            session,
-            state: state.to_owned(),
-        });
+        let _ = self.events.send(Event::Session { time: wall_clock(), neighbor, session, state });
     }
 
     pub(super) fn record_drop(&mut self, drop: &Drop) {

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     config::{KeyManagement, Neighbor},
-    control::protocol::{AgentStatus, Counts, LastDrop, NeighborStatus, SessionStatus, Status},
+    control::{
+        protocol::{AgentStatus, Counts, LastDrop, NeighborStatus, SessionStatus, Status},
+        words::{KeySource, NeighborState, SessionPhase},
+    },
     kernel::KernelError,
     sessions::{Monotonic, Progress, progress},
 };
@@ -75,7 +78,7 @@ impl Daemon {
         let Diagnosis { state, reason } = self.diagnose(number, neighbor, sessions, &counters, now);
         Ok(NeighborStatus {
             peer: neighbor.peer.to_string(),
-            state: state.to_owned(),
+            state,
             reason,
             key_management: neighbor.key_management.name().to_owned(),
             algorithm: mkt.algorithm.name().to_owned(),
@@ -94,7 +97,7 @@ impl Daemon {
             last_drop: last_drop.map(|drop| LastDrop {
                 reason: drop.reason.name().to_owned(),
                 seconds_ago: now.since(drop.time).as_secs(),
-                direction: direction(drop.outbound).to_owned(),
+                direction: direction(drop.outbound),
                 segment: drop.segment.clone(),
             }),
         })
@@ -137,20 +140,23 @@ impl Daemon {
             now,
         });
         if let Some(reason) = self.bypasses.reason(number, now) {
-            let is_trouble = matches!(diagnosis.state, "failing" | "closed");
+            let is_trouble = matches!(diagnosis.state, NeighborState::Failing | NeighborState::Closed);
             let parts: Vec<_> = [reason].into_iter().chain(diagnosis.reason.filter(|_| is_trouble)).collect();
-            return Diagnosis { state: "unprotected", reason: Some(parts.join("; ")) };
+            return Diagnosis { state: NeighborState::Unprotected, reason: Some(parts.join("; ")) };
         }
         if let Some(reason) = self.ipsec_trouble(neighbor) {
-            return Diagnosis { state: "unprotected", reason: Some(format!("NOT PROTECTED: {reason}")) };
+            return Diagnosis {
+                state: NeighborState::Unprotected,
+                reason: Some(format!("NOT PROTECTED: {reason}")),
+            };
         }
         let trouble = self.route_trouble(number, neighbor).or_else(|| self.interfaces.fault(&neighbor.peer));
-        if let (Some(trouble), true) = (trouble, diagnosis.state != "closed") {
-            return Diagnosis { state: "failing", reason: Some(trouble) };
+        if let (Some(trouble), true) = (trouble, diagnosis.state != NeighborState::Closed) {
+            return Diagnosis { state: NeighborState::Failing, reason: Some(trouble) };
         }
         match self.enabling(number, neighbor, sessions, counters) {
-            Some(phase) if diagnosis.state != "closed" => Diagnosis {
-                state: "unsigned",
+            Some(phase) if diagnosis.state != NeighborState::Closed => Diagnosis {
+                state: NeighborState::Unsigned,
                 reason: Some(
                     [Some(phase), diagnosis.reason].into_iter().flatten().collect::<Vec<_>>().join("; "),
                 ),
@@ -210,17 +216,17 @@ impl Daemon {
             neighbor: neighbor.map_or_else(String::new, |neighbor| neighbor.peer.to_string()),
             local: end(quartet.local, quartet.local_port),
             peer: end(quartet.peer, quartet.peer_port),
-            state: progress(session).name().to_owned(),
+            state: progress(session).name().into(),
             key_management: match neighbor {
                 Some(_) if self.is_of_channel(session.neighbor, quartet) => KeyManagement::Implicit.name(),
                 Some(neighbor) => neighbor.key_management.name(),
                 None => "",
             }
             .to_owned(),
-            keys: if session.flags & Session::AGREED != 0 { "agreed" } else { "chain" }.to_owned(),
+            keys: if session.flags & Session::AGREED != 0 { KeySource::Agreed } else { KeySource::Chain },
             keys_age_seconds: (session.rollover.current_since != 0)
                 .then(|| now.since(Monotonic(session.rollover.current_since)).as_secs()),
-            phase: phase_name(session.phase).to_owned(),
+            phase: phase(session.phase),
             algorithm: algorithm_name(algorithm),
             send_id: send_id.0,
             recv_id: recv_id.0,
@@ -248,12 +254,12 @@ fn accepted_ids(session: &Session) -> Vec<u8> {
 }
 
 /// [`Session::phase`] in a word.
-fn phase_name(phase: u32) -> &'static str {
+fn phase(phase: u32) -> SessionPhase {
     match phase {
-        Session::OPEN => "open",
-        Session::HANDSHAKE => "handshake",
-        Session::SWITCHING => "switching",
-        _ => "failed",
+        Session::OPEN => SessionPhase::Open,
+        Session::HANDSHAKE => SessionPhase::Handshake,
+        Session::SWITCHING => SessionPhase::Switching,
+        _ => SessionPhase::Failed,
     }
 }
 

@@ -9,7 +9,10 @@ use tcpauth_common::layout::{Quartet, Session};
 
 use super::{Daemon, drops::wall_clock, interfaces::Change, sockets::ListedOnce};
 use crate::{
-    control::protocol::Event,
+    control::{
+        protocol::Event,
+        words::{NeighborState, ProgramsState, SessionState},
+    },
     kernel::KernelError,
     sessions::{Monotonic, Progress, SessionCount, Whereabouts, expiry, progress},
 };
@@ -43,13 +46,13 @@ impl Daemon {
     /// not in their places.
     pub(super) fn look_at_programs(&mut self) -> bool {
         for Change { interface, fault } in self.interfaces.look(&mut self.dataplane) {
-            let state = if fault.is_some() { "failing" } else { "protected" };
+            let state = if fault.is_some() { ProgramsState::Failing } else { ProgramsState::Protected };
             let again = "tcpauth's programs are in their places again";
             // Nobody may be following.
             let _ = self.events.send(Event::Interface {
                 time: wall_clock(),
                 interface,
-                state: state.to_owned(),
+                state,
                 text: fault.unwrap_or_else(|| again.to_owned()),
             });
         }
@@ -81,7 +84,7 @@ impl Daemon {
         }
         for (quartet, session) in expired {
             self.dataplane.remove_session(&quartet)?;
-            self.tell_session(&quartet, &session, "closed");
+            self.tell_session(&quartet, &session, SessionState::Closed);
         }
         Ok(counts)
     }
@@ -118,16 +121,16 @@ impl Daemon {
             let sessions = sessions.get(&number).map_or(&[][..], Vec::as_slice);
             let diagnosis = self.diagnose(number, neighbor, sessions, &counters, now);
             // Not to have been looked at yet is like being idle.
-            if self.logged_states.get(&number).copied().unwrap_or("idle") == diagnosis.state {
+            if *self.logged_states.get(&number).unwrap_or(&NeighborState::Idle) == diagnosis.state {
                 continue;
             }
             let (peer, state) = (&neighbor.peer, diagnosis.state);
             // Of an established one the reason is about something else, which is logged by itself.
-            match diagnosis.reason.filter(|_| state != "established") {
-                Some(reason) if state == "unprotected" => {
+            match diagnosis.reason.filter(|_| state != NeighborState::Established) {
+                Some(reason) if state == NeighborState::Unprotected => {
                     tracing::error!(neighbor = %peer, "{state}: {reason}")
                 }
-                Some(reason) if matches!(state, "failing" | "closed") => {
+                Some(reason) if matches!(state, NeighborState::Failing | NeighborState::Closed) => {
                     tracing::warn!(neighbor = %peer, "{state}: {reason}")
                 }
                 Some(reason) => tracing::info!(neighbor = %peer, "{state}: {reason}"),

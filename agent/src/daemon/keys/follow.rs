@@ -12,7 +12,10 @@ use super::{
     notices::{closed_reason, ending},
     schedule::{News, What},
 };
-use crate::{control::protocol::Event, kernel::KernelError};
+use crate::{
+    control::{protocol::Event, words::KeyChange},
+    kernel::KernelError,
+};
 
 /// Time between two looks at the wall clock.
 pub(in super::super) const INTERVAL: Duration = Duration::from_millis(500);
@@ -62,12 +65,14 @@ impl Daemon {
             let named = || neighbors.iter().filter_map(|number| self.neighbors.numbered(*number));
             let Some(first) = named().next() else { continue };
             let (key, state, text) = match what {
-                What::Preferred(key) => {
-                    (Some(key), "preferred", format!("key {key} is sent with and asked for from now on"))
-                }
-                What::Closed => (None, "closed", closed_reason(&first.keys, now)),
-                What::Open => (None, "open", "keys are valid again".to_owned()),
-                What::Ending(closes) => (None, "ending", ending(closes, now)),
+                What::Preferred(key) => (
+                    Some(key),
+                    KeyChange::Preferred,
+                    format!("key {key} is sent with and asked for from now on"),
+                ),
+                What::Closed => (None, KeyChange::Closed, closed_reason(&first.keys, now)),
+                What::Open => (None, KeyChange::Open, "keys are valid again".to_owned()),
+                What::Ending(closes) => (None, KeyChange::Ending, ending(closes, now)),
             };
             let owner = first.key_owner().to_string();
             match what {
@@ -81,7 +86,7 @@ impl Daemon {
                     time: wall_clock(),
                     neighbor: neighbor.peer.to_string(),
                     key,
-                    state: state.to_owned(),
+                    state: state.clone(),
                     text: text.clone(),
                 });
             }

@@ -16,7 +16,10 @@ use super::super::{
 };
 use crate::{
     config::Neighbor,
-    control::protocol::{AgreedKeys, KeyStatus, NeighborKeys},
+    control::{
+        protocol::{AgreedKeys, KeyStatus, NeighborKeys},
+        words::KeyState,
+    },
     kernel::KernelError,
     keys::ChainKey,
     sessions::{Monotonic, Progress, key_in_slot, progress},
@@ -187,7 +190,7 @@ fn shown(neighbor: &Neighbor, usage: &Usage, now: Timestamp, monotonic: Monotoni
             algorithm: key.mkt.algorithm.name().to_owned(),
             send_lifetime: key.send.to_string(),
             accept_lifetime: key.accept.to_string(),
-            state: state(key, now).to_owned(),
+            state: state(key, now),
             preferred: preferred == Some(key.number),
             sending_sessions: usage.sending,
             receiving_sessions: usage.receiving,
@@ -206,15 +209,15 @@ fn shown(neighbor: &Neighbor, usage: &Usage, now: Timestamp, monotonic: Monotoni
 }
 
 /// In a word.
-fn state(key: &ChainKey, now: Timestamp) -> &'static str {
+fn state(key: &ChainKey, now: Timestamp) -> KeyState {
     let lifetimes = || [key.send, key.accept].into_iter().filter(|lifetime| lifetime.start < lifetime.end);
     match (key.may_be_sent(now), key.is_accepted(now)) {
-        (true, true) => "valid",
-        (true, false) => "send-only",
-        (false, true) => "accept-only",
-        _ if lifetimes().any(|lifetime| now < lifetime.start) => "not-yet",
-        _ if lifetimes().next().is_some() => "expired",
-        _ => "never",
+        (true, true) => KeyState::Valid,
+        (true, false) => KeyState::SendOnly,
+        (false, true) => KeyState::AcceptOnly,
+        _ if lifetimes().any(|lifetime| now < lifetime.start) => KeyState::NotYet,
+        _ if lifetimes().next().is_some() => KeyState::Expired,
+        _ => KeyState::Never,
     }
 }
 
@@ -313,12 +316,12 @@ mod tests {
     fn the_state_of_a_key_is_told_in_a_word() {
         let lifetime = |start, end| Lifetime { start: at(start), end: at(end) };
         for (send, accept, expected) in [
-            (lifetime(0, 9), lifetime(0, 9), "valid"),
-            (Lifetime::NEVER, Lifetime::ALWAYS, "accept-only"),
-            (Lifetime::ALWAYS, lifetime(0, 1), "send-only"),
-            (lifetime(6, 9), lifetime(0, 1), "not-yet"),
-            (lifetime(0, 5), Lifetime::NEVER, "expired"),
-            (Lifetime::NEVER, Lifetime::NEVER, "never"),
+            (lifetime(0, 9), lifetime(0, 9), KeyState::Valid),
+            (Lifetime::NEVER, Lifetime::ALWAYS, KeyState::AcceptOnly),
+            (Lifetime::ALWAYS, lifetime(0, 1), KeyState::SendOnly),
+            (lifetime(6, 9), lifetime(0, 1), KeyState::NotYet),
+            (lifetime(0, 5), Lifetime::NEVER, KeyState::Expired),
+            (Lifetime::NEVER, Lifetime::NEVER, KeyState::Never),
         ] {
             assert_eq!(state(&ChainKey { send, accept, ..key(1) }, at(5)), expected);
         }

@@ -10,7 +10,7 @@ use super::{
     channel::ChannelId,
     channels::{Channel, LINGER, Ready, Timer},
 };
-use crate::sessions::Monotonic;
+use crate::{control::words::KmpChange, sessions::Monotonic};
 
 /// How a channel ends.
 pub(super) enum Ending {
@@ -168,7 +168,7 @@ impl Daemon {
         tracing::info!(neighbor = %neighbor.peer, peer = ready.tls.peer, "channel for keys is up: {} with {}", ready.tls.version, ready.tls.suite);
         self.kmp.known.succeeded(peer.neighbor, ready.tls.clone(), Arc::clone(&ready.peer));
         let text = format!("channel for keys, {} with {}", ready.tls.version, ready.tls.suite);
-        self.tell_kmp(peer.neighbor, "up", text);
+        self.tell_kmp(peer.neighbor, KmpChange::Up, text);
     }
 
     fn tell_channel_closed(&mut self, peer: KmpPeer, channel: &Channel, because: &str, before: Option<&str>) {
@@ -176,9 +176,9 @@ impl Daemon {
         let due = self.kmp.channels.timers.at(Timer::Dial(peer));
         let next = due.map(|due| Monotonic(clock.0 + due.saturating_duration_since(now).as_nanos() as u64));
         if channel.ready.is_some() {
-            self.tell_kmp(peer.neighbor, "down", format!("channel for keys: {because}"));
+            self.tell_kmp(peer.neighbor, KmpChange::Down, format!("channel for keys: {because}"));
         } else if self.kmp.known.failed(peer.neighbor, because, clock, next) == 1 {
-            self.tell_kmp(peer.neighbor, "failed", format!("channel for keys: {because}"));
+            self.tell_kmp(peer.neighbor, KmpChange::Failed, format!("channel for keys: {because}"));
         }
         let Some(neighbor) = self.neighbors.numbered(peer.neighbor) else { return };
         if before == Some(because) {

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     config::KeyManagement,
+    control::words::KmpChange,
     keys::Role,
     kmp::{Agreed, Connection, Refusal},
     sessions::{self, Monotonic, Progress, Segment, free_key_id_beside, progress},
@@ -83,7 +84,7 @@ impl Daemon {
         let text =
             format!("{} has keys derived from the password, without forward secrecy", session_name(quartet));
         tracing::warn!(number = session.neighbor, "fallback: {text}");
-        self.tell_kmp(session.neighbor, "fallback", text);
+        self.tell_kmp(session.neighbor, KmpChange::Fallback, text);
     }
 
     /// A SYN of the peer verified with a key of the chain: keys that were agreed for it before are withdrawn.
@@ -305,7 +306,7 @@ impl Daemon {
             false => tracing::debug!(neighbor = peer, connection = ends, falls_back, "no keys: {reason}"),
         }
         self.kmp.known.failed(waiting.peer.neighbor, reason, Monotonic::now(), None);
-        self.tell_kmp(waiting.peer.neighbor, "failed", format!("{ends}: {reason}"));
+        self.tell_kmp(waiting.peer.neighbor, KmpChange::Failed, format!("{ends}: {reason}"));
         if falls_back {
             self.kmp.channels.give_up(waiting.peer);
             self.take_held(&waiting.held, &waiting.frame, Route::Fallback);

@@ -7,7 +7,10 @@ use tcpauth_common::{Algorithm, layout::Session, rollover::slot_at};
 use super::{super::Daemon, KmpPeer, known, state::ChannelState};
 use crate::{
     config::{KeyManagement, Neighbor},
-    control::protocol::{ChannelStatus, Event, KmpFailure, KmpStatus, PeerCapabilities, TlsStatus},
+    control::{
+        protocol::{ChannelStatus, Event, KmpFailure, KmpStatus, PeerCapabilities, TlsStatus},
+        words::KmpChange,
+    },
     kernel::mapped,
     kmp::{Agreed, Capabilities, Connection, tls::Summary},
     sessions::{Monotonic, Progress, progress},
@@ -74,13 +77,13 @@ impl Daemon {
     }
 
     /// Tells followers of events what became of handshakes with a neighbour.
-    pub(in super::super) fn tell_kmp(&self, number: u32, state: &str, text: String) {
+    pub(in super::super) fn tell_kmp(&self, number: u32, state: KmpChange, text: String) {
         let Some(neighbor) = self.neighbors.numbered(number) else { return };
         // Nobody may be following.
         let _ = self.events.send(Event::Kmp {
             time: wall_clock(),
             neighbor: neighbor.peer.to_string(),
-            state: state.to_owned(),
+            state,
             text,
         });
     }
@@ -88,7 +91,11 @@ impl Daemon {
     /// Tells followers of events that keys of a new connection were agreed.
     pub(in super::super) fn tell_agreed(&self, number: u32, agreed: &Agreed) {
         let Connection { client, server, .. } = agreed.connection;
-        self.tell_kmp(number, "agreed", format!("{client} > {server}, {}", agreed.mkt.algorithm.name()));
+        self.tell_kmp(
+            number,
+            KmpChange::Agreed,
+            format!("{client} > {server}, {}", agreed.mkt.algorithm.name()),
+        );
     }
 
     /// Writes keys that were agreed to the key log, if there is one.
@@ -113,7 +120,7 @@ impl Daemon {
         let failed = states.iter().find(|state| matches!(state, ChannelState::Waiting { .. }));
         let state = failed.unwrap_or(&ChannelState::Idle { because: None });
         let name = if failed.is_none() && up > 0 { "up" } else { state.name() };
-        ChannelStatus { state: name.to_owned(), text: format!("{up} of {} up", states.len()) }
+        ChannelStatus { state: name.into(), text: format!("{up} of {} up", states.len()) }
     }
 }
 
@@ -124,7 +131,7 @@ fn channel_status(state: &ChannelState, on_demand: bool, now: Instant) -> Channe
         }
         _ => state.line(now),
     };
-    ChannelStatus { state: state.name().to_owned(), text }
+    ChannelStatus { state: state.name().into(), text }
 }
 
 fn tls_status(tls: &Summary) -> TlsStatus {

@@ -22,6 +22,7 @@ use zeroize::Zeroize;
 
 use super::{super::Daemon, KmpPeer, dial::Dialer, timers::Timers};
 use crate::{
+    control::words::KmpChange,
     daemon::rules::change_keys,
     kernel::Rekeyed,
     kmp::{
@@ -273,7 +274,7 @@ impl Daemon {
             self.kmp.known.succeeded(connection.peer.neighbor, tls.clone(), Arc::clone(peer));
         }
         if let Ok(Some(session)) = self.dataplane.session(quartet) {
-            self.tell_session(quartet, &session, sessions::progress(&session).name());
+            self.tell_session(quartet, &session, sessions::progress(&session).name().into());
         }
     }
 
@@ -342,7 +343,7 @@ impl Daemon {
         let (address, wait) = (address(peer.address), wait.map(tracing::field::debug));
         if times == 1 {
             tracing::warn!(neighbor = %neighbor.peer, %address, wait, "no keys for a connection: {because}");
-            self.tell_kmp(peer.neighbor, "failed", format!("keys on a connection: {because}"));
+            self.tell_kmp(peer.neighbor, KmpChange::Failed, format!("keys on a connection: {because}"));
         } else {
             tracing::debug!(neighbor = %neighbor.peer, %address, wait, "no keys for a connection: {because}");
         }

@@ -21,6 +21,7 @@ use tcpauth_common::{
 
 use super::{super::Daemon, ChannelId, KmpPeer, dial::jitter};
 use crate::{
+    control::words::KmpChange,
     kernel::KernelError,
     kmp::Agreed,
     sessions::{self, Monotonic},
@@ -277,7 +278,7 @@ impl Daemon {
         if self.kmp.refresh.planner.failed(peer, text, Monotonic::now(), jitter()) {
             let name = self.neighbors.numbered(peer.neighbor).map(|neighbor| neighbor.peer.to_string());
             tracing::warn!(neighbor = name, "{line}; they go on with those they have, and it is tried again");
-            self.tell_kmp(peer.neighbor, "failed", line);
+            self.tell_kmp(peer.neighbor, KmpChange::Failed, line);
         }
     }
 }

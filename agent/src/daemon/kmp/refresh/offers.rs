@@ -6,6 +6,7 @@ use tcpauth_common::layout::{Quartet, Session};
 
 use super::due::may_have_agreed_keys;
 use crate::{
+    control::words::KmpChange,
     daemon::{
         Daemon,
         drops::session_name,
@@ -214,7 +215,7 @@ impl Daemon {
         self.kmp.refresh.settle_later(quartet, now);
         let text = format!("{} has new keys, {}", session_name(quartet), agreed.mkt.algorithm.name());
         tracing::debug!(session = session_name(quartet), algorithm = agreed.mkt.algorithm.name(), "new keys");
-        self.tell_kmp(peer.neighbor, "refreshed", text);
+        self.tell_kmp(peer.neighbor, KmpChange::Refreshed, text);
         true
     }
 }
