@@ -44,11 +44,15 @@ pub enum DropReason {
     OldKey = 18,
     /// It verified, but keys are agreed on the connection first, and that is not over or has failed.
     Handshake = 19,
+    /// A new connection for which there is no room: the neighbor, or all together, have as many sessions as they may have.
+    TooManySessions = 20,
+    /// Other programs of the CPU, in whose middle this one ran, had all working memory; whose it was was not looked at.
+    NoMemory = 21,
 }
 
 impl DropReason {
     /// Number of reasons.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 22;
 
     /// Length of every counter array: a power of two, so that a number is in it by a mask.
     pub const SLOTS: usize = 32;
@@ -75,6 +79,8 @@ impl DropReason {
         Self::NoKey,
         Self::OldKey,
         Self::Handshake,
+        Self::TooManySessions,
+        Self::NoMemory,
     ];
 
     /// The reason numbered `number`, if there is one.
@@ -105,6 +111,8 @@ impl DropReason {
             Self::NoKey => "no-key",
             Self::OldKey => "old-key",
             Self::Handshake => "handshake",
+            Self::TooManySessions => "too-many-sessions",
+            Self::NoMemory => "no-memory",
         }
     }
 }

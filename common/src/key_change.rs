@@ -32,6 +32,7 @@ impl KeyChange {
             phase: session.phase,
             sent_before: session.sent_before,
             received_before: session.received_before,
+            largest_segment: session.largest_segment,
             syn_recv_isn: Isn(0),
             syn_recv: NO_SYN_KEY,
             slots: [EMPTY; MAX_KEYS],
@@ -155,9 +156,13 @@ impl KeyChange {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Fifth step: whose the keys are, and what passes under them.
+    /// Fifth step: whose the keys are, what passes under them, and how long it may be.
     #[inline(always)]
     pub fn enter(&self, session: &mut Session) {
+        let is_longer = session.largest_segment == 0 || session.largest_segment > self.largest_segment;
+        if self.flags & Self::LIMIT_SEGMENTS != 0 && is_longer {
+            session.largest_segment = self.largest_segment;
+        }
         if self.flags & Self::FOLLOW_CHAIN != 0 {
             session.flags &= !Session::AGREED;
         }

@@ -15,7 +15,7 @@ use tcpauth_common::{
 use crate::{
     barrier::{opaque, skb_field},
     maps::{COUNTERS, DROPPED},
-    scratch::scratch,
+    scratch::Scratch,
     segment,
 };
 
@@ -25,17 +25,29 @@ const EVENTS_PER_SECOND: u64 = 20;
 /// Counts a refusal to `scratch.neighbor` and to the session (which may be null), tells of it if the rate
 /// allows, and drops the segment.
 #[inline(always)]
-pub fn refuse(skb: *mut __sk_buff, session: *mut Session, reason: DropReason, direction: Direction) -> i32 {
-    if let Some(scratch) = scratch()
-        && let Some(counters) = count_refused(scratch.neighbor.number, session, reason)
-    {
+pub fn refuse(
+    skb: *mut __sk_buff,
+    scratch: &Scratch,
+    session: *mut Session,
+    reason: DropReason,
+    direction: Direction,
+) -> i32 {
+    if let Some(counters) = count_refused(scratch.neighbor.number, session, reason) {
         // SAFETY: a map value, which lives while the program runs; no arguments. Races only make the rate inexact.
         let (events, now) = unsafe { (&mut (*counters).events, bpf_ktime_get_coarse_ns()) };
         if events.take(EVENTS_PER_SECOND, now) {
             cold_path();
-            tell(skb, reason as u32, direction as u32);
+            tell(skb, scratch, reason as u32, direction as u32);
         }
     }
+    TC_ACT_SHOT
+}
+
+/// Counts a segment for which there is no working memory, and drops it: whose it is cannot be told without.
+#[inline(always)]
+pub fn refuse_without_memory() -> i32 {
+    cold_path();
+    count_refused(Counters::OF_NO_NEIGHBOR, core::ptr::null_mut(), DropReason::NoMemory);
     TC_ACT_SHOT
 }
 
@@ -113,8 +125,9 @@ pub fn has_authenticated(neighbor: u32) -> bool {
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell(skb: *mut __sk_buff, reason: u32, direction: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn tell(skb: *mut __sk_buff, scratch: *const Scratch, reason: u32, direction: u32) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 0 };
     let Some(mut record) = DROPPED.reserve::<Dropped>(0) else {
         count_refused(scratch.neighbor.number, core::ptr::null_mut(), DropReason::Overload);
         return 0;

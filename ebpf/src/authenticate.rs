@@ -2,7 +2,7 @@
 
 use core::{ffi::c_void, ptr::null};
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop};
+use aya_ebpf::bindings::__sk_buff;
 use tcpauth_common::{
     Algorithm, DropReason, KeyId,
     layout::{ETHERTYPE_IPV6, KeyMaterial, KeySlot, Session, SynKey},
@@ -13,11 +13,7 @@ use tcpauth_common::{
 
 #[cfg(target_arch = "bpf")]
 use crate::{aes, sha1, sha256, siphash};
-use crate::{
-    barrier::opaque,
-    frame::load_some,
-    scratch::{Scratch, scratch},
-};
+use crate::{barrier::opaque, frame::load_some, scratch::Scratch};
 
 /// Octets of data that fit in the workspace beside the rest.
 pub const MAX_DATA: u32 = 16_000;
@@ -89,14 +85,16 @@ pub fn room_of(algorithm: u8) -> u32 {
 
 /// Takes the MAC of what `scratch.covered` says, with `key`, into `scratch.workspace.mac`; false if it cannot.
 #[inline(always)]
-pub fn authenticate(skb: *mut __sk_buff, key: *const KeyMaterial) -> bool {
-    take_mac(key, assemble(skb)) != 0
+pub fn authenticate(skb: *mut __sk_buff, scratch: &mut Scratch, key: *const KeyMaterial) -> bool {
+    let len = assemble(skb, scratch);
+    take_mac(scratch, key, len) != 0
 }
 
 /// The same of TCP-MD5, with the password in `slot`.
 #[inline(always)]
-pub fn authenticate_md5(skb: *mut __sk_buff, slot: &KeySlot) -> bool {
-    take_mac(&raw const slot.send, assemble_md5(skb, slot)) != 0
+pub fn authenticate_md5(skb: *mut __sk_buff, scratch: &mut Scratch, slot: &KeySlot) -> bool {
+    let len = assemble_md5(skb, scratch, slot);
+    take_mac(scratch, &raw const slot.send, len) != 0
 }
 
 /// Takes the MAC of the first `len` octets of the workspace; 0 if it cannot.
@@ -104,8 +102,9 @@ pub fn authenticate_md5(skb: *mut __sk_buff, slot: &KeySlot) -> bool {
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn take_mac(key: *const KeyMaterial, len: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn take_mac(scratch: *mut Scratch, key: *const KeyMaterial, len: u32) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     if len == 0 || key.is_null() {
         return 0;
     }
@@ -117,25 +116,14 @@ pub extern "C" fn take_mac(key: *const KeyMaterial, len: u32) -> u32 {
     }
     scratch.mac_len = len;
     let Some(algorithm) = Algorithm::from_number(scratch.covered.algorithm as u8) else { return 0 };
-    // In `bpf_loop` (Linux 5.17) the verifier follows one stage, whatever the segment's length.
-    // SAFETY: the callbacks have the signature that the kernel calls.
-    unsafe {
-        match algorithm {
-            Algorithm::HmacSha1_96 => {
-                bpf_loop(MAX_STAGES, hmac_sha1 as *mut c_void, core::ptr::null_mut(), 0)
-            }
-            Algorithm::Aes128Cmac96 => {
-                bpf_loop(MAX_STAGES, aes_cmac as *mut c_void, core::ptr::null_mut(), 0)
-            }
-            Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => {
-                bpf_loop(MAX_STAGES, hmac_sha256 as *mut c_void, core::ptr::null_mut(), 0)
-            }
-            Algorithm::SipHash2_4_96 => {
-                bpf_loop(MAX_STAGES, siphash as *mut c_void, core::ptr::null_mut(), 0)
-            }
-            Algorithm::Md5 => bpf_loop(MAX_STAGES, md5 as *mut c_void, core::ptr::null_mut(), 0),
-        }
-    };
+    // A call for each algorithm: the verifier wants to know whom it calls.
+    match algorithm {
+        Algorithm::HmacSha1_96 => scratch.repeat(MAX_STAGES, hmac_sha1),
+        Algorithm::Aes128Cmac96 => scratch.repeat(MAX_STAGES, aes_cmac),
+        Algorithm::HmacSha256_96 | Algorithm::HmacSha256_128 => scratch.repeat(MAX_STAGES, hmac_sha256),
+        Algorithm::SipHash2_4_96 => scratch.repeat(MAX_STAGES, siphash),
+        Algorithm::Md5 => scratch.repeat(MAX_STAGES, md5),
+    }
     1
 }
 
@@ -160,8 +148,9 @@ pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
 /// A function of its own, so that its stack is free again when the hashing needs some.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn assemble(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let covered = &scratch.covered;
     let segment = &scratch.segment;
     let input = &mut scratch.workspace.input;
@@ -201,13 +190,7 @@ pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
         // The other options are left out; TCP-AO follows the fixed header at once.
         let mut i = 0;
         while i < 5 {
-            let from = covered.option_at + 4 * i;
-            input[at + 5 + i as usize] = u32::from_ne_bytes([
-                header.octet(from),
-                header.octet(from + 1),
-                header.octet(from + 2),
-                header.octet(from + 3),
-            ]);
+            input[at + 5 + i as usize] = header.word(covered.option_at + 4 * i);
             i += 1;
         }
         header_len = BASE_HEADER + u32::from(header.octet(covered.option_at + 1));
@@ -236,8 +219,9 @@ pub extern "C" fn assemble(skb: *mut __sk_buff) -> u32 {
 /// A function of its own as [`assemble`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn assemble_md5(skb: *mut __sk_buff, slot: *const KeySlot) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn assemble_md5(skb: *mut __sk_buff, scratch: *mut Scratch, slot: *const KeySlot) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     // SAFETY: null or in a session, which lives while the program runs.
     let Some(slot) = (unsafe { slot.as_ref() }) else { return 0 };
     let covered = &scratch.covered;
@@ -299,36 +283,40 @@ fn word_of(address: &[u8; 16], index: usize) -> u32 {
 /// Most calls of a stage function: a step for each 64 octets, and the outer hash of an HMAC.
 const MAX_STAGES: u32 = mac::INPUT_WORDS as u32 / 16 + 1;
 
-extern "C" fn hmac_sha1(index: u64, _: *mut c_void) -> i64 {
-    stage(Algorithm::HmacSha1_96, index as u32)
+extern "C" fn hmac_sha1(index: u64, context: *mut c_void) -> i64 {
+    stage(Algorithm::HmacSha1_96, index, context)
 }
 
-extern "C" fn hmac_sha256(index: u64, _: *mut c_void) -> i64 {
-    stage(Algorithm::HmacSha256_128, index as u32)
+extern "C" fn hmac_sha256(index: u64, context: *mut c_void) -> i64 {
+    stage(Algorithm::HmacSha256_128, index, context)
 }
 
-extern "C" fn aes_cmac(index: u64, _: *mut c_void) -> i64 {
-    stage(Algorithm::Aes128Cmac96, index as u32)
+extern "C" fn aes_cmac(index: u64, context: *mut c_void) -> i64 {
+    stage(Algorithm::Aes128Cmac96, index, context)
 }
 
-extern "C" fn siphash(index: u64, _: *mut c_void) -> i64 {
-    stage(Algorithm::SipHash2_4_96, index as u32)
+extern "C" fn siphash(index: u64, context: *mut c_void) -> i64 {
+    stage(Algorithm::SipHash2_4_96, index, context)
 }
 
-extern "C" fn md5(index: u64, _: *mut c_void) -> i64 {
-    stage(Algorithm::Md5, index as u32)
+extern "C" fn md5(index: u64, context: *mut c_void) -> i64 {
+    stage(Algorithm::Md5, index, context)
 }
 
 /// A step of a MAC over `scratch.mac_len` octets, the first with the start, the last with the end; 1 when it is
 /// done.
 #[inline(always)]
-fn stage(algorithm: Algorithm, index: u32) -> i64 {
-    let Some(scratch) = scratch() else { return 1 };
+fn stage(algorithm: Algorithm, index: u64, context: *mut c_void) -> i64 {
+    let index = index as u32;
+    // SAFETY: given by `repeat`.
+    let Some(scratch) = (unsafe { Scratch::of_loop(context) }) else { return 1 };
     let ws = &mut scratch.workspace;
     if index == 0 {
         scratch.mac_steps = mac::start(ws, algorithm, scratch.mac_len);
     }
-    if index < scratch.mac_steps {
+    // Known before the step, because the mixing of a step takes nearly all registers.
+    let (is_step, is_last) = (index < scratch.mac_steps, index + 1 >= scratch.mac_steps);
+    if is_step {
         match algorithm {
             #[cfg(target_arch = "bpf")]
             Algorithm::HmacSha1_96 => mac::step_hmac_sha1(ws, index, sha1::compress),
@@ -343,9 +331,8 @@ fn stage(algorithm: Algorithm, index: u32) -> i64 {
             _ => mac::step(ws, algorithm, index),
         }
     }
-    if index + 1 < scratch.mac_steps {
-        return 0;
+    if is_last {
+        mac::finish(ws, algorithm);
     }
-    mac::finish(ws, algorithm);
-    1
+    is_last.into()
 }

@@ -59,4 +59,13 @@ macro_rules! skb_field {
         unsafe { core::ptr::read_volatile(&raw const (*$skb).$field) }
     };
 }
-pub(crate) use skb_field;
+
+/// Sets a field of the context; see [`skb_field`].
+macro_rules! set_skb_field {
+    ($skb:expr, $field:ident, $value:expr) => {{
+        let value = $value;
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { core::ptr::write_volatile(&raw mut (*$skb).$field, value) }
+    }};
+}
+pub(crate) use {set_skb_field, skb_field};

@@ -7,12 +7,13 @@ use aya_ebpf::{
 use tcpauth_common::{DropReason, layout::Direction};
 
 use crate::{
-    account::refuse,
+    account::{self, refuse},
     barrier::skb_field,
     headroom,
     maps::{SETTINGS, SLOTS},
     neighbor::{self, Origin, PeerEnd},
-    scratch::scratch,
+    priority,
+    scratch::Memory,
     segment::{self, BARE_IP, Content, ETHERNET, ETHERTYPE},
 };
 
@@ -25,24 +26,25 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
         return TC_ACT_UNSPEC;
     }
     let ifindex = skb_field!(skb, ifindex);
-    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
+    let Some(mut memory) = Memory::take() else { return account::refuse_without_memory() };
+    let scratch = memory.scratch();
     let session = match segment::locate(skb, scratch, link_header) {
         Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Destination, ifindex),
         Content::TcpWithoutPorts => {
             neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Destination, ifindex)
         }
         Content::Tags | Content::Unreadable => return TC_ACT_SHOT,
-        Content::Icmp | Content::Other => None,
+        Content::Icmp | Content::Encapsulated | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_UNSPEC };
     match neighbor::origin(skb, scratch, session, arrived) {
         Origin::Own => {}
-        Origin::Spoofed => return refuse(skb, session, DropReason::Spoofed, Direction::Outbound),
+        Origin::Spoofed => return refuse(skb, scratch, session, DropReason::Spoofed, Direction::Outbound),
         Origin::Stranger => return TC_ACT_UNSPEC,
     }
     let Some(slot) = SLOTS.get_ptr(ifindex) else { return TC_ACT_SHOT };
-    // SAFETY: the map value lives while the program runs, and the context is the kernel's.
-    unsafe { (&raw mut (*skb).tc_index).write_volatile(u32::from(*slot)) };
+    // SAFETY: the map value lives while the program runs.
+    priority::into_lane(skb, unsafe { *slot });
     headroom::lower_segment_size(skb, session, scratch.segment.l4);
     if link_header == BARE_IP && !put_ethernet_header(skb, scratch.segment.ethertype) {
         return TC_ACT_SHOT;

@@ -24,7 +24,7 @@ use crate::{
     barrier::{opaque, skb_field, within},
     frame::{load, load_raw},
     maps::SETTINGS,
-    scratch::{Scratch, scratch},
+    scratch::Scratch,
     segment::{self, PROTOCOL_TCP, Segment, TCP_CHECKSUM},
 };
 
@@ -100,8 +100,11 @@ pub fn exceeded_limit(
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn split(skb: *mut __sk_buff, header_len: u32, largest: u32) -> i32 {
-    let (Some(settings), Some(scratch)) = (SETTINGS.get(0), scratch()) else { return TC_ACT_SHOT };
+pub extern "C" fn split(skb: *mut __sk_buff, scratch: *mut Scratch, header_len: u32, largest: u32) -> i32 {
+    // SAFETY: null or the run's memory.
+    let (Some(settings), Some(scratch)) = (SETTINGS.get(0), unsafe { scratch.as_mut() }) else {
+        return TC_ACT_SHOT;
+    };
     let Some(header_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(header_len) else {
         return TC_ACT_SHOT;
     };

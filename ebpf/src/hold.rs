@@ -14,26 +14,36 @@ use crate::{
     barrier::{skb_field, within},
     frame::load_raw,
     maps::{BUCKETS, HELD, HELD_OWN},
-    scratch::scratch,
+    scratch::Scratch,
     segment,
 };
 
 /// Segments of a neighbour, each way, that are held in a second. Above it is a flood of forged SYNs, and must
 /// not starve other neighbours.
 const HELD_PER_SECOND: u64 = 1000;
+/// SYNs for a neighbor that are held on their way out in a second and that no TCP socket of this host sent: those of ends
+/// behind this host, of which each sends one a second, or a flood by a raw socket. They leave the sockets' alone.
+const WITHOUT_SOCKET_PER_SECOND: u64 = 100;
+/// TCP_SYN_SENT: only a TCP socket is in this state.
+const SYN_SENT: u32 = 2;
 /// SYNs of all neighbors together that are held on arrival in a second: as many as `HELD` has room for.
 const FORGEABLE_PER_SECOND: u64 = 4000;
 
 /// Takes the segment off its way and hands it to the daemon.
 #[inline(always)]
-pub fn hold(skb: *mut __sk_buff, ifindex: u32, direction: Direction) -> Result<i32, DropReason> {
-    taken(hand_over(skb, ifindex, direction as u32, 0))
+pub fn hold(
+    skb: *mut __sk_buff,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    direction: Direction,
+) -> Result<i32, DropReason> {
+    taken(hand_over(skb, scratch, ifindex, direction as u32, 0))
 }
 
 /// Takes a segment of the peer that verified, as it came, off its way and hands it to the daemon, whose it is.
 #[inline(always)]
-pub fn divert(skb: *mut __sk_buff) -> Result<i32, DropReason> {
-    taken(hand_over(skb, skb_field!(skb, ifindex), Direction::Inbound as u32, 1))
+pub fn divert(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    taken(hand_over(skb, scratch, skb_field!(skb, ifindex), Direction::Inbound as u32, 1))
 }
 
 #[inline(always)]
@@ -57,15 +67,26 @@ const MALFORMED: u32 = 3;
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, verified: u32) -> u32 {
-    let Some(scratch) = scratch() else { return MALFORMED };
+pub extern "C" fn hand_over(
+    skb: *mut __sk_buff,
+    scratch: *mut Scratch,
+    ifindex: u32,
+    direction: u32,
+    verified: u32,
+) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return MALFORMED };
     let Some(bucket) = BUCKETS.get_ptr_mut(scratch.neighbor.number) else { return RATE_LIMITED };
     // Anybody can forge a SYN; what our end sends, and the answers to it, must not wait behind those.
     let is_own = direction == Direction::Outbound as u32;
-    let is_forgeable = !is_own && verified == 0 && is_first_syn(segment::flags(&scratch.header));
+    let opens = is_first_syn(segment::flags(&scratch.header));
+    let is_forgeable = !is_own && verified == 0 && opens;
+    let is_without_socket = is_own && opens && !is_of_connecting_socket(skb);
     // SAFETY: map values live while the program runs; races only make the rate inexact.
     let tokens = unsafe {
-        if is_own {
+        if is_without_socket {
+            &mut (*bucket).without_socket
+        } else if is_own {
             &mut (*bucket).outbound
         } else if is_forgeable {
             &mut (*bucket).inbound
@@ -75,7 +96,8 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
     };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !tokens.take(HELD_PER_SECOND, now) {
+    let rate = if is_without_socket { WITHOUT_SOCKET_PER_SECOND } else { HELD_PER_SECOND };
+    if !tokens.take(rate, now) {
         return RATE_LIMITED;
     }
     if is_forgeable {
@@ -100,7 +122,9 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
         ethertype: scratch.segment.ethertype,
         vlan_protocol: u16::from_be(skb_field!(skb, vlan_proto) as u16),
         verified,
-        reserved: 0,
+        mark: if is_own { skb_field!(skb, mark) } else { 0 },
+        priority: if is_own { skb_field!(skb, priority) } else { 0 },
+        is_bare: scratch.segment.is_bare.into(),
     };
     if !load_raw(skb, 0, scratch.held.frame.as_mut_ptr(), len) {
         return MALFORMED;
@@ -111,4 +135,15 @@ pub extern "C" fn hand_over(skb: *mut __sk_buff, ifindex: u32, direction: u32, v
     let handed_over =
         if is_forgeable { HELD.output::<[u8]>(record, 0) } else { HELD_OWN.output::<[u8]>(record, 0) };
     if handed_over.is_err() { OVERLOAD } else { HANDED_OVER }
+}
+
+/// Whether a TCP socket that opens a connection sent the segment: the kernel keeps it beside the packet, through the lane,
+/// until the packet leaves or is forwarded.
+#[inline(always)]
+fn is_of_connecting_socket(skb: *mut __sk_buff) -> bool {
+    // SAFETY: fields of the context and of the socket; the kernel rewrites each access, and the packet holds the socket.
+    unsafe {
+        let socket = (&raw const (*skb).__bindgen_anon_2.sk).read_volatile();
+        !socket.is_null() && (&raw const (*socket).state).read_volatile() == SYN_SENT
+    }
 }

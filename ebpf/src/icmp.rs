@@ -14,11 +14,12 @@ use crate::{
     account,
     authenticate::room_of,
     frame, neighbor,
-    scratch::scratch,
+    scratch::Scratch,
     segment::{
         self, IPV4_HEADER, IPV6_FRAGMENT, IPV6_HEADER, LATER_FRAGMENT, MAX_EXTENSIONS, PROTOCOL_ICMP,
         PROTOCOL_ICMPV6, PROTOCOL_TCP,
     },
+    verified,
 };
 
 /// Octets before the quoted packet.
@@ -28,8 +29,7 @@ const ICMPV6_PACKET_TOO_BIG: u8 = 2;
 const IPV6_LEAST_MTU: u32 = 1280;
 
 #[inline(always)]
-pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
-    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
+pub fn run(skb: *mut __sk_buff, scratch: &mut Scratch, ifindex: u32) -> i32 {
     let segment = &scratch.segment;
     let is_ipv4 = segment.ethertype == ETHERTYPE_IPV4;
     let l4 = segment.l4;
@@ -45,7 +45,7 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
         (PROTOCOL_ICMPV6, ICMPV6_PACKET_TOO_BIG, _) => (false, true),
         _ => return TC_ACT_UNSPEC,
     };
-    let Some(about_tcp) = find_quoted(skb, l4 + ICMP_HEADER, is_ipv4) else {
+    let Some(about_tcp) = find_quoted(skb, scratch, l4 + ICMP_HEADER, is_ipv4) else {
         // A first fragment, or a quotation with more extension headers than are followed. No router sends the
         // like, and our stack would find out what this cannot.
         return if is_hard { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
@@ -53,21 +53,23 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
     if !about_tcp {
         return TC_ACT_UNSPEC;
     }
-    let Some(session) = quoted_session(ifindex) else { return TC_ACT_UNSPEC };
+    let Some(session) = quoted_session(scratch, ifindex) else { return TC_ACT_UNSPEC };
     // SAFETY: map values live while the program runs.
     let session = unsafe { &mut *session };
     let known = session.flags;
     if is_hard && known & Session::LOCAL_ISN != 0 && known & Session::PEER_ISN != 0 {
-        return account::refuse(skb, session, DropReason::Icmp, Direction::Inbound);
+        return account::refuse(skb, scratch, session, DropReason::Icmp, Direction::Inbound);
     }
     if is_too_big {
         let sealing = session.rollover.sealing(&session.slots);
         let room = slot_at(&session.slots, sealing).map_or(0, |slot| room_of(slot.algorithm));
         if session.sent_before != 0 && session.phase == Session::OPEN {
-            give_number_of_stack(skb, l4, session.sent_before);
+            give_number_of_stack(skb, scratch, l4, session.sent_before);
         }
         let mtu = u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]);
         lower_mtu(skb, l4, mtu, room);
+        // It is changed once.
+        verified::mark(skb);
         leave_room(session, mtu, room);
     }
     TC_ACT_UNSPEC
@@ -76,8 +78,7 @@ pub fn run(skb: *mut __sk_buff, ifindex: u32) -> i32 {
 /// Leaves in the scratch memory the ends of the TCP segment quoted at `at`, which our end sent, where it begins, and its
 /// sequence number. False if it is no TCP segment, `None` if that cannot be told.
 #[inline(always)]
-fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
-    let scratch = scratch()?;
+fn find_quoted(skb: *mut __sk_buff, scratch: &mut Scratch, at: u32, is_ipv4: bool) -> Option<bool> {
     let quartet = &mut scratch.quartet;
     let tcp_at = if is_ipv4 {
         let mut ip = [0u8; IPV4_HEADER as usize];
@@ -133,8 +134,7 @@ fn find_quoted(skb: *mut __sk_buff, at: u32, is_ipv4: bool) -> Option<bool> {
 /// The session whose ends are in the scratch memory, if it is a neighbour's. Leaves there whose it is, for the
 /// record of the drop.
 #[inline(always)]
-fn quoted_session(ifindex: u32) -> Option<*mut Session> {
-    let scratch = scratch()?;
+fn quoted_session(scratch: &mut Scratch, ifindex: u32) -> Option<*mut Session> {
     let quartet = &mut scratch.quartet;
     if !neighbor::is_protected_port(quartet.local_port) && !neighbor::is_protected_port(quartet.peer_port) {
         return None;
@@ -147,8 +147,7 @@ fn quoted_session(ifindex: u32) -> Option<*mut Session> {
 
 /// The message quotes the number on the wire, by which our stack would not know its segment.
 #[inline(always)]
-fn give_number_of_stack(skb: *mut __sk_buff, l4: u32, sent_before: u32) {
-    let Some(scratch) = scratch() else { return };
+fn give_number_of_stack(skb: *mut __sk_buff, scratch: &Scratch, l4: u32, sent_before: u32) {
     let number_at = scratch.quoted_at + 4;
     let wire = scratch.header.words[1];
     let ours = u32::from_be(wire).wrapping_sub(sent_before).to_be();

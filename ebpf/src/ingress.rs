@@ -22,17 +22,22 @@ use crate::{
     authenticate::{self, Covered, MAX_DATA, authenticate, authenticate_md5, room_of},
     barrier::{opaque, skb_field},
     hold::{self, hold},
-    icmp,
+    icmp, inner,
     neighbor::{self, PeerEnd},
-    scratch::{AuthOption, Scratch, scratch},
+    scratch::{AuthOption, Memory, Scratch},
     segment::{self, BARE_IP, Content, UNFOLLOWED},
     strip::take_option_away,
+    verified::{self, Arrival},
 };
 
 #[inline(always)]
-pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
+pub fn run(skb: *mut __sk_buff, link_header: u32, arrival: Arrival) -> i32 {
+    if verified::has_passed(skb, arrival) {
+        return TC_ACT_UNSPEC;
+    }
     let ifindex = skb_field!(skb, ifindex);
-    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
+    let Some(mut memory) = Memory::take() else { return account::refuse_without_memory() };
+    let scratch = memory.scratch();
     let link_header = match link_header {
         BARE_IP => match segment::link_header_of_arrived(skb) {
             Some(link_header) => link_header,
@@ -40,29 +45,35 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
         },
         other => other,
     };
-    let content = segment::locate(skb, scratch, link_header);
+    let content = match segment::locate(skb, scratch, link_header) {
+        Content::Encapsulated => inner::content(skb, scratch),
+        content => content,
+    };
     if neighbor::is_for_vlan_interface(&scratch.segment, ifindex) {
         return TC_ACT_UNSPEC;
     }
     let session = match content {
-        Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Source, ifindex),
-        Content::TcpWithoutPorts => neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Source, ifindex),
+        Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Source(arrival), ifindex),
+        Content::TcpWithoutPorts => {
+            neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Source(arrival), ifindex)
+        }
         Content::Icmp => {
             cold_path();
-            return icmp::run(skb, ifindex);
+            return icmp::run(skb, scratch, ifindex);
         }
         Content::Tags | Content::Unreadable => return TC_ACT_SHOT,
-        Content::Other => None,
+        Content::Encapsulated | Content::Other => None,
     };
     let Some(session) = session else {
         // Nobody can tell what is behind so many extension headers: an ICMP error about a session, for instance.
-        let is_hidden =
-            scratch.segment.fragment == UNFOLLOWED && neighbor::is_local(&scratch.segment.destination);
+        let is_hidden = scratch.segment.fragment == UNFOLLOWED
+            && (neighbor::is_local(&scratch.segment.destination)
+                || inner::is_unpacked_here(skb, scratch) != 0);
         return if is_hidden { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
     };
-    match verify(skb, session, content, ifindex) {
+    match verify(skb, scratch, session, content, ifindex) {
         Ok(verdict) => verdict,
-        Err(reason) => refuse(skb, session, reason, Direction::Inbound),
+        Err(reason) => refuse(skb, scratch, session, reason, Direction::Inbound),
     }
 }
 
@@ -70,12 +81,12 @@ pub fn run(skb: *mut __sk_buff, link_header: u32) -> i32 {
 #[inline(always)]
 fn verify(
     skb: *mut __sk_buff,
+    scratch: &mut Scratch,
     session: *mut Session,
     content: Content,
     ifindex: u32,
 ) -> Result<i32, DropReason> {
-    let header_len = segment::admit(skb, content)?;
-    let scratch = scratch().ok_or(DropReason::Malformed)?;
+    let header_len = segment::admit(skb, scratch, content)?;
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
     if neighbor::may_be_unsigned(scratch, session, unsigned::arrives) {
@@ -93,7 +104,7 @@ fn verify(
     let is_syn_key = match choice {
         KeyChoice::Hold => {
             cold_path();
-            return hold(skb, ifindex, Direction::Inbound);
+            return hold(skb, scratch, ifindex, Direction::Inbound);
         }
         KeyChoice::Refuse(reason) => return Err(reason),
         KeyChoice::Syn => true,
@@ -111,7 +122,7 @@ fn verify(
     if scratch.segment.len() - header_len > MAX_DATA {
         return Err(DropReason::Malformed);
     }
-    blank_mac();
+    blank_mac(scratch);
     scratch.covered = Covered {
         header_len,
         option_at: scratch.option.at,
@@ -121,7 +132,11 @@ fn verify(
         algorithm: 0,
         flags: 0,
     };
-    let slot = answer(try_keys(skb, session, candidates, extended.0))?;
+    let slot = try_keys(skb, scratch, session, candidates, extended.0);
+    if !neighbor::has_stayed(scratch, session) {
+        return Ok(TC_ACT_SHOT);
+    }
+    let slot = answer(slot)?;
     // Read anew: the stack has no room to keep them beside what `try_keys` needs.
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
@@ -129,11 +144,11 @@ fn verify(
     match arriving {
         Arriving::Refused => return Err(DropReason::Handshake),
         // What the daemon does not get was not received.
-        Arriving::IsOfDaemon => hold::divert(skb).map(|_| ())?,
+        Arriving::IsOfDaemon => hold::divert(skb, scratch).map(|_| ())?,
         Arriving::Passes(_) | Arriving::Opens(_) => {}
     }
     // The passwords of TCP-MD5 are under a SYN too, which tells nothing of a switch.
-    note_received(session, if is_syn_key { NO_SLOT } else { slot }, extended.0);
+    note_received(scratch, session, if is_syn_key { NO_SLOT } else { slot }, extended.0);
     account::count_verified(scratch.neighbor.number, session, scratch.segment.len());
     let translation = match arriving {
         Arriving::Passes(translation) => translation,
@@ -144,16 +159,17 @@ fn verify(
         }
         Arriving::IsOfDaemon | Arriving::Refused => return Ok(TC_ACT_SHOT),
     };
-    if take_option_away(skb, header_len, translation.seq, translation.ack) == 0 {
+    if take_option_away(skb, scratch, header_len, translation.seq, translation.ack) == 0 {
         return Err(DropReason::Malformed);
     }
+    verified::mark(skb);
     Ok(TC_ACT_UNSPEC)
 }
 
 /// Takes note of a segment that is accepted without the option. Anybody can forge it: of the session it moves nothing
 /// but when it was last heard of.
 #[inline(always)]
-fn let_in(scratch: &Scratch, session: *mut Session, seq: SeqNumber) -> Result<i32, DropReason> {
+fn let_in(scratch: &mut Scratch, session: *mut Session, seq: SeqNumber) -> Result<i32, DropReason> {
     if scratch.segment.hop_limit < scratch.neighbor.policy.min_hop_limit {
         return Err(DropReason::WrongHopLimit);
     }
@@ -162,7 +178,7 @@ fn let_in(scratch: &Scratch, session: *mut Session, seq: SeqNumber) -> Result<i3
     if let Some(session) = unsafe { session.as_mut() }
         && within_window(seq, SeqNumber(session.local_ack), session.local_window)
     {
-        note_received(session, NO_SLOT, 0);
+        note_received(scratch, session, NO_SLOT, 0);
     }
     Ok(TC_ACT_UNSPEC)
 }
@@ -215,7 +231,7 @@ const SYN_KEY: u32 = 1 << 8;
 fn candidates(scratch: &Scratch, session: Option<&Session>, choice: KeyChoice) -> Result<u32, DropReason> {
     match (choice, session, key_ids(scratch)) {
         (KeyChoice::Traffic, Some(session), _) | (KeyChoice::Syn, Some(session), None) => {
-            answer(slots_for(session))
+            answer(slots_for(scratch, session))
         }
         (KeyChoice::Syn, Some(session), Some((key_id, _))) => {
             if session.syn_recv.key_id != key_id {
@@ -241,9 +257,9 @@ const REFUSED: u32 = 1 << 16;
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn slots_for(session: *const Session) -> u32 {
-    // SAFETY: null or a map value, which lives while the program runs.
-    let (Some(session), Some(scratch)) = (unsafe { session.as_ref() }, scratch()) else {
+pub extern "C" fn slots_for(scratch: *const Scratch, session: *const Session) -> u32 {
+    // SAFETY: null or map values, which live while the program runs.
+    let (Some(scratch), Some(session)) = (unsafe { (scratch.as_ref(), session.as_ref()) }) else {
         return refused(DropReason::NoKey);
     };
     let key_id = key_ids(scratch).map(|(key_id, _)| key_id);
@@ -282,17 +298,20 @@ fn answer(answered: u32) -> Result<u32, DropReason> {
 #[inline(never)]
 pub extern "C" fn try_keys(
     skb: *mut __sk_buff,
+    scratch: *mut Scratch,
     session: *const Session,
     candidates: u32,
     extended: u64,
 ) -> u32 {
-    // SAFETY: null or a map value, which lives while the program runs.
-    let Some(session) = (unsafe { session.as_ref() }) else { return refused(DropReason::NoKey) };
+    // SAFETY: null or map values, which live while the program runs.
+    let (Some(scratch), Some(session)) = (unsafe { (scratch.as_mut(), session.as_ref()) }) else {
+        return refused(DropReason::NoKey);
+    };
     if candidates == SYN_KEY {
         let syn = &session.syn_recv;
-        note_key(syn.algorithm, syn.flags);
-        let is_taken = authenticate(skb, &raw const syn.material);
-        return match is_taken && is_right(&raw const syn.material) != 0 {
+        note_key(scratch, syn.algorithm, syn.flags);
+        let is_taken = authenticate(skb, scratch, &raw const syn.material);
+        return match is_taken && is_right(scratch, &raw const syn.material) != 0 {
             true => NO_SLOT,
             false => refused(DropReason::WrongMac),
         };
@@ -301,12 +320,12 @@ pub extern "C" fn try_keys(
     while age < MAX_KEYS as u32 {
         let number = (candidates >> (2 * age)) & 3;
         let Some(slot) = slot_at(&session.slots, number) else { break };
-        note_key(slot.algorithm, slot.flags);
+        note_key(scratch, slot.algorithm, slot.flags);
         let (is_taken, material) = match slot.algorithm == Algorithm::Md5 as u8 {
-            true => (authenticate_md5(skb, slot), &raw const slot.send),
-            false => (authenticate(skb, &raw const slot.recv), &raw const slot.recv),
+            true => (authenticate_md5(skb, scratch, slot), &raw const slot.send),
+            false => (authenticate(skb, scratch, &raw const slot.recv), &raw const slot.recv),
         };
-        if is_taken && is_right(material) != 0 {
+        if is_taken && is_right(scratch, material) != 0 {
             let covers = session.rollover.covers(number, ExtendedSeq(extended));
             return if covers { number } else { refused(DropReason::OldKey) };
         }
@@ -316,11 +335,9 @@ pub extern "C" fn try_keys(
 }
 
 #[inline(always)]
-fn note_key(algorithm: u8, flags: u8) {
-    if let Some(scratch) = scratch() {
-        scratch.covered.algorithm = u32::from(algorithm);
-        scratch.covered.flags = u32::from(flags);
-    }
+fn note_key(scratch: &mut Scratch, algorithm: u8, flags: u8) {
+    scratch.covered.algorithm = u32::from(algorithm);
+    scratch.covered.flags = u32::from(flags);
 }
 
 /// Whether the segment's MAC is the one that was taken, with `key`, and the key is there still. Another CPU may have
@@ -330,8 +347,9 @@ fn note_key(algorithm: u8, flags: u8) {
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn is_right(key: *const KeyMaterial) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn is_right(scratch: *const Scratch, key: *const KeyMaterial) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 0 };
     if key.is_null() || !authenticate::matches(scratch, scratch.option.mac_at, scratch.option.mac_len) {
         return 0;
     }
@@ -352,8 +370,9 @@ pub extern "C" fn is_right(key: *const KeyMaterial) -> u32 {
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn blank_mac() -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn blank_mac(scratch: *mut Scratch) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let AuthOption { mac_at, mac_len, .. } = scratch.option;
     let mut i = 0;
     while i < 15 {
@@ -375,10 +394,15 @@ pub extern "C" fn blank_mac() -> u32 {
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn note_received(session: *mut Session, slot: u32, extended: u64) -> u32 {
-    // SAFETY: null or a map value, which lives while the program runs. Fields are single words; two CPUs may race,
-    // and the later of two segments then counts a little later.
-    let (Some(session), Some(scratch)) = (unsafe { session.as_mut() }, scratch()) else { return 0 };
+pub extern "C" fn note_received(
+    scratch: *const Scratch,
+    session: *mut Session,
+    slot: u32,
+    extended: u64,
+) -> u32 {
+    // SAFETY: null or map values, which live while the program runs. Fields are single words; two CPUs may race, and the
+    // later of two segments then counts a little later.
+    let (Some(scratch), Some(session)) = (unsafe { (scratch.as_ref(), session.as_mut()) }) else { return 0 };
     let flags = segment::flags(&scratch.header);
     // SAFETY: no arguments.
     session.last_segment = unsafe { bpf_ktime_get_ns() };

@@ -5,6 +5,7 @@
 //! | `egress` | egress of a protected interface | segments to a neighbour go into the lane |
 //! | `seal` | ingress of the lane's far end | gives them their MAC and sends them to the interface |
 //! | `ingress` | ingress of a protected interface | verifies segments from a neighbour |
+//! | `ingress_again` | ingress of loopback, VRFs and the like | the same, except for what has verified elsewhere |
 //! | `egress_l3`, `ingress_l3` | the same, of a tunnel | the same, without Ethernet headers |
 //! | `release` | ingress of the lane's near end | lets a held segment go on to the stack |
 //! | `rekey` | none: the daemon runs it | changes the keys of a session at work |
@@ -16,7 +17,10 @@
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
-use crate::segment::{BARE_IP, ETHERNET};
+use crate::{
+    segment::{BARE_IP, ETHERNET},
+    verified::Arrival,
+};
 
 mod account;
 #[cfg(target_arch = "bpf")]
@@ -29,9 +33,11 @@ mod headroom;
 mod hold;
 mod icmp;
 mod ingress;
+mod inner;
 mod maps;
 mod neighbor;
 mod options;
+mod priority;
 mod rekey;
 mod release;
 mod scratch;
@@ -45,6 +51,7 @@ mod sha256;
 mod siphash;
 mod socket;
 mod strip;
+mod verified;
 
 /// See [`mod@egress`].
 #[classifier]
@@ -67,13 +74,19 @@ pub fn seal(ctx: TcContext) -> i32 {
 /// See [`mod@ingress`].
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    ingress::run(ctx.skb.skb, ETHERNET)
+    ingress::run(ctx.skb.skb, ETHERNET, Arrival::First)
+}
+
+/// The same for an interface that packets reach from inside this host.
+#[classifier]
+pub fn ingress_again(ctx: TcContext) -> i32 {
+    ingress::run(ctx.skb.skb, ETHERNET, Arrival::Again)
 }
 
 /// The same for an interface that carries bare IP packets.
 #[classifier]
 pub fn ingress_l3(ctx: TcContext) -> i32 {
-    ingress::run(ctx.skb.skb, BARE_IP)
+    ingress::run(ctx.skb.skb, BARE_IP, Arrival::First)
 }
 
 /// See [`mod@release`].

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, RingBuf},
 };
 use tcpauth_common::layout::{
-    Bucket, Counters, MAX_INTERFACES, PeerRule, Policy, Quartet, Session, Settings, VlanTag,
+    Bucket, Counters, MAX_INTERFACES, MAX_SESSIONS, PeerRule, Policy, Quartet, Session, Settings, VlanTag,
 };
 
 /// Most neighbours, prefixes counted as one.
@@ -28,14 +28,15 @@ pub static LOCALS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(16_384, BPF
 /// An array: each segment asks for one, and an index is not hashed. Numbers begin at 1.
 #[map]
 pub static POLICIES: Array<Policy> = Array::with_max_entries(MAX_NEIGHBORS + 1, 0);
+/// By a neighbor's number, or [`Counters::OF_NO_NEIGHBOR`].
 #[map]
-pub static COUNTERS: HashMap<u32, Counters> = HashMap::with_max_entries(MAX_NEIGHBORS, BPF_F_NO_PREALLOC);
+pub static COUNTERS: HashMap<u32, Counters> = HashMap::with_max_entries(MAX_NEIGHBORS + 1, BPF_F_NO_PREALLOC);
 /// By a neighbor's number, or [`Bucket::OF_ALL`].
 #[map]
 pub static BUCKETS: HashMap<u32, Bucket> = HashMap::with_max_entries(MAX_NEIGHBORS + 1, BPF_F_NO_PREALLOC);
 /// Never evicts: a session's keys cannot be had again without its ISNs.
 #[map]
-pub static SESSIONS: HashMap<Quartet, Session> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static SESSIONS: HashMap<Quartet, Session> = HashMap::with_max_entries(MAX_SESSIONS, BPF_F_NO_PREALLOC);
 #[map]
 pub static SLOTS: HashMap<u32, u16> = HashMap::with_max_entries(MAX_INTERFACES, BPF_F_NO_PREALLOC);
 #[map]

@@ -3,7 +3,10 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{bindings::__sk_buff, maps::lpm_trie::Key};
-use tcpauth_common::layout::{PeerRule, Policy, Quartet, Session, VlanTag};
+use tcpauth_common::{
+    Isn,
+    layout::{PeerRule, Policy, Quartet, Session, VlanTag},
+};
 
 use crate::{
     account,
@@ -11,6 +14,7 @@ use crate::{
     scratch::Scratch,
     segment::{self, LATER_FRAGMENT, Segment},
     socket,
+    verified::Arrival,
 };
 
 /// A protected segment's neighbour.
@@ -27,10 +31,33 @@ pub struct Neighbor {
     pub policy: Policy,
 }
 
+/// The ISNs in a session, by which it is told from another one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Isns {
+    local: Isn,
+    peer: Isn,
+}
+
+impl Isns {
+    #[inline(always)]
+    fn of(session: *const Session) -> Self {
+        // SAFETY: a map value, which lives while the program runs. Read anew each time: that is what it is for.
+        unsafe {
+            Self {
+                local: (&raw const (*session).local_isn).read_volatile(),
+                peer: (&raw const (*session).peer_isn).read_volatile(),
+            }
+        }
+    }
+}
+
 /// Which end of the segment is the neighbour's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PeerEnd {
-    Source,
+    /// The segment arrives.
+    Source(Arrival),
+    /// The segment leaves.
     Destination,
 }
 
@@ -61,6 +88,7 @@ pub fn of_tcp(
     scratch.quartet = quartet(segment, peer_end);
     // Most segments have a session, which knows its neighbour: no look-up by prefix.
     if let Some(session) = session_of(&scratch.quartet) {
+        scratch.isns = Isns::of(session);
         // SAFETY: map values live while the program runs.
         let number = unsafe { (*session).neighbor };
         let policy = policy_of(number);
@@ -77,9 +105,16 @@ pub fn of_tcp(
     }
     scratch.quartet.scope = scratch.neighbor.scope;
     let session = session_of(&scratch.quartet).unwrap_or(core::ptr::null_mut());
+    if !session.is_null() {
+        scratch.isns = Isns::of(session);
+    }
     let is_ours = !session.is_null()
         || peer_end == PeerEnd::Destination
-        || is_from_elsewhere(scratch, ifindex) && (is_own_end(scratch) || socket::has_socket(skb) != 0);
+        || is_from_elsewhere(scratch, peer_end)
+            // The route counts without a socket, too: from a local address a source route may go on to another one.
+            && (is_own_end(scratch)
+                || socket::has_socket(skb, scratch) != 0
+                || socket::leads_here(skb, scratch) != 0);
     is_ours.then_some(session)
 }
 
@@ -98,8 +133,17 @@ pub fn of_tcp_without_ports(
     scratch.quartet = quartet(&scratch.segment, peer_end);
     scratch.neighbor = of_rule(rule_of(&scratch.quartet.peer, ifindex)?);
     let is_ours = peer_end == PeerEnd::Destination
-        || is_from_elsewhere(scratch, ifindex) && (is_own_end(scratch) || socket::leads_here(skb) != 0);
+        || is_from_elsewhere(scratch, peer_end)
+            && (is_own_end(scratch) || socket::leads_here(skb, scratch) != 0);
     is_ours.then_some(core::ptr::null_mut())
+}
+
+/// Whether `session` is still the one that [`of_tcp`] found. An element of the map that the daemon removes or replaces is
+/// used again at once, for whatever session comes next, while a program takes a MAC with its keys: what follows from its
+/// segment must not move that one. The segment is as if lost; TCP sends it again.
+#[inline(always)]
+pub fn has_stayed(scratch: &Scratch, session: *const Session) -> bool {
+    Isns::of(session) == scratch.isns
 }
 
 /// Whose the segment in `scratch` is, which is of `session` (or null) and arrived by the interface `arrived` (0: by none;
@@ -119,7 +163,7 @@ pub fn origin(skb: *mut __sk_buff, scratch: &Scratch, session: *const Session, a
     match (session.is_null(), arrived) {
         (false, 0) => Origin::Own,
         (false, _) => Origin::Spoofed,
-        (true, 0) if socket::has_socket(skb) != 0 => Origin::Own,
+        (true, 0) if socket::has_socket(skb, scratch) != 0 => Origin::Own,
         (true, _) => Origin::Stranger,
     }
 }
@@ -189,7 +233,7 @@ pub fn session_of(quartet: &Quartet) -> Option<*mut Session> {
 #[inline(always)]
 fn quartet(segment: &Segment, peer_end: PeerEnd) -> Quartet {
     let (local, local_port, peer, peer_port) = match peer_end {
-        PeerEnd::Source => {
+        PeerEnd::Source(_) => {
             (segment.destination, segment.destination_port, segment.source, segment.source_port)
         }
         PeerEnd::Destination => {
@@ -214,9 +258,6 @@ fn policy_of(number: u32) -> Policy {
     unsafe { core::mem::transmute::<[u64; size_of::<Policy>() / 8], Policy>(words) }
 }
 
-/// Index of the loopback interface in every network namespace (LOOPBACK_IFINDEX).
-const LOOPBACK: u32 = 1;
-
 /// Whether our end of the connection in `scratch` has an address of this host, or is behind it.
 #[inline(always)]
 fn is_own_end(scratch: &Scratch) -> bool {
@@ -226,8 +267,8 @@ fn is_own_end(scratch: &Scratch) -> bool {
 /// Whether the peer's end of the connection in `scratch` is not on this host too: a prefix of neighbors may contain our
 /// own address, and connections within this host have no neighbor.
 #[inline(always)]
-fn is_from_elsewhere(scratch: &Scratch, ifindex: u32) -> bool {
-    ifindex != LOOPBACK || !is_local(&scratch.quartet.peer)
+fn is_from_elsewhere(scratch: &Scratch, peer_end: PeerEnd) -> bool {
+    peer_end != PeerEnd::Source(Arrival::Again) || !is_local(&scratch.quartet.peer)
 }
 
 /// The interface by which segments of our end of the connection in `scratch` arrive, if it is behind us.

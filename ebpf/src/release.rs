@@ -6,15 +6,14 @@ use aya_ebpf::{
     helpers::bpf_redirect,
 };
 
-use crate::barrier::skb_field;
+use crate::barrier::{set_skb_field, skb_field};
 
 #[inline(always)]
 pub fn run(skb: *mut __sk_buff) -> i32 {
     // The daemon marks the frame with its interface.
     let ifindex = skb_field!(skb, mark);
     // The mark was for us; the stack's rules must not see it.
-    // SAFETY: the kernel hands a valid context to the program.
-    unsafe { (&raw mut (*skb).mark).write_volatile(0) };
+    set_skb_field!(skb, mark, 0);
     // SAFETY: no pointers.
     unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
 }

@@ -20,57 +20,63 @@ use tcpauth_common::{
 use crate::{
     account::{self, refuse},
     authenticate::{Covered, Key, MAX_MSS, authenticate, authenticate_md5},
-    barrier::{opaque, skb_field, within},
+    barrier::{opaque, set_skb_field, skb_field, within},
     frame::load_some,
     headroom,
     hold::hold,
     maps::INTERFACES,
     neighbor::{self, PeerEnd},
-    options,
-    scratch::{Scratch, scratch},
+    options, priority,
+    scratch::{Memory, Scratch},
     segment::{self, Content, ETHERNET, IPV4_HEADER, IPV6_HEADER, NEVER_ZERO, TCP_CHECKSUM},
 };
 
 #[inline(always)]
 pub fn run(skb: *mut __sk_buff) -> i32 {
-    let (slot, mark) = (skb_field!(skb, tc_index), skb_field!(skb, mark));
+    let (slot, priority) = priority::out_of_lane(skb);
     // Without a slot it was let go by the daemon, which marks it.
-    let mut ifindex = mark;
-    if slot == 0 {
-        // SAFETY: the kernel hands a valid context to the program.
-        unsafe { (&raw mut (*skb).mark).write_volatile(0) };
-    } else {
+    let mut ifindex = skb_field!(skb, mark);
+    if slot != 0 {
         match INTERFACES.get(slot) {
             Some(of_slot) => ifindex = *of_slot,
             None => return TC_ACT_SHOT,
         }
+        priority::restore(skb, priority);
     }
-    let Some(scratch) = scratch() else { return TC_ACT_SHOT };
+    if ifindex == 0 {
+        // Neither `egress` nor the daemon put it into the lane, but a process whose socket is bound to it.
+        return TC_ACT_SHOT;
+    }
+    let Some(mut memory) = Memory::take() else { return account::refuse_without_memory() };
+    let scratch = memory.scratch();
     let content = segment::locate(skb, scratch, ETHERNET);
     let session = match content {
         Content::Tcp => neighbor::of_tcp(skb, scratch, PeerEnd::Destination, ifindex),
         Content::TcpWithoutPorts => {
             neighbor::of_tcp_without_ports(skb, scratch, PeerEnd::Destination, ifindex)
         }
-        Content::Tags | Content::Unreadable | Content::Icmp | Content::Other => None,
+        Content::Tags | Content::Unreadable | Content::Icmp | Content::Encapsulated | Content::Other => None,
     };
     let Some(session) = session else { return TC_ACT_SHOT };
-    match seal(skb, session, content, ifindex, slot == 0) {
+    if slot == 0 {
+        priority::restore_of(skb, session);
+    }
+    match seal(skb, scratch, session, content, ifindex, slot == 0) {
         Ok(verdict) => verdict,
-        Err(reason) => refuse(skb, session, reason, Direction::Outbound),
+        Err(reason) => refuse(skb, scratch, session, reason, Direction::Outbound),
     }
 }
 
 #[inline(always)]
 fn seal(
     skb: *mut __sk_buff,
+    scratch: &mut Scratch,
     session: *mut Session,
     content: Content,
     ifindex: u32,
     is_of_daemon: bool,
 ) -> Result<i32, DropReason> {
-    let header_len = segment::admit(skb, content)?;
-    let scratch = scratch().ok_or(DropReason::Malformed)?;
+    let header_len = segment::admit(skb, scratch, content)?;
     let (seq, ack) = (segment::seq(&scratch.header), segment::ack(&scratch.header));
     let flags = segment::flags(&scratch.header);
     if scratch.walk.authentications != 0 {
@@ -85,7 +91,7 @@ fn seal(
     segment::refuse_merged(skb)?;
     // SAFETY: null or a map value, which lives while the program runs.
     let is_syn_key = match key_choice::outbound(unsafe { session.as_ref() }, flags, seq, ack) {
-        KeyChoice::Hold => return hold(skb, ifindex, Direction::Outbound),
+        KeyChoice::Hold => return hold(skb, scratch, ifindex, Direction::Outbound),
         KeyChoice::Refuse(reason) => return Err(reason),
         KeyChoice::Syn => true,
         KeyChoice::Traffic => false,
@@ -100,10 +106,9 @@ fn seal(
     if let Some(largest) = headroom::exceeded_limit(skb, session, &scratch.segment, header_len, ifindex) {
         if is_of_daemon {
             // The pieces of the daemon's frame come here again, and are known by its mark.
-            // SAFETY: the kernel hands a valid context to the program.
-            unsafe { (&raw mut (*skb).mark).write_volatile(ifindex) };
+            set_skb_field!(skb, mark, ifindex);
         }
-        return match headroom::split(skb, header_len, largest) {
+        return match headroom::split(skb, scratch, header_len, largest) {
             TC_ACT_SHOT => Err(DropReason::Malformed),
             verdict => Ok(verdict),
         };
@@ -121,12 +126,13 @@ fn seal(
     // Outside of the MAC, anyone could change the timestamps of a recorded segment, after which the genuine ones look old
     // (PAWS). Beside the option of TCP-MD5 there would be no room for the others either, when it comes to SACK.
     let without_timestamps = is_md5 || key.flags & KeySlot::EXCLUDE_OPTIONS != 0;
-    let new_len = write_header(header_len, room, u32::from_ne_bytes(head), u32::from(without_timestamps));
+    let head = u32::from_ne_bytes(head);
+    let new_len = write_header(scratch, header_len, room, head, u32::from(without_timestamps));
     if new_len == 0 {
         return Err(DropReason::Malformed);
     }
     if !translation.is_none() {
-        options::translate(translation.seq, translation.ack);
+        options::translate(scratch, translation.seq, translation.ack);
     }
     let seq = SeqNumber(seq.0.wrapping_add(translation.seq));
     let ack = SeqNumber(ack.0.wrapping_add(translation.ack));
@@ -145,11 +151,15 @@ fn seal(
     };
     // SAFETY: null or in the session, which lives while the program runs.
     let is_authentic = match unsafe { key.slot.as_ref() } {
-        Some(slot) if is_md5 => authenticate_md5(skb, slot),
-        _ => authenticate(skb, key.material),
+        Some(slot) if is_md5 => authenticate_md5(skb, scratch, slot),
+        _ => authenticate(skb, scratch, key.material),
     };
-    if !is_authentic || put_header(skb, header_len) == 0 {
+    if !is_authentic || put_header(skb, scratch, header_len) == 0 {
         return Err(DropReason::Malformed);
+    }
+    // Last, because writing the header takes its time, too.
+    if !neighbor::has_stayed(scratch, session) {
+        return Ok(TC_ACT_SHOT);
     }
     note_sent(session, &scratch.header, extended, ack);
     account::count_signed(scratch.neighbor.number, session, new_len + data_len);
@@ -175,8 +185,15 @@ fn let_go(scratch: &Scratch, session: *mut Session, seq: SeqNumber, ack: SeqNumb
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn write_header(header_len: u32, room: u32, head: u32, without_timestamps: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn write_header(
+    scratch: *mut Scratch,
+    header_len: u32,
+    room: u32,
+    head: u32,
+    without_timestamps: u32,
+) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     if room > 20 {
         return 0;
     }
@@ -193,10 +210,7 @@ pub extern "C" fn write_header(header_len: u32, room: u32, head: u32, without_ti
         || (is_syn && scratch.walk.unwanted != 0)
         || without_timestamps
     {
-        match options::rewrite(room, without_timestamps) {
-            Some(len) => kept_len = len,
-            None => return 0,
-        }
+        kept_len = options::rewrite(scratch, room, without_timestamps);
         mss_at = scratch.rewrite.mss_at;
     }
     if is_syn && mss_at != 0 && u32::from(scratch.rewritten.number16(mss_at + 2)) > MAX_MSS {
@@ -227,8 +241,9 @@ pub extern "C" fn write_header(header_len: u32, room: u32, head: u32, without_ti
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn put_header(skb: *mut __sk_buff, scratch: *mut Scratch, old_len: u32) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let Some(new_len) = within::<{ BASE_HEADER as i32 }, { MAX_HEADER as i32 }>(scratch.covered.header_len)
     else {
         return 0;
@@ -289,13 +304,12 @@ pub extern "C" fn put_header(skb: *mut __sk_buff, old_len: u32) -> u32 {
             }
         }
     }
-    put_ip(skb, growth) as u32
+    put_ip(skb, scratch, growth) as u32
 }
 
 /// Mends the length in the IP header and, where GTSM is asked for, sets the hop limit to 255 (RFC 5082).
 #[inline(always)]
-fn put_ip(skb: *mut __sk_buff, growth: i32) -> bool {
-    let Some(scratch) = scratch() else { return false };
+fn put_ip(skb: *mut __sk_buff, scratch: &Scratch, growth: i32) -> bool {
     let (l3, ip) = (scratch.segment.l3, &scratch.segment.ip);
     let is_ipv4 = scratch.segment.ethertype == ETHERTYPE_IPV4;
     let (length_at, hop_limit_at) = if is_ipv4 { (2, 8) } else { (4, 7) };
@@ -324,6 +338,9 @@ fn put_ip(skb: *mut __sk_buff, growth: i32) -> bool {
     true
 }
 
+/// In [`Session::seen`]: an RST, of either end.
+const ANY_RST: u32 = Session::RST_SENT | Session::RST_RECEIVED;
+
 /// Moves the session's state past a segment that was sealed, and has `extended` and `ack` for its numbers on the wire.
 #[inline(always)]
 fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq, ack: SeqNumber) {
@@ -348,6 +365,10 @@ fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq, ack:
             if window > session.local_window {
                 session.local_window = window;
             }
+        }
+        if session.seen & ANY_RST != 0 && flags & (flag::SYN | flag::RST | flag::ACK) == flag::ACK {
+            // Our end goes on: it did not believe the reset (RFC 5961), or did not send it.
+            session.seen &= !ANY_RST;
         }
         if flags & flag::FIN != 0 {
             session.seen |= Session::FIN_SENT;

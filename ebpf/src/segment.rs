@@ -16,7 +16,7 @@ use crate::{
     barrier::{skb_field, within},
     frame::{load, load_start, load_words},
     options,
-    scratch::{Scratch, scratch},
+    scratch::Scratch,
 };
 
 pub const IPV4_HEADER: u32 = 20;
@@ -24,6 +24,10 @@ pub const IPV6_HEADER: u32 = 40;
 pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_ICMPV6: u8 = 58;
+pub const PROTOCOL_IPV4: u8 = 4;
+pub const PROTOCOL_IPV6: u8 = 41;
+/// The authentication header of IPsec, which is not followed.
+pub const PROTOCOL_AH: u8 = 51;
 
 /// Offset of the checksum in a TCP header.
 pub const TCP_CHECKSUM: u32 = 16;
@@ -77,7 +81,11 @@ pub struct Segment {
     pub fragment: u8,
     /// The head of an extension header, read while they are followed.
     pub extension: [u8; 8],
-    pub reserved: [u8; 7],
+    /// 1 if the IPv6 header is followed by a routing header.
+    pub is_routed: u8,
+    /// 1 if the frame begins with an IP header.
+    pub is_bare: u8,
+    pub reserved: [u8; 5],
 }
 
 /// A fragment with an offset of 0.
@@ -101,6 +109,8 @@ pub enum Content {
     Tags,
     /// An ICMP or ICMPv6 message.
     Icmp,
+    /// IPv6 with another IP packet inside, or with a header in front of one that is not followed: see [`crate::inner`].
+    Encapsulated,
     /// IPv4 or IPv6 by the EtherType, without a header of that version that can be read: the kernel drops such a
     /// packet, unless it finds the header elsewhere.
     Unreadable,
@@ -148,7 +158,6 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
     let segment = &mut scratch.segment;
     segment.vlan = 0;
     segment.vlan_protocol = 0;
-    segment.fragment = 0;
     segment.source_port = 0;
     segment.destination_port = 0;
     if skb_field!(skb, vlan_present) != 0 {
@@ -156,6 +165,7 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
         segment.vlan_protocol = u16::from_be(skb_field!(skb, vlan_proto) as u16);
     }
     segment.l3 = link_header;
+    segment.is_bare = u8::from(link_header == BARE_IP);
     let mut ethertype = u16::from_be(skb_field!(skb, protocol) as u16);
     if link_header == ETHERNET {
         // Not the kernel's word for it: a VLAN interface that leaves the tag in the frame has told it the type inside.
@@ -183,6 +193,14 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
             return Content::Tags;
         }
     }
+    locate_packet(skb, scratch, ethertype)
+}
+
+/// The rest of [`locate`]: the IP header of this EtherType is at `scratch.segment.l3`.
+#[inline(always)]
+pub fn locate_packet(skb: *mut __sk_buff, scratch: &mut Scratch, ethertype: u16) -> Content {
+    let segment = &mut scratch.segment;
+    segment.fragment = 0;
     segment.ethertype = ethertype;
     let is_readable = match ethertype {
         ETHERTYPE_IPV4 => locate_ipv4(skb, segment),
@@ -207,6 +225,7 @@ pub fn locate(skb: *mut __sk_buff, scratch: &mut Scratch, link_header: u32) -> C
             Content::Tcp
         }
         PROTOCOL_ICMP | PROTOCOL_ICMPV6 => Content::Icmp,
+        PROTOCOL_IPV4 | PROTOCOL_IPV6 | PROTOCOL_AH if ethertype == ETHERTYPE_IPV6 => Content::Encapsulated,
         _ => Content::Other,
     }
 }
@@ -254,8 +273,7 @@ fn read_header(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<u32, DropRe
 /// Reads the TCP header of a neighbour's segment and walks over its options, after all that rules it out without
 /// a look at it. The header's length, octets.
 #[inline(always)]
-pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
-    let scratch = scratch().ok_or(DropReason::Malformed)?;
+pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, content: Content) -> Result<u32, DropReason> {
     if scratch.neighbor.wrong_interface != 0 {
         return Err(DropReason::WrongInterface);
     }
@@ -268,7 +286,7 @@ pub fn admit(skb: *mut __sk_buff, content: Content) -> Result<u32, DropReason> {
         refuse_merged(skb)?;
     }
     let header_len = read_header(skb, scratch)?;
-    options::walk(header_len).ok_or(DropReason::Malformed)?;
+    options::walk(scratch, header_len);
     if scratch.walk.malformed != 0 {
         return Err(DropReason::Malformed);
     }
@@ -348,6 +366,7 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
         return false;
     }
     segment.hop_limit = second as u8;
+    segment.is_routed = 0;
     segment.end = segment.l3 + IPV6_HEADER + (second >> 16);
     segment.source = address([words[2], words[3], words[4], words[5]]);
     segment.destination = address([words[6], words[7], words[8], words[9]]);
@@ -373,6 +392,7 @@ fn locate_ipv6(skb: *mut __sk_buff, segment: &mut Segment) -> bool {
             if !load(skb, at, &mut segment.extension) {
                 break;
             }
+            segment.is_routed |= u8::from(next == IPV6_ROUTING);
             next = segment.extension[0];
             at += (u32::from(segment.extension[1]) + 1) * 8;
         }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use tcpauth_common::layout::ETHERTYPE_IPV4;
 
-use crate::{barrier::skb_field, scratch::scratch};
+use crate::{barrier::skb_field, scratch::Scratch};
 
 /// TCP_LISTEN.
 const LISTENS: u32 = 10;
@@ -17,9 +17,11 @@ const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
 /// BPF_FIB_LKUP_RET_NOT_FWDED: a local route, or none.
-const NOT_FORWARDED: i64 = 4;
+pub const NOT_FORWARDED: i64 = 4;
 /// BPF_FIB_LKUP_RET_FWD_DISABLED.
-const FORWARDS_NOTHING: i64 = 5;
+pub const FORWARDS_NOTHING: i64 = 5;
+/// BPF_FIB_LKUP_RET_UNSUPP_LWT: the route does more to a packet than to pass it on.
+pub const HAS_ACTION: i64 = 6;
 /// PACKET_OTHERHOST: the frame is for another MAC address, as those of a macvlan are.
 const OTHER_HOST: u32 = 3;
 
@@ -33,8 +35,9 @@ const FIB_WORDS: usize = 16;
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn has_socket(skb: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else { return 1 };
+pub extern "C" fn has_socket(skb: *mut __sk_buff, scratch: *const Scratch) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 1 };
     let quartet = &scratch.quartet;
     let (peer, local) = (words(&quartet.peer), words(&quartet.local));
     // Source first, as in what arrives.
@@ -58,7 +61,7 @@ pub extern "C" fn has_socket(skb: *mut __sk_buff) -> u32 {
         bpf_sk_release(socket.cast());
         state
     };
-    if state == LISTENS { leads_here(skb) } else { 1 }
+    if state == LISTENS { leads_here(skb, scratch) } else { 1 }
 }
 
 /// Whether what is sent to our end's address in `scratch.quartet` ends on this host, by its routes.
@@ -66,24 +69,11 @@ pub extern "C" fn has_socket(skb: *mut __sk_buff) -> u32 {
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn leads_here(skb: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else { return 1 };
+pub extern "C" fn leads_here(skb: *mut __sk_buff, scratch: *const Scratch) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 1 };
     let (peer, local) = (words(&scratch.quartet.peer), words(&scratch.quartet.local));
-    let mut lookup = [0u32; FIB_WORDS];
-    lookup[2] = skb_field!(skb, ifindex);
-    if scratch.segment.ethertype == ETHERTYPE_IPV4 {
-        lookup[0] = (AF_INET | IPPROTO_TCP << 8).to_le();
-        lookup[4] = peer[3];
-        lookup[8] = local[3];
-    } else {
-        lookup[0] = (AF_INET6 | IPPROTO_TCP << 8).to_le();
-        lookup[4..8].copy_from_slice(&peer);
-        lookup[8..12].copy_from_slice(&local);
-    }
-    // SAFETY: the record is a local variable of this length.
-    let route =
-        unsafe { bpf_fib_lookup(skb.cast(), (&raw mut lookup).cast(), size_of_val(&lookup) as i32, 0) };
-    match route {
+    match route(skb, scratch.segment.ethertype, IPPROTO_TCP, peer, local) {
         NOT_FORWARDED => 1,
         // A host that forwards nothing takes in what reaches it.
         FORWARDS_NOTHING => u32::from(skb_field!(skb, pkt_type) != OTHER_HOST),
@@ -92,9 +82,33 @@ pub extern "C" fn leads_here(skb: *mut __sk_buff) -> u32 {
     }
 }
 
+/// What the routes say of a packet that arrives: a return code of `bpf_fib_lookup`.
+#[inline(always)]
+pub fn route(
+    skb: *mut __sk_buff,
+    ethertype: u16,
+    protocol: u32,
+    source: [u32; 4],
+    destination: [u32; 4],
+) -> i64 {
+    let mut lookup = [0u32; FIB_WORDS];
+    lookup[2] = skb_field!(skb, ifindex);
+    if ethertype == ETHERTYPE_IPV4 {
+        lookup[0] = (AF_INET | protocol << 8).to_le();
+        lookup[4] = source[3];
+        lookup[8] = destination[3];
+    } else {
+        lookup[0] = (AF_INET6 | protocol << 8).to_le();
+        lookup[4..8].copy_from_slice(&source);
+        lookup[8..12].copy_from_slice(&destination);
+    }
+    // SAFETY: the record is a local variable of this length.
+    unsafe { bpf_fib_lookup(skb.cast(), (&raw mut lookup).cast(), size_of_val(&lookup) as i32, 0) }
+}
+
 /// An address whose octets lie as on the wire.
 #[inline(always)]
-fn words(address: &[u8; 16]) -> [u32; 4] {
+pub fn words(address: &[u8; 16]) -> [u32; 4] {
     // SAFETY: both are 16 octets, of which any will do.
     unsafe { core::mem::transmute(*address) }
 }

@@ -17,7 +17,7 @@ use crate::{
     barrier::within,
     ingress::is_md5,
     options,
-    scratch::{AuthOption, scratch},
+    scratch::{AuthOption, Scratch},
     segment::{self, IPV4_HEADER, IPV6_HEADER, NEVER_ZERO, TCP_CHECKSUM},
 };
 
@@ -28,8 +28,15 @@ use crate::{
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u32, ack: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+pub extern "C" fn take_option_away(
+    skb: *mut __sk_buff,
+    scratch: *mut Scratch,
+    header_len: u32,
+    seq: u32,
+    ack: u32,
+) -> u32 {
+    // SAFETY: null or the run's memory.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let AuthOption { at, len, .. } = scratch.option;
     // As in `seal`: what no MAC covers must not decide which segments are old.
     let is_outside = is_md5(scratch) || scratch.covered.flags & u32::from(KeySlot::EXCLUDE_OPTIONS) != 0;
@@ -42,7 +49,7 @@ pub extern "C" fn take_option_away(skb: *mut __sk_buff, header_len: u32, seq: u3
         i += 1;
     }
     if !(Translation { seq, ack }).is_none() {
-        options::translate(seq, ack);
+        options::translate(scratch, seq, ack);
     }
     let new = &mut scratch.rewritten;
     let is_syn = segment::flags(&scratch.header) & flag::SYN != 0;

@@ -73,7 +73,7 @@ impl BySlot {
 }
 
 /// bpf(2) with the beginning of its attribute; the rest is zero.
-fn bpf<T>(command: i32, attribute: &[T]) -> io::Result<i32> {
+pub fn bpf<T>(command: i32, attribute: &[T]) -> io::Result<i32> {
     // SAFETY: the attribute and what it points to outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), size_of_val(attribute)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }

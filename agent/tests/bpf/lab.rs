@@ -22,12 +22,14 @@ use super::{
     connection::Connection,
     context::{Context, Verdict},
     segment::Segment,
+    working_memory::WorkingMemory,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"));
 
 /// All programs.
-pub const PROGRAMS: [&str; 7] = ["egress", "egress_l3", "ingress", "ingress_l3", "seal", "release", "rekey"];
+pub const PROGRAMS: [&str; 8] =
+    ["egress", "egress_l3", "ingress", "ingress_again", "ingress_l3", "seal", "release", "rekey"];
 
 /// A layout as aya wants it.
 #[repr(transparent)]
@@ -62,6 +64,8 @@ pub struct Lab {
     held: RingBuf<MapData>,
     held_own: RingBuf<MapData>,
     dropped: RingBuf<MapData>,
+    /// What the programs work in. Between their runs all of it is free.
+    pub memory: WorkingMemory,
     /// `seal`, of what our stack sends.
     of_stack: BySlot,
     ebpf: Ebpf,
@@ -113,6 +117,7 @@ impl Lab {
             held: take(&mut ebpf, maps::HELD),
             held_own: take(&mut ebpf, maps::HELD_OWN),
             dropped: take(&mut ebpf, maps::DROPPED),
+            memory: WorkingMemory::take(&mut ebpf),
             of_stack,
             ebpf,
         };
@@ -121,6 +126,7 @@ impl Lab {
         lab.settings.set(0, Plain(settings), 0).unwrap();
         lab.slots.insert(ifindex, SLOT as u16, 0).unwrap();
         lab.interfaces.set(SLOT, ifindex, 0).unwrap();
+        lab.counters.insert(Counters::OF_NO_NEIGHBOR, Plain(Counters::default()), 0).unwrap();
         lab
     }
 
@@ -246,6 +252,13 @@ impl Lab {
             .unwrap_or_else(|error| panic!("{name} on {} octets: {error}", frame.len()))
     }
 
+    /// Runs the program called `name` on a frame that arrives at `near` with `tc_index`, which a test-run may not set.
+    pub fn run_with_index(&mut self, name: &str, tc_index: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let next = program(&mut self.ebpf, name).fd().unwrap();
+        let first = BySlot::new(tc_index, next.as_fd()).expect("a program that calls another");
+        Context { ifindex: self.ifindex, ..Context::default() }.run(first.program(), frame).unwrap()
+    }
+
     /// Nanoseconds that `ingress` takes for a frame, and its verdict.
     pub fn time_ingress(&mut self, frame: &[u8]) -> (Verdict, u32) {
         let context = Context { ifindex: self.ifindex, ..Context::default() };
@@ -364,6 +377,15 @@ impl Lab {
             assert_eq!(after.last_segment, session.last_segment);
         }
         dropped
+    }
+}
+
+/// What a run does not give back is lost for good, and nothing goes any more once all is.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.memory.busy(), [0; 0], "a run has kept its working memory");
+        }
     }
 }
 

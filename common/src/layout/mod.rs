@@ -13,7 +13,7 @@ mod session;
 
 /// Version of everything in this file; kept in [`Settings`] so that a daemon recognises pinned maps
 /// it cannot use.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The name of each map, as pinned below the instance's folder.
 pub mod maps {
@@ -30,9 +30,9 @@ pub mod maps {
     pub const FORWARDED: &str = "FORWARDED";
     /// `Array<Policy>` by neighbour number.
     pub const POLICIES: &str = "POLICIES";
-    /// `HashMap<u32, Counters>` by neighbour number; written by the programs.
+    /// `HashMap<u32, Counters>` by neighbour number, or [`super::Counters::OF_NO_NEIGHBOR`]; written by the programs.
     pub const COUNTERS: &str = "COUNTERS";
-    /// `HashMap<u32, Bucket>` by neighbour number; written by the programs.
+    /// `HashMap<u32, Bucket>` by neighbour number, or [`super::Bucket::OF_ALL`]; written by the programs.
     pub const BUCKETS: &str = "BUCKETS";
     /// `HashMap<Quartet, Session>`.
     pub const SESSIONS: &str = "SESSIONS";
@@ -56,6 +56,9 @@ pub const MAX_INTERFACES: u32 = 4096;
 /// Largest frame that can be held for keys, in octets. SYN, SYN-ACK and RST carry no data (a SYN
 /// with data is cut off at the sender by the loss of its Fast Open option).
 pub const MAX_HELD: usize = 1280;
+
+/// Most sessions of all neighbors.
+pub const MAX_SESSIONS: u32 = 262_144;
 
 /// What the programs need to know of the daemon's arrangements.
 #[repr(C)]
@@ -193,6 +196,11 @@ pub struct Counters {
     pub events: Tokens,
 }
 
+impl Counters {
+    /// Number, of no neighbor, of the counters of segments whose neighbor was not looked for.
+    pub const OF_NO_NEIGHBOR: u32 = 0;
+}
+
 /// Segments that went through, octets of TCP header and data.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,6 +237,9 @@ pub struct Bucket {
     pub inbound: Tokens,
     /// For segments held on their way out: apart, so that forged ones cannot starve them.
     pub outbound: Tokens,
+    /// For SYNs held on their way out that no TCP socket of this host sent: those of a raw socket, which may flood, and
+    /// those of ends behind this host.
+    pub without_socket: Tokens,
     /// For answers to our SYNs that acknowledge the right number.
     pub answers: Tokens,
 }
@@ -316,19 +327,23 @@ pub struct Held {
     pub vlan_present: u8,
     /// [`Direction`] number.
     pub direction: u8,
-    /// Offset of the IP header in the frame, octets; 0 on a link without Ethernet headers.
+    /// Offset of the segment's IP header in the frame, octets.
     pub l3_offset: u16,
     /// Offset of the TCP header in the frame, octets.
     pub l4_offset: u16,
-    /// EtherType of the network layer, host byte order: [`ETHERTYPE_IPV4`] or [`ETHERTYPE_IPV6`].
+    /// EtherType of that IP header, host byte order: [`ETHERTYPE_IPV4`] or [`ETHERTYPE_IPV6`].
     pub ethertype: u16,
     /// Tag protocol of `vlan_tci`, host byte order: 0x8100 or 0x88a8.
     pub vlan_protocol: u16,
     /// 1: it arrived, verified, and is part of a handshake on its connection ([`Session::HANDSHAKE`]). Else keys are
     /// missing.
     pub verified: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Mark of our own end's segment; 0 if it arrived.
+    pub mark: u32,
+    /// Priority of our own end's segment, at most 15; 0 if it arrived.
+    pub priority: u32,
+    /// 1 if the frame begins with an IP header, as it does on a link without Ethernet headers.
+    pub is_bare: u32,
 }
 
 /// A record in [`maps::DROPPED`].

@@ -99,7 +99,8 @@ pub struct Session {
     /// 1 from when the first segment verified, set by the programs.
     pub authenticated: u32,
     /// Most octets of TCP header and data of a segment that leave room for any authentication option, if our stack
-    /// makes longer ones; otherwise 0. Set with [`Session::ADOPTED`], and by the programs for a smaller MTU.
+    /// makes longer ones; otherwise 0. Set with [`Session::ADOPTED`], by the programs for a smaller MTU, and by the daemon for that
+    /// of a route.
     pub largest_segment: u32,
     /// Where the connection stands whose keys are agreed on it: [`Session::OPEN`] or another of these.
     pub phase: u32,
@@ -116,6 +117,10 @@ pub struct Session {
     pub rollover: Rollover,
     /// Keys of all other segments; empty until both ISNs are known.
     pub slots: [KeySlot; MAX_KEYS],
+    /// Mark of our end's SYN, or of its answer to the peer's: what the daemon sends for our end has the same.
+    pub mark: u32,
+    /// Priority of it, at most 15.
+    pub priority: u32,
     /// Zero.
     pub padding: u32,
 }
@@ -189,6 +194,8 @@ pub struct KeyChange {
     pub sent_before: u32,
     /// With [`KeyChange::SET_PHASE`]: [`Session::received_before`] afterwards.
     pub received_before: u32,
+    /// With [`KeyChange::LIMIT_SEGMENTS`]: [`Session::largest_segment`] is no more than this afterwards.
+    pub largest_segment: u32,
     /// With [`KeyChange::SET_SYN`]: [`Session::syn_recv_isn`] afterwards.
     pub syn_recv_isn: Isn,
     /// With [`KeyChange::SET_SYN`]: [`Session::syn_recv`] afterwards.
@@ -210,6 +217,8 @@ impl KeyChange {
     pub const SET_AGREED: u32 = 16;
     /// The keys are those of the neighbour's chain from now on, and no agreed ones.
     pub const FOLLOW_CHAIN: u32 = 32;
+    /// Segments that leave no room for the option are cut from now on.
+    pub const LIMIT_SEGMENTS: u32 = 64;
     /// What `rekey` returns: done.
     pub const DONE: u32 = 0;
     /// What `rekey` returns: there is no such session.

@@ -17,6 +17,15 @@ impl Header {
         (u32::from_le(self.words[((at >> 2) & 15) as usize]) >> ((at & 3) * 8)) as u8
     }
 
+    /// The four octets from `at`, taken modulo 64, as they lie in memory.
+    #[inline(always)]
+    pub const fn word(&self, at: u32) -> u32 {
+        let index = at >> 2;
+        let low = u32::from_le(self.words[(index & 15) as usize]) as u64;
+        let high = u32::from_le(self.words[((index + 1) & 15) as usize]) as u64;
+        (((low | high << 32) >> ((at & 3) * 8)) as u32).to_le()
+    }
+
     /// Sets the octet at `at`, taken modulo 64.
     #[inline(always)]
     pub const fn set_octet(&mut self, at: u32, octet: u8) {

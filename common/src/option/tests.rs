@@ -204,6 +204,10 @@ proptest! {
         for (at, octet) in octets.iter().enumerate() {
             prop_assert_eq!(header.octet(at as u32), *octet);
         }
+        for at in 0..64 {
+            let word = [0, 1, 2, 3].map(|i| header.octet(at + i));
+            prop_assert_eq!(header.word(at).to_ne_bytes(), word);
+        }
         let memory: Vec<u8> = header.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         prop_assert_eq!(&memory[..octets.len()], &octets[..]);
     }

@@ -159,6 +159,7 @@ impl End {
             phase: 0,
             sent_before: 0,
             received_before: 0,
+            largest_segment: 0,
             syn_recv_isn: Isn(0),
             syn_recv: SynKey::default(),
             slots: [KeySlot::default(); MAX_KEYS],
