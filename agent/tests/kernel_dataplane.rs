@@ -3,7 +3,7 @@
 #[path = "kernel/namespace.rs"]
 mod namespace;
 
-use std::process::Command;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use aya::{
     maps::{Array, HashMap, Map, MapData},
@@ -155,6 +155,22 @@ fn policies_bring_their_counters_and_take_them_along() {
     dataplane.remove_session(&quartet()).unwrap();
     dataplane.put_session(&quartet(), &Session::default()).unwrap();
     assert_eq!(dataplane.sessions().map(|entry| entry.unwrap().0).collect::<Vec<_>>(), [quartet()]);
+}
+
+#[test]
+fn each_of_many_sessions_is_read_once() {
+    let namespace = Namespace::new();
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    // Several batches, and a part of one.
+    let ports = 1..=2500;
+    for port in ports.clone() {
+        let quartet = Quartet { local_port: port, ..quartet() };
+        dataplane.put_session(&quartet, &Session { neighbor: port.into(), ..Session::default() }).unwrap();
+    }
+    let mut read: Vec<_> = dataplane.sessions().map(Result::unwrap).collect();
+    assert!(read.iter().all(|(quartet, session)| u32::from(quartet.local_port) == session.neighbor));
+    read.sort_unstable_by_key(|(quartet, _)| quartet.local_port);
+    assert!(read.iter().map(|(quartet, _)| quartet.local_port).eq(ports));
 }
 
 /// Numbers of neighbours begin at 1.
@@ -372,6 +388,33 @@ fn maps_of_another_layout_or_namespace_are_refused() {
     Dataplane::open(&namespace.instance).unwrap();
 }
 
+/// What is pinned has the traffic keys of all sessions.
+#[test]
+fn pins_are_for_root_only() {
+    let namespace = Namespace::new();
+    run("ip link add tk0 type veth peer name tk1");
+    let mut dataplane = Dataplane::open(&namespace.instance).unwrap();
+    dataplane.attach(&ethernet("tk0")).unwrap();
+    let (mut folders, mut pins) = (vec![namespace.instance.pin_dir()], 0);
+    while let Some(folder) = folders.pop() {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
+                pins += 1;
+            }
+        }
+    }
+    assert!(pins > 15, "{pins}");
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
 #[test]
 fn one_namespace_has_one_instance() {
     let namespace = Namespace::new();
@@ -460,6 +503,7 @@ fn the_keys_of_a_session_are_changed_in_its_place() {
         phase: 0,
         sent_before: 0,
         received_before: 0,
+        largest_segment: 1000,
         syn_recv_isn: Isn(0),
         syn_recv: SynKey::default(),
         slots: [KeySlot { algorithm: 1, ..KeySlot::default() }; 3],
@@ -473,6 +517,14 @@ fn the_keys_of_a_session_are_changed_in_its_place() {
     assert_eq!((after.slots[0].algorithm, after.slots[0].flags), (1, KeySlot::SEND));
     assert_eq!((after.rollover.current, after.rollover.order, after.send_seq), (0, NO_ORDER & !3, 7));
     assert_eq!(after.neighbor, 9, "the neighbour that has it from now on");
+    assert_eq!(after.largest_segment, 0, "nothing asks for it");
+    for (asked, expected) in [(1000, 1000), (1400, 1000), (900, 900)] {
+        let change =
+            KeyChange { flags: KeyChange::LIMIT_SEGMENTS, largest_segment: asked, written: 0, ..change };
+        assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::Done);
+        let limited = dataplane.session(&quartet()).unwrap().unwrap().largest_segment;
+        assert_eq!(limited, expected, "it is lowered, never raised");
+    }
     change.local_isn = Isn(3);
     assert_eq!(dataplane.rekey(&change).unwrap(), Rekeyed::OtherConnection);
 }

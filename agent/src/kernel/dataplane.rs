@@ -9,7 +9,8 @@ use tcpauth_common::layout::{
 };
 
 use super::{
-    DroppedRing, HeldRing, Hook, KernelError, LANE0, LANE1, Link, LinkKind, Misplaced, PurgeReport,
+    DroppedRing, HeldRing, Hook, KernelError, LANE0, LANE1, LaneState, Link, LinkKind, Misplaced,
+    PurgeReport,
     detach::detach_pinned,
     hook::{detach_clsact, interface_name},
     lane::{self, Lane},
@@ -18,7 +19,9 @@ use super::{
     pins::Pins,
     placement::misplaced,
     pod,
-    programs::{EGRESS, EGRESS_L3, INGRESS, INGRESS_L3, Programs, REKEY, RELEASE, SEAL, program_error},
+    programs::{
+        EGRESS, EGRESS_L3, INGRESS, INGRESS_AGAIN, INGRESS_L3, Programs, REKEY, RELEASE, SEAL, program_error,
+    },
     purge,
     release::{Releaser, lane_for},
     rings::drain,
@@ -27,6 +30,8 @@ use crate::instance::Instance;
 
 /// The programs, maps and lane of one instance. Dropping it leaves everything at work.
 pub struct Dataplane {
+    instance: Instance,
+    netns: u32,
     maps: Maps,
     programs: Programs,
     pins: Pins,
@@ -95,14 +100,14 @@ impl Dataplane {
         hook.attach(programs.get(SEAL)?, lane.lane1, TcAttachType::Ingress, &pins.link("lane1"))?;
         hook.attach(programs.get(RELEASE)?, lane.lane0, TcAttachType::Ingress, &pins.link("lane0"))?;
         // Last: with the lane at work and not before, the settings make the maps a valid set.
-        let settings =
-            Settings { layout_version: LAYOUT_VERSION, lane0: lane.lane0, lane1: lane.lane1, netns };
-        maps.add_common_bucket()?;
-        maps.set_settings(&settings)?;
+        maps.add_common()?;
+        maps.set_settings(&settings(lane, netns))?;
         for ring in [&mut maps.held_own, &mut maps.held, &mut maps.dropped].into_iter().flatten() {
             drain(ring);
         }
-        let mut dataplane = Self { maps, programs, pins, lane, hook, releaser: Releaser::new()? };
+        let instance = instance.clone();
+        let mut dataplane =
+            Self { instance, netns, maps, programs, pins, lane, hook, releaser: Releaser::new()? };
         dataplane.forget_vanished()?;
         Ok(dataplane)
     }
@@ -133,11 +138,12 @@ impl Dataplane {
                 self.maps.set_vlan(tag, link.index)?;
                 return interface_name(*master).map(|name| Attachment::ByLower(*master, name));
             }
-            LinkKind::Loopback => {
-                self.hook_up(link.index, INGRESS, INGRESS)?;
+            LinkKind::Loopback | LinkKind::Vrf => {
+                self.hook_up(link.index, INGRESS, INGRESS_AGAIN)?;
                 return Ok(Attachment::Protected(self.hook));
             }
             LinkKind::Ethernet => (None, INGRESS, EGRESS),
+            LinkKind::Upon => (None, INGRESS_AGAIN, EGRESS),
             LinkKind::Ip => (None, INGRESS_L3, EGRESS_L3),
             LinkKind::Vlan { lower, vid, protocol } => {
                 let tag = VlanTag { lower: *lower, vid: *vid, protocol: *protocol };
@@ -187,20 +193,19 @@ impl Dataplane {
     /// # Errors
     /// [`KernelError::Attach`] if the interface is gone or the kernel does not tell, [`KernelError::Netlink`].
     pub fn check(&mut self, link: &Link) -> Result<Vec<(&'static str, Misplaced)>, KernelError> {
-        let egress = match &link.kind {
+        let (ingress, egress) = match &link.kind {
             LinkKind::Unprotected(_) | LinkKind::Upper { .. } | LinkKind::VlanPort { .. } => {
                 return Ok(Vec::new());
             }
-            LinkKind::Loopback => None,
-            LinkKind::Ethernet | LinkKind::Vlan { .. } => Some((INGRESS, EGRESS)),
-            LinkKind::Ip => Some((INGRESS_L3, EGRESS_L3)),
+            LinkKind::Loopback | LinkKind::Vrf => (INGRESS_AGAIN, None),
+            LinkKind::Ethernet | LinkKind::Vlan { .. } => (INGRESS, Some(EGRESS)),
+            LinkKind::Upon => (INGRESS_AGAIN, Some(EGRESS)),
+            LinkKind::Ip => (INGRESS_L3, Some(EGRESS_L3)),
         };
-        let ingress = egress.map_or(INGRESS, |(ingress, _)| ingress);
         let mut faults = Vec::new();
-        for (place, program, at) in [
-            (INGRESS, Some(ingress), TcAttachType::Ingress),
-            (EGRESS, egress.map(|(_, egress)| egress), TcAttachType::Egress),
-        ] {
+        for (place, program, at) in
+            [(INGRESS, Some(ingress), TcAttachType::Ingress), (EGRESS, egress, TcAttachType::Egress)]
+        {
             let Some(program) = program else { continue };
             let fault = self.misplaced(program, link.index, at)?;
             faults.extend(fault.map(|fault| (place, fault)));
@@ -219,6 +224,26 @@ impl Dataplane {
             faults.extend(fault.map(|fault| (name, fault)));
         }
         Ok(faults)
+    }
+
+    /// Looks for what somebody has changed about the lane, and puts it right, with a new lane if need be. Returns what was
+    /// found.
+    ///
+    /// # Errors
+    /// As [`Self::open`], of the lane and its programs.
+    pub fn keep_lane(&mut self) -> Result<LaneState, KernelError> {
+        let mut netlink = Netlink::new()?;
+        let found = lane::look(&mut netlink, self.lane)?;
+        if !found.changes.is_empty() {
+            let lane = lane::set_up(&mut netlink, &self.instance)?;
+            if lane != self.lane {
+                self.lane = lane;
+                self.attach_lane()?;
+                // Last: from now on segments go there.
+                self.maps.set_settings(&settings(lane, self.netns))?;
+            }
+        }
+        Ok(found)
     }
 
     /// Puts the lane's programs where they belong, if they are not there.
@@ -426,6 +451,10 @@ impl Dataplane {
     pub fn sessions(&self) -> impl Iterator<Item = Result<(Quartet, Session), KernelError>> + '_ {
         self.maps.sessions()
     }
+}
+
+fn settings(lane: Lane, netns: u32) -> Settings {
+    Settings { layout_version: LAYOUT_VERSION, lane0: lane.lane0, lane1: lane.lane1, netns }
 }
 
 /// Inode number of the calling thread's network namespace.

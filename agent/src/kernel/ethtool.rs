@@ -4,7 +4,8 @@ use std::{io, os::fd::AsRawFd, os::fd::OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// A feature that the lane's near end must not have: the kernel does the work on the way in.
+/// A feature that an end of the lane must not have: the kernel does the work on the way in, and each segment passes by
+/// itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offload {
     /// Filling in checksums.
@@ -15,20 +16,39 @@ pub(super) enum Offload {
     TcpSegmentation,
     /// Cutting into segments late, by the kernel.
     GenericSegmentation,
+    /// Merging segments that arrive.
+    GenericReceive,
 }
 
 impl Offload {
     /// All of them, those that others depend on last.
-    pub(super) const ALL: [Self; 4] =
-        [Self::TcpSegmentation, Self::GenericSegmentation, Self::TxChecksum, Self::ScatterGather];
+    pub(super) const ALL: [Self; 5] = [
+        Self::GenericReceive,
+        Self::TcpSegmentation,
+        Self::GenericSegmentation,
+        Self::TxChecksum,
+        Self::ScatterGather,
+    ];
 
-    /// ETHTOOL_GTXCSUM, _GSG, _GTSO, _GGSO; the command that sets is the next number.
+    /// Name of the feature, as `ethtool -K` has it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::TxChecksum => "tx",
+            Self::ScatterGather => "sg",
+            Self::TcpSegmentation => "tso",
+            Self::GenericSegmentation => "gso",
+            Self::GenericReceive => "gro",
+        }
+    }
+
+    /// ETHTOOL_GTXCSUM, _GSG, _GTSO, _GGSO, _GGRO; the command that sets is the next number.
     const fn query(self) -> u32 {
         match self {
             Self::TxChecksum => 0x16,
             Self::ScatterGather => 0x18,
             Self::TcpSegmentation => 0x1e,
             Self::GenericSegmentation => 0x23,
+            Self::GenericReceive => 0x2b,
         }
     }
 }

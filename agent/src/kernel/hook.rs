@@ -24,7 +24,7 @@ pub(super) const HANDLE_MAJOR: u16 = 0x7463;
 pub(super) const HANDLE_MINOR: u16 = 0x7061;
 const HANDLE: TcHandle = TcHandle::new(HANDLE_MAJOR, HANDLE_MINOR);
 
-/// Environment variable with which a test chooses the hook of older kernels, by the value `clsact`.
+/// Environment variable with which a test chooses the hook of kernels without TCX, by the value `clsact`.
 const VARIABLE: &str = "TCPAUTH_HOOK";
 
 /// The kernel's way of running a program on an interface's frames.

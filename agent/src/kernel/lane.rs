@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use rtnetlink::{
     LinkMessageBuilder, LinkUnspec, LinkVeth,
-    packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use super::{
@@ -30,6 +30,78 @@ pub(super) struct Lane {
     pub(super) lane1: u32,
 }
 
+/// The queueing discipline of a veth: none.
+const NO_QUEUE: &str = "noqueue";
+
+/// The lane as others left it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneState {
+    /// What was changed, each in words for an operator.
+    pub changes: Vec<String>,
+    /// Frames lost in it since it was made: the kernel's queue of the CPU was full.
+    pub dropped: u64,
+}
+
+/// Looks at the lane for what somebody has changed.
+///
+/// # Errors
+/// [`KernelError::Lane`].
+pub(super) fn look(netlink: &mut Netlink, lane: Lane) -> Result<LaneState, KernelError> {
+    let mut state = LaneState::default();
+    for (name, index, peer) in [(LANE0, lane.lane0, lane.lane1), (LANE1, lane.lane1, lane.lane0)] {
+        let Some(message) = netlink.link(index).map_err(failed("find", name))? else {
+            state.changes.push(format!("{name} is gone"));
+            continue;
+        };
+        let changes = changes(&message, name, peer);
+        let is_itself = changes.is_empty() || End::parse(&message).is_some_and(|end| end.name == name);
+        state.changes.extend(changes);
+        state.dropped = state.dropped.saturating_add(dropped(&message));
+        for offload in Offload::ALL.into_iter().filter(|_| is_itself) {
+            if ethtool::is_on(name, offload).map_err(failed("ask for offloads", name))? {
+                state.changes.push(format!("{} of {name} is on", offload.name()));
+            }
+        }
+    }
+    Ok(state)
+}
+
+/// What is not as [`set_up`] leaves it, of the end `name` whose other end has the index `peer`.
+fn changes(message: &LinkMessage, name: &str, peer: u32) -> Vec<String> {
+    let mut changes = Vec::new();
+    if End::parse(message).is_none_or(|end| end.name != name || end.peer != Some(peer)) {
+        changes.push(format!("{name} was renamed, or has lost its other end"));
+    }
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) if *mtu != MTU => changes.push(format!("{name} has MTU {mtu}")),
+            // One that is down has another, of which nothing passes.
+            LinkAttribute::Qdisc(queue)
+                if queue != NO_QUEUE && message.header.flags.contains(LinkFlags::Up) =>
+            {
+                changes.push(format!("{name} has the queue {queue}"));
+            }
+            _ => {}
+        }
+    }
+    if !message.header.flags.contains(LinkFlags::Up) {
+        changes.push(format!("{name} is down"));
+    }
+    if !message.header.flags.contains(LinkFlags::Noarp) {
+        changes.push(format!("{name} does ARP"));
+    }
+    changes
+}
+
+/// Frames that the end could not hand to the other one.
+fn dropped(message: &LinkMessage) -> u64 {
+    let stats = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+        _ => None,
+    });
+    stats.unwrap_or_default()
+}
+
 /// Makes the lane, or completes one that is there.
 ///
 /// # Errors
@@ -53,9 +125,10 @@ pub(super) fn set_up(netlink: &mut Netlink, instance: &Instance) -> Result<Lane,
             .append_extra_attribute(LinkAttribute::IfAlias(alias.clone()));
         netlink.set_link(set.build()).map_err(failed("set alias, MTU and ARP", name))?;
         disable_ipv6(name).map_err(failed("turn off IPv6", name))?;
-    }
-    for offload in Offload::ALL {
-        ethtool::turn_off(LANE0, offload).map_err(failed("turn off offloads", LANE0))?;
+        netlink.remove_queue(index).map_err(failed("remove the queue", name))?;
+        for offload in Offload::ALL {
+            ethtool::turn_off(name, offload).map_err(failed("turn off offloads", name))?;
+        }
     }
     for (name, index) in [(LANE0, lane.lane0), (LANE1, lane.lane1)] {
         let up = LinkMessageBuilder::<LinkUnspec>::default().index(index).up();
@@ -177,5 +250,39 @@ fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> KernelE
     move |source| match is_privilege(&source) {
         true => KernelError::NotRoot { action: format!("{action} of {name}") },
         false => KernelError::Lane { action, name, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(name: &str, mtu: u32, peer: u32, flags: LinkFlags, queue: &str) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.flags = flags;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::Link(peer),
+            LinkAttribute::Qdisc(queue.to_owned()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+        ];
+        message
+    }
+
+    #[test]
+    fn what_was_changed_is_named() {
+        let good = LinkFlags::Up | LinkFlags::Noarp;
+        assert!(changes(&end(LANE0, MTU, 7, good, NO_QUEUE), LANE0, 7).is_empty());
+        assert_eq!(
+            changes(&end(LANE0, 1400, 7, good, "fq"), LANE0, 7),
+            ["tcpauth-lane0 has MTU 1400", "tcpauth-lane0 has the queue fq"]
+        );
+        assert_eq!(
+            changes(&end(LANE1, MTU, 7, LinkFlags::Noarp, "noop"), LANE1, 7),
+            ["tcpauth-lane1 is down"]
+        );
+        assert_eq!(changes(&end("eth7", MTU, 7, good, NO_QUEUE), LANE1, 7).len(), 1);
+        assert_eq!(changes(&end(LANE1, MTU, 8, good, NO_QUEUE), LANE1, 7).len(), 1);
     }
 }

@@ -55,15 +55,21 @@ pub enum LinkKind {
         /// Index of the interface below.
         lower: u32,
     },
+    /// Carries Ethernet frames that have passed the programs of the interface below in part: a port of a switch (DSA)
+    /// or of a ring (HSR, PRP), MACsec. The tag or trailer that it takes off may leave the segment readable there.
+    Upon,
     /// Loopback, where packets taken out of a tunnel or a label may arrive.
     Loopback,
+    /// A VRF, where packets taken out of a label, and those of a route from another table, arrive. What arrives by one
+    /// of its members passes that one's programs only.
+    Vrf,
     /// Carries no Ethernet frames, so the programs cannot work there; why, for the operator.
     Unprotected(String),
 }
 
 impl Link {
     /// The link in a netlink message; `None` for those that are none of our business:
-    /// the lane, ports of a bridge, bond or team (their master is attached instead) and VRF masters.
+    /// the lane, and ports of a bridge, bond or team (their master is attached instead).
     pub(super) fn parse(message: &LinkMessage) -> Option<Self> {
         let mut name = None;
         let mut mtu = 0;
@@ -86,7 +92,7 @@ impl Link {
             }
         }
         let name = name?;
-        if name == LANE0 || name == LANE1 || info.contains(&LinkInfo::Kind(InfoKind::Vrf)) {
+        if name == LANE0 || name == LANE1 {
             return None;
         }
         // An interface whose lower one is in another namespace is the first of this one that frames pass.
@@ -99,6 +105,8 @@ impl Link {
         }
         let kind = match (message.header.link_layer_type, lower) {
             _ if message.header.flags.contains(LinkFlags::Loopback) => LinkKind::Loopback,
+            _ if info.contains(&LinkInfo::Kind(InfoKind::Vrf)) => LinkKind::Vrf,
+            (LinkLayerType::Ether, _) if !elsewhere && is_upon(info) => LinkKind::Upon,
             (LinkLayerType::Ether, Some(lower)) if is_upper(info) => LinkKind::Upper { lower },
             (LinkLayerType::Ether, Some(lower)) => vlan(info, lower).unwrap_or(LinkKind::Ethernet),
             (LinkLayerType::Ether, None) => LinkKind::Ethernet,
@@ -111,6 +119,25 @@ impl Link {
         };
         Some(Self { index, name: name.to_owned(), mtu, kind, vrf: master })
     }
+
+    /// Whether packets reach it from inside this host only: no neighbor is behind it.
+    pub fn is_internal(&self) -> bool {
+        matches!(self.kind, LinkKind::Loopback | LinkKind::Vrf)
+    }
+}
+
+/// Name of an interface that is a port of a bridge, bond or team, and index of that one.
+pub(super) fn port_of(message: &LinkMessage) -> Option<(String, u32)> {
+    let (mut name, mut master, mut is_in_vrf) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value.clone()),
+            LinkAttribute::Controller(value) => master = Some(*value),
+            LinkAttribute::LinkInfo(info) => is_in_vrf = is_vrf_member(info),
+            _ => {}
+        }
+    }
+    name.zip(master.filter(|_| !is_in_vrf))
 }
 
 /// Whether the link is part of a VRF: its frames do not pass the master's programs, as those of other ports do.
@@ -126,6 +153,11 @@ fn is_upper(info: &[LinkInfo]) -> bool {
             LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
         )
     })
+}
+
+/// Whether the link's frames pass the programs of the one below it, which may or may not find the segment in them.
+fn is_upon(info: &[LinkInfo]) -> bool {
+    info.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Dsa | InfoKind::Hsr | InfoKind::MacSec)))
 }
 
 /// Link types that the kernel says have no MAC header (`dev_is_mac_header_xmit`).
@@ -213,14 +245,26 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_masters_through_which_frames_pass_twice_are_left_out() {
+    fn ports_whose_frames_pass_the_masters_programs_are_left_out() {
         for port in [InfoPortKind::Bridge, InfoPortKind::Bond, InfoPortKind::Team] {
             let mut part = message("eth0", vec![LinkInfo::PortKind(port)]);
             part.attributes.push(LinkAttribute::Controller(9));
             assert_eq!(Link::parse(&part), None);
+            assert_eq!(port_of(&part), Some(("eth0".to_owned(), 9)));
         }
-        assert_eq!(Link::parse(&message("red", vec![LinkInfo::Kind(InfoKind::Vrf)])), None);
         assert_eq!(Link::parse(&message(LANE1, vec![LinkInfo::Kind(InfoKind::Veth)])), None);
+    }
+
+    #[test]
+    fn what_packets_reach_from_inside_this_host_is_told_apart() {
+        assert_eq!(kind(&message("red", vec![LinkInfo::Kind(InfoKind::Vrf)])), LinkKind::Vrf);
+        for above in [InfoKind::Dsa, InfoKind::Hsr, InfoKind::MacSec] {
+            let mut link = message("lan1", vec![LinkInfo::Kind(above)]);
+            assert_eq!(kind(&link), LinkKind::Upon);
+            // Its packets come from another namespace, where nothing was checked.
+            link.attributes.push(LinkAttribute::LinkNetNsId(0));
+            assert_eq!(kind(&link), LinkKind::Ethernet);
+        }
     }
 
     #[test]
@@ -237,6 +281,7 @@ mod tests {
         member.attributes.push(LinkAttribute::Controller(9));
         let link = Link::parse(&member).unwrap();
         assert_eq!((link.kind, link.vrf), (LinkKind::Ethernet, Some(9)));
+        assert_eq!(port_of(&member), None);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! The maps of [`tcpauth_common::layout`], typed.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf,
@@ -11,7 +16,11 @@ use tcpauth_common::layout::{
     VlanTag, mapped, maps,
 };
 
-use super::{KernelError, pod::Value};
+use super::{
+    KernelError,
+    batch::{self, Entries},
+    pod::Value,
+};
 
 /// Every map that is pinned: all that the programs and the next daemon share.
 pub(super) const PINNED: [&str; 15] = [
@@ -49,6 +58,8 @@ pub(super) struct Maps {
     counters: HashMap<MapData, u32, Value<Counters>>,
     buckets: HashMap<MapData, u32, Value<Bucket>>,
     sessions: HashMap<MapData, Value<Quartet>, Value<Session>>,
+    /// Of `sessions`, to read many at once.
+    session_entries: OwnedFd,
     slots: HashMap<MapData, u32, u16>,
     interfaces: Array<MapData, u32>,
     vlans: HashMap<MapData, Value<VlanTag>, u32>,
@@ -66,7 +77,13 @@ impl Maps {
     /// # Errors
     /// [`KernelError::Object`] if one is missing, [`KernelError::Map`] if its shape is another one.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let sessions = ebpf.map(maps::SESSIONS);
+        let session_entries = match sessions {
+            Some(Map::HashMap(map)) => batch::descriptor(map).map_err(|error| unread(&error))?,
+            _ => return Err(KernelError::Object { kind: "map", name: maps::SESSIONS.to_owned() }),
+        };
         Ok(Self {
+            session_entries,
             settings: take(ebpf, maps::SETTINGS)?,
             ports: take(ebpf, maps::PORTS)?,
             peers: take(ebpf, maps::PEERS)?,
@@ -85,10 +102,12 @@ impl Maps {
         })
     }
 
-    /// Adds the bucket of all neighbors, without which no SYN is held.
-    pub(super) fn add_common_bucket(&mut self) -> Result<(), KernelError> {
-        let added = self.buckets.insert(Bucket::OF_ALL, Value(Bucket::default()), BPF_NOEXIST);
-        there_is_fine(maps::BUCKETS, added)
+    /// Adds what is of no neighbor: the bucket of all of them, without which no SYN is held, and counters.
+    pub(super) fn add_common(&mut self) -> Result<(), KernelError> {
+        let bucket = self.buckets.insert(Bucket::OF_ALL, Value(Bucket::default()), BPF_NOEXIST);
+        there_is_fine(maps::BUCKETS, bucket)?;
+        let counters = (Counters::OF_NO_NEIGHBOR, Value(Counters::default()));
+        there_is_fine(maps::COUNTERS, self.counters.insert(counters.0, counters.1, BPF_NOEXIST))
     }
 
     pub(super) fn set_settings(&mut self, settings: &Settings) -> Result<(), KernelError> {
@@ -213,11 +232,8 @@ impl Maps {
     }
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = Result<(Quartet, Session), KernelError>> + '_ {
-        self.sessions.iter().map(|entry| {
-            entry
-                .map(|(quartet, session)| (quartet.0, session.0))
-                .map_err(|error| failed(maps::SESSIONS, &error))
-        })
+        let entries = Entries::of(self.session_entries.as_fd());
+        entries.map(|entry| entry.map_err(|error| unread(&error)))
     }
 
     /// The slot of an interface, allotted if it has none. Slot first, then the way to find it.
@@ -342,6 +358,11 @@ fn found<T>(map: &'static str, result: Result<T, MapError>) -> Result<Option<T>,
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
         Err(error) => Err(failed(map, &error)),
     }
+}
+
+/// Sessions that cannot be read.
+fn unread(error: &io::Error) -> KernelError {
+    KernelError::Map { map: maps::SESSIONS, reason: error.to_string() }
 }
 
 fn gone_is_fine(map: &'static str, result: Result<(), MapError>) -> Result<(), KernelError> {

@@ -9,6 +9,7 @@
 //! All calls are for the network namespace of the calling thread and block for no longer than a
 //! system call takes; only the rings and the watch are asynchronous.
 
+mod batch;
 mod btf;
 mod dataplane;
 mod detach;
@@ -23,7 +24,6 @@ mod netlink;
 mod pins;
 mod placement;
 mod pod;
-mod preemption;
 mod programs;
 mod purge;
 mod release;
@@ -41,11 +41,10 @@ pub use dataplane::{Attachment, Dataplane, Rekeyed};
 pub use error::KernelError;
 pub use hook::Hook;
 pub use ipsec::{IpsecPolicy, IpsecWay};
-pub use lane::{LANE0, LANE1};
+pub use lane::{LANE0, LANE1, LaneState};
 pub use links::{Link, LinkKind};
-pub use netlink::{RouteLookup, interface_towards};
+pub use netlink::{Detour, RouteLookup, interface_towards};
 pub use placement::Misplaced;
-pub use preemption::preempted_programs;
 pub use purge::PurgeReport;
 pub use rings::{DroppedRing, HeldRing};
 pub use sock_diag::{SockDiag, TcpConnection};

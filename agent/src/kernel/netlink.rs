@@ -11,13 +11,13 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::AddressMessage,
         link::{LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteLwEnCapType, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteLwEnCapType, RouteMessage, RouteMetric},
         tc::{TcAttribute, TcHandle, TcMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::{KernelError, hook::interface_name, placement::Filter};
+use super::{KernelError, hook::interface_name, links::port_of, placement::Filter};
 
 /// Length of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
@@ -57,6 +57,20 @@ impl Netlink {
             .collect())
     }
 
+    /// One interface by its index; `None` if it is gone.
+    pub(super) fn link(&mut self, index: u32) -> io::Result<Option<LinkMessage>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        let answers = match self.call(RouteNetlinkMessage::GetLink(request), NLM_F_ACK) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        }))
+    }
+
     /// All addresses.
     pub(super) fn addresses(&mut self) -> Result<Vec<AddressMessage>, KernelError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
@@ -72,8 +86,9 @@ impl Netlink {
             .collect())
     }
 
-    /// The route by which the kernel would send to an address; `None` if there is none.
-    fn route_to(&mut self, address: IpAddr) -> io::Result<Option<RouteMessage>> {
+    /// The route by which the kernel would send to an address, by the interface with that index if one is given; `None` if
+    /// there is none.
+    fn route_to(&mut self, address: IpAddr, ifindex: Option<u32>) -> io::Result<Option<RouteMessage>> {
         let mut request = RouteMessage::default();
         let (family, bits, address) = match address {
             IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
@@ -82,6 +97,7 @@ impl Netlink {
         request.header.address_family = family;
         request.header.destination_prefix_length = bits;
         request.attributes = vec![RouteAttribute::Destination(address)];
+        request.attributes.extend(ifindex.map(RouteAttribute::Oif));
         let answers = match self.call(RouteNetlinkMessage::GetRoute(request), NLM_F_ACK) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
                 return Ok(None);
@@ -139,6 +155,16 @@ impl Netlink {
         self.call(RouteNetlinkMessage::DelLink(link), NLM_F_ACK).map(|_| ())
     }
 
+    /// Deletes the queueing discipline that somebody gave an interface, so that it has that of its kind again.
+    pub(super) fn remove_queue(&mut self, index: u32) -> io::Result<()> {
+        let message = tc_message(index, TcHandle::ROOT);
+        match self.call(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK) {
+            // It has none of its own.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
     /// Deletes the clsact qdisc of an interface if it has no filter left.
     pub(super) fn remove_empty_clsact(&mut self, index: u32) -> Result<(), KernelError> {
         let failed = |source| KernelError::Netlink { action: "remove the clsact qdisc", source };
@@ -191,11 +217,21 @@ impl Netlink {
 
 /// Index of the interface by which the kernel would send to an address, as far as it can be told.
 pub fn interface_towards(address: IpAddr) -> Option<u32> {
-    let route = Netlink::new().ok()?.route_to(address).ok()??;
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+    outgoing(&Netlink::new().ok()?.route_to(address, None).ok()??)
+}
+
+/// Why segments of a route do not pass the programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detour {
+    /// This is put in front of them before.
+    InFront(&'static str),
+    /// The route leads out of a port of a bridge, bond or team, past the programs of that one.
+    Port {
+        /// Name of the port.
+        port: String,
+        /// Name of the bridge, bond or team.
+        master: String,
+    },
 }
 
 /// Asks for many routes by one socket.
@@ -210,14 +246,48 @@ impl RouteLookup {
         Netlink::new().map(Self)
     }
 
-    /// What the route to an address puts in front of a segment, if anything, as far as it can be told.
-    pub fn in_front_of(&mut self, address: IpAddr) -> Option<&'static str> {
-        let route = self.0.route_to(address).ok()??;
-        route.attributes.iter().find_map(|attribute| match attribute {
+    /// Why segments to an address do not pass the programs, if they do not, as far as it can be told.
+    pub fn detour(&mut self, address: IpAddr) -> Option<Detour> {
+        let route = self.0.route_to(address, None).ok()??;
+        let in_front = route.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::EncapType(kind) => in_front(kind),
             _ => None,
-        })
+        });
+        if let Some(what) = in_front {
+            return Some(Detour::InFront(what));
+        }
+        let (port, master) = self.port(outgoing(&route)?)?;
+        Some(Detour::Port { port, master })
     }
+
+    /// Name and master of an interface that is a port.
+    fn port(&mut self, index: u32) -> Option<(String, String)> {
+        let (name, master) = port_of(&self.0.link(index).ok()??)?;
+        Some((name, interface_name(master).ok()?))
+    }
+
+    /// The MTU that the route to an address, by the interface with that index, has of its own or has learned.
+    pub fn mtu(&mut self, address: IpAddr, ifindex: u32) -> Option<u32> {
+        mtu_of(&self.0.route_to(address, Some(ifindex)).ok()??)
+    }
+}
+
+fn outgoing(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// What a route says of the MTU, if anything.
+fn mtu_of(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        }),
+        _ => None,
+    })
 }
 
 fn in_front(kind: &RouteLwEnCapType) -> Option<&'static str> {

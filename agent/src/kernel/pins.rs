@@ -1,9 +1,9 @@
 //! Where an instance's maps, programs and links are pinned.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -56,7 +56,10 @@ impl Pins {
         };
         let pins = Self::below(root, instance);
         for folder in [pins.maps(), pins.programs(), pins.links()] {
-            fs::create_dir_all(&folder).map_err(|source| failed("make", &folder, source))?;
+            // Pins are for root alone by themselves; so is the sight of them, however bpffs is mounted.
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(&folder).map_err(|source| failed("make", &folder, source))?;
         }
         Ok(pins)
     }

@@ -17,6 +17,8 @@ use super::{
 pub(super) const EGRESS: &str = "egress";
 /// On every interface, for what arrives.
 pub(super) const INGRESS: &str = "ingress";
+/// [`INGRESS`] for interfaces that packets reach from inside this host.
+pub(super) const INGRESS_AGAIN: &str = "ingress_again";
 /// [`EGRESS`] for links without Ethernet headers.
 pub(super) const EGRESS_L3: &str = "egress_l3";
 /// [`INGRESS`] for links without Ethernet headers.
@@ -29,7 +31,7 @@ pub(super) const RELEASE: &str = "release";
 /// Nowhere: the daemon runs it.
 pub(super) const REKEY: &str = "rekey";
 
-const ALL: [&str; 7] = [EGRESS, INGRESS, EGRESS_L3, INGRESS_L3, SEAL, RELEASE, REKEY];
+const ALL: [&str; 8] = [EGRESS, INGRESS, INGRESS_AGAIN, EGRESS_L3, INGRESS_L3, SEAL, RELEASE, REKEY];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TCPAUTH_EBPF_OBJECT"));
 
@@ -39,7 +41,6 @@ pub(super) struct Programs(Ebpf);
 impl Programs {
     /// Loads them, on the maps that are pinned; maps that are not are made and pinned.
     pub(super) fn load(pins: &Pins) -> Result<(Self, Maps), KernelError> {
-        lift_memory_limit();
         let mut loader = EbpfLoader::new();
         // The programs use no type of the kernel's own: its BTF, megabytes, need not be read.
         loader.btf(None);
@@ -100,11 +101,4 @@ fn last_lines(text: &str) -> String {
         0..=12 => text.to_owned(),
         len => format!("{}\n…\n{}", lines[0], lines[len - 10..].join("\n")),
     }
-}
-
-/// Before Linux 5.11 maps count against RLIMIT_MEMLOCK.
-pub(super) fn lift_memory_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the struct outlives the call. Where it is refused, loading says so.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }

@@ -86,9 +86,11 @@ fn tcp_of(held: &Held, frame: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
 
 /// The frame as the lane takes it: with an Ethernet header, and in it the VLAN tag that the kernel had beside it.
 fn for_lane<'f>(held: &Held, frame: &'f [u8]) -> Cow<'f, [u8]> {
-    if held.l3_offset == 0 {
-        // From a link without such headers; the redirect out of the lane takes it away again.
-        return Cow::Owned([&[0; MAC_ADDRESSES][..], &held.ethertype.to_be_bytes(), frame].concat());
+    if held.is_bare != 0 {
+        // The redirect out of the lane takes it away again. The segment may be inside of another packet.
+        let is_ipv4 = frame.first().is_some_and(|octet| octet >> 4 == 4);
+        let ethertype = if is_ipv4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+        return Cow::Owned([&[0; MAC_ADDRESSES][..], &ethertype.to_be_bytes(), frame].concat());
     }
     if held.vlan_present == 0 {
         return Cow::Borrowed(frame);
@@ -138,12 +140,14 @@ mod tests {
 
     #[test]
     fn a_bare_packet_gets_an_ethernet_header_for_the_lane() {
-        for ethertype in [0x0800u16, 0x86dd] {
-            let held = Held { ethertype, ..Held::default() };
-            let frame = for_lane(&held, b"packet");
+        for (first, ethertype) in [(0x45, 0x0800u16), (0x60, 0x86dd)] {
+            // The segment itself is in an IPv4 packet inside.
+            let held = Held { ethertype: ETHERTYPE_IPV4, is_bare: 1, ..Held::default() };
+            let packet = [first, 1, 2];
+            let frame = for_lane(&held, &packet);
             assert_eq!(frame[..12], [0; 12]);
             assert_eq!(frame[12..14], ethertype.to_be_bytes());
-            assert_eq!(&frame[14..], b"packet");
+            assert_eq!(frame[14..], packet);
         }
     }
 

@@ -16,18 +16,28 @@ const DONE: u16 = 3;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
+/// `INET_DIAG_REQ_BYTECODE`: the attribute of a request that holds a filter.
+const BYTECODE: u16 = 1;
 /// `INET_DIAG_INFO`: the attribute that holds `struct tcp_info`.
 const INFO: u16 = 2;
+/// `TCPI_OPT_TIMESTAMPS` of `linux/tcp.h`.
+const HAS_TIMESTAMPS: u8 = 1;
 /// Length of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
 /// Length of `struct inet_diag_msg`, behind which the attributes are.
 const MESSAGE_LEN: usize = 72;
-/// `TCP_ESTABLISHED`, as a bit.
-const ESTABLISHED: u32 = 1 << 1;
-/// With more ports than this, one list of all connections is cheaper than a list for each port.
-const MOST_PORTS: usize = 4;
+/// `TCP_ESTABLISHED`.
+const ESTABLISHED: u8 = 1;
+/// `TCP_SYN_RECV`.
+const SYN_RECEIVED: u8 = 3;
+/// `TCP_ESTABLISHED`, `TCP_FIN_WAIT1`, `TCP_CLOSE_WAIT`, `TCP_LAST_ACK` and `TCP_CLOSING`, as bits: data may still be sent.
+const SENDING: u32 = 1 << ESTABLISHED | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11;
+/// `TCP_LISTEN`.
+const LISTEN: u8 = 10;
+/// With more ports than this, a list of all connections is cheaper than to compare each with all of them.
+const MOST_PORTS: usize = 32;
 
-/// An established TCP connection of this network namespace, and what passed its socket.
+/// A TCP connection of this network namespace as its socket has it, and what passed the socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpConnection {
     /// Address of the socket's own end, IPv4-mapped for IPv4.
@@ -42,12 +52,35 @@ pub struct TcpConnection {
     pub ifindex: u32,
     /// The kernel's name for the socket, never used twice.
     pub cookie: u64,
+    /// Number of its state in Linux (`TCP_ESTABLISHED` and so on); of a request it is that of SYN-RECEIVED.
+    pub state: u8,
+    /// Number of the socket's file; 0 if no program has it.
+    pub inode: u32,
     /// Segments received, modulo 2^32.
     pub segments_in: u32,
     /// Bytes that the other end has acknowledged.
     pub bytes_acked: u64,
     /// How often the oldest segment has been sent again without an answer.
     pub retransmits: u8,
+    /// The MTU of the path, as the stack knows it by routes and by what it has learned.
+    pub path_mtu: u32,
+    /// Most bytes of data in a segment that the socket sends.
+    pub mss: u32,
+    /// Whether segments carry timestamps.
+    pub has_timestamps: bool,
+}
+
+impl TcpConnection {
+    /// Whether neither end has sent its FIN.
+    pub fn is_established(&self) -> bool {
+        self.state == ESTABLISHED
+    }
+
+    /// Whether it is of use to a program: the kernel keeps other sockets for a while to bring a connection to its end.
+    /// One that waits to be accepted is no program's yet.
+    pub fn serves(&self) -> bool {
+        [ESTABLISHED, SYN_RECEIVED].contains(&self.state) || self.inode != 0
+    }
 }
 
 /// A `sock_diag` netlink socket in the network namespace of the thread that made it.
@@ -72,35 +105,45 @@ impl SockDiag {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Lists the established connections with one of `ports` at either end.
+    /// Lists the connections with one of `ports` at either end that are established, or may still send data before they end.
     ///
     /// # Errors
     /// [`KernelError::Netlink`], also if the kernel lacks CONFIG_INET_DIAG (`ENOENT`).
-    pub fn established(&mut self, ports: &BTreeSet<u16>) -> Result<Vec<TcpConnection>, KernelError> {
-        let any = [(0, 0)];
-        let each: Vec<(u16, u16)> = ports.iter().flat_map(|port| [(*port, 0), (0, *port)]).collect();
-        let wanted = if ports.len() > MOST_PORTS { &any[..] } else { &each };
+    pub fn sending(&mut self, ports: &BTreeSet<u16>) -> Result<Vec<TcpConnection>, KernelError> {
+        self.list(SENDING, ports)
+    }
+
+    /// Lists the connections with one of `ports` at either end, whatever their state; those in TIME-WAIT, too.
+    ///
+    /// # Errors
+    /// As [`Self::sending`].
+    pub fn connections(&mut self, ports: &BTreeSet<u16>) -> Result<Vec<TcpConnection>, KernelError> {
+        self.list(!(1 << LISTEN), ports)
+    }
+
+    /// Lists connections in the states whose bits are set. The kernel looks at each socket once for each family, however
+    /// many ports there are.
+    fn list(&mut self, states: u32, ports: &BTreeSet<u16>) -> Result<Vec<TcpConnection>, KernelError> {
         let mut connections = Vec::new();
+        if ports.is_empty() {
+            return Ok(connections);
+        }
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for (local_port, peer_port) in wanted {
-                let mut request = request(family as u8, ESTABLISHED);
-                request[8..10].copy_from_slice(&local_port.to_be_bytes());
-                request[10..12].copy_from_slice(&peer_port.to_be_bytes());
-                match self.call(BY_FAMILY, DUMP, &request, &mut connections) {
-                    // A kernel without IPv6.
-                    Err(error) if family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
-                    other => {
-                        other.map_err(|source| KernelError::Netlink { action: "list TCP sockets", source })?
-                    }
+            let mut request = request(family as u8, states).to_vec();
+            if ports.len() <= MOST_PORTS {
+                put_attribute(&mut request, BYTECODE, &filter(ports));
+            }
+            match self.call(BY_FAMILY, DUMP, &request, &mut connections) {
+                // A kernel without IPv6.
+                Err(error) if family == libc::AF_INET6 && error.raw_os_error() == Some(libc::ENOENT) => {}
+                other => {
+                    other.map_err(|source| KernelError::Netlink { action: "list TCP sockets", source })?
                 }
             }
         }
         connections.retain(|connection: &TcpConnection| {
             ports.contains(&connection.local_port) || ports.contains(&connection.peer_port)
         });
-        // A connection with the port at both ends is in two lists.
-        connections.sort_unstable_by_key(|connection| connection.cookie);
-        connections.dedup_by_key(|connection| connection.cookie);
         Ok(connections)
     }
 
@@ -190,6 +233,43 @@ fn request(family: u8, states: u32) -> [u8; 56] {
     request
 }
 
+/// A filter that is true for sockets with one of `ports` at either end: `struct inet_diag_bc_op`, each with how far it
+/// is to what comes next, in bytes, if it is true and if it is not. The end is true, what is beyond it is not.
+fn filter(ports: &BTreeSet<u16>) -> Vec<u8> {
+    /// `INET_DIAG_BC_JMP`: goes on elsewhere, always.
+    const JUMP: u8 = 1;
+    /// `INET_DIAG_BC_S_EQ` and `INET_DIAG_BC_D_EQ`: compare the port in the next operation with that of the socket's own
+    /// and of the other end.
+    const PORT_IS: [u8; 2] = [11, 12];
+    /// Length of an operation, and of the comparison with a port and the jump behind it.
+    const ONE: u16 = 4;
+    const STEP: u16 = 3 * ONE;
+    let steps: Vec<(u8, u16)> =
+        ports.iter().flat_map(|port| PORT_IS.map(|operation| (operation, *port))).collect();
+    let mut code = Vec::new();
+    let mut put = |operation: u8, yes: u16, no: u16| {
+        code.extend([operation, yes as u8]);
+        code.extend(no.to_ne_bytes());
+    };
+    for (at, (operation, port)) in steps.iter().enumerate() {
+        let rest = (steps.len() - at) as u16 * STEP;
+        // Beyond the end, where there is no other port.
+        let no = if rest == STEP { STEP + ONE } else { STEP };
+        put(*operation, 2 * ONE, no);
+        put(0, 0, *port);
+        put(JUMP, ONE, rest - 2 * ONE);
+    }
+    code
+}
+
+/// Appends an attribute to a netlink message whose length is a multiple of four.
+fn put_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    const HEADER_LEN: usize = 4;
+    message.extend(((HEADER_LEN + value.len()) as u16).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+}
+
 /// A netlink message.
 pub(super) struct Message<'a> {
     /// Which.
@@ -212,7 +292,8 @@ pub(super) fn take_message<'a>(rest: &mut &'a [u8]) -> io::Result<Option<Message
     Ok(Some(Message { kind, sequence, payload }))
 }
 
-/// Reads a `struct inet_diag_msg` and the `struct tcp_info` behind it; `None` for a connection without one.
+/// Reads a `struct inet_diag_msg` and the `struct tcp_info` behind it, which sockets in TIME-WAIT do not have: nothing
+/// passes them that counts.
 fn parse(message: &[u8]) -> Option<TcpConnection> {
     let family = i32::from(*message.first()?);
     let address = |at: usize| -> Option<[u8; 16]> {
@@ -225,17 +306,28 @@ fn parse(message: &[u8]) -> Option<TcpConnection> {
             _ => None,
         }
     };
-    let info = attribute(message.get(MESSAGE_LEN..)?, INFO)?;
-    Some(TcpConnection {
+    let connection = TcpConnection {
+        state: *message.get(1)?,
         local_port: u16::from_be(half(message, 4)?),
         peer_port: u16::from_be(half(message, 6)?),
         local: address(8)?,
         peer: address(24)?,
         ifindex: word(message, 40)?,
         cookie: u64::from(word(message, 44)?) | u64::from(word(message, 48)?) << 32,
+        inode: word(message, 68)?,
+        ..TcpConnection::default()
+    };
+    let Some(info) = attribute(message.get(MESSAGE_LEN..)?, INFO) else {
+        return (connection.state != ESTABLISHED).then_some(connection);
+    };
+    Some(TcpConnection {
         retransmits: *info.get(2)?,
+        has_timestamps: info.get(5)? & HAS_TIMESTAMPS != 0,
+        mss: word(info, 16)?,
+        path_mtu: word(info, 60)?,
         bytes_acked: u64::from_ne_bytes(info.get(120..128)?.try_into().ok()?),
         segments_in: word(info, 140)?,
+        ..connection
     })
 }
 
@@ -284,7 +376,7 @@ mod tests {
     fn find(diag: &mut SockDiag, stream: &TcpStream) -> Option<TcpConnection> {
         let (local, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         let ends = (mapped(local.ip()), mapped(peer.ip()), local.port(), peer.port());
-        let listed = diag.established(&BTreeSet::from([peer.port()])).unwrap();
+        let listed = diag.sending(&BTreeSet::from([peer.port()])).unwrap();
         listed.into_iter().find(|found| (found.local, found.peer, found.local_port, found.peer_port) == ends)
     }
 
@@ -294,6 +386,9 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Some((mut near, mut far)) = pair(address) else { continue };
             let before = find(&mut diag, &near).unwrap();
+            // Loopback carries 65,536 bytes, and TCP has 20 or 32 of them, beside IP, for its header.
+            let header = if before.has_timestamps { 32 } else { 20 };
+            assert!(before.path_mtu > 60_000 && before.mss > 0 && before.mss + header < before.path_mtu);
             near.write_all(b"12345").unwrap();
             far.read_exact(&mut [0; 5]).unwrap();
             far.write_all(b"1").unwrap();
@@ -306,15 +401,53 @@ mod tests {
     }
 
     #[test]
-    fn many_ports_are_listed_as_few_are() {
+    fn any_number_of_ports_is_listed() {
         let mut diag = SockDiag::open().unwrap();
         let Some((near, _far)) = pair("127.0.0.1:0") else { return };
+        let Some((other, _far)) = pair("127.0.0.1:0") else { return };
         let port = near.peer_addr().unwrap().port();
-        let ports: BTreeSet<u16> = (1..8).chain([port]).collect();
-        let listed = diag.established(&ports).unwrap();
-        // Both ends are of this host.
-        assert_eq!(listed.iter().filter(|found| found.local_port == port).count(), 1);
-        assert_eq!(listed.iter().filter(|found| found.peer_port == port).count(), 1);
+        for others in [0, 1, 7, MOST_PORTS as u16 - 1, MOST_PORTS as u16] {
+            // Those before and behind it in the filter.
+            for first in [1, u16::MAX - others] {
+                let ports: BTreeSet<u16> = (0..others).map(|number| first + number).chain([port]).collect();
+                let listed = diag.sending(&ports).unwrap();
+                // Both ends are of this host.
+                let count =
+                    |is: fn(&TcpConnection) -> u16| listed.iter().filter(|found| is(found) == port).count();
+                assert_eq!(
+                    (count(|found| found.local_port), count(|found| found.peer_port)),
+                    (1, 1),
+                    "{others}"
+                );
+                let strange = other.peer_addr().unwrap().port();
+                let is_strange =
+                    |found: &TcpConnection| [found.local_port, found.peer_port].contains(&strange);
+                assert!(ports.contains(&strange) || !listed.iter().any(is_strange), "{others}");
+            }
+        }
+        assert_eq!(diag.sending(&BTreeSet::new()).unwrap(), []);
+    }
+
+    #[test]
+    fn connections_that_end_are_listed_without_a_program() {
+        let mut diag = SockDiag::open().unwrap();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Some((near, far)) = pair(address) else { continue };
+            let (local, peer) = (near.local_addr().unwrap(), near.peer_addr().unwrap());
+            let ports = BTreeSet::from([local.port()]);
+            let mut ends = |port: u16| {
+                let listed = diag.connections(&ports).unwrap();
+                listed.into_iter().find(|found| found.local_port == port)
+            };
+            let open = [ends(local.port()).unwrap(), ends(peer.port()).unwrap()];
+            assert!(open.iter().all(|end| end.state == ESTABLISHED && end.serves()), "{open:?}");
+            drop(near);
+            drop(far);
+            // The end that closed first is in TIME-WAIT, and the other one is gone.
+            let closed = ends(local.port()).unwrap();
+            assert!(closed.state != ESTABLISHED && !closed.serves(), "{closed:?}");
+            assert_eq!(ends(peer.port()), None);
+        }
     }
 
     #[test]
@@ -324,6 +457,7 @@ mod tests {
         message[MESSAGE_LEN..MESSAGE_LEN + 2].copy_from_slice(&148u16.to_ne_bytes());
         message[MESSAGE_LEN + 2..MESSAGE_LEN + 4].copy_from_slice(&INFO.to_ne_bytes());
         assert!(parse(&message).is_some());
+        message[1] = ESTABLISHED;
         for len in 0..message.len() {
             assert!(parse(&message[..len]).is_none(), "{len}");
         }

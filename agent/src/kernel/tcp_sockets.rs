@@ -16,7 +16,7 @@ use super::{
     btf::Btf,
     maps::chain,
     pod::{Value, split_head},
-    programs::{lift_memory_limit, program_error},
+    programs::program_error,
 };
 
 /// The kernel's own BTF.
@@ -37,7 +37,6 @@ impl TcpSockets {
     pub fn open() -> Result<Self, KernelError> {
         let data = fs::read(KERNEL_BTF).map_err(|source| KernelError::NoBtf { path: KERNEL_BTF, source })?;
         let offsets = Value(offsets(&data)?);
-        lift_memory_limit();
         let refused = |reason| KernelError::refused("the eBPF object for sessions that are up", reason);
         let mut ebpf = EbpfLoader::new()
             .btf(None)

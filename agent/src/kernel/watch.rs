@@ -12,14 +12,14 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::LinkMessage,
+        link::{LinkAttribute, LinkMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    KernelError, Link,
+    KernelError, LANE0, LANE1, Link,
     netlink::{Netlink, messages},
 };
 
@@ -37,10 +37,12 @@ pub enum LinkEvent {
     AddressAdded(IpAddr),
     /// No interface of this host has the address any more.
     AddressRemoved(IpAddr),
+    /// Something about the lane may have changed.
+    Lane,
 }
 
 /// Follows the network namespace of the thread that made it. First come all interfaces and addresses that are
-/// there, the addresses before the interfaces. The lane, ports of a bridge, bond or team and VRF masters are never `Up`.
+/// there, the addresses before the interfaces. The lane and ports of a bridge, bond or team are never `Up`.
 pub struct LinkWatch {
     socket: AsyncFd<Socket>,
     netlink: Netlink,
@@ -151,6 +153,11 @@ impl State {
             // Bridges talk of their ports on the same group: that is another matter.
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)
                 if link.header.interface_family != AddressFamily::Unspec => {}
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) if is_lane(link) => {
+                // One is enough for a burst.
+                events.pop_back_if(|event| *event == LinkEvent::Lane);
+                events.push_back(LinkEvent::Lane);
+            }
             RouteNetlinkMessage::NewLink(link) => self.link(link.header.index, Link::parse(link), events),
             RouteNetlinkMessage::DelLink(link) => self.link_gone(link.header.index, events),
             RouteNetlinkMessage::NewAddress(message) => {
@@ -240,6 +247,15 @@ impl State {
     }
 }
 
+/// Whether the message is of an end of the lane.
+fn is_lane(message: &LinkMessage) -> bool {
+    let is_name = |name: &str| name == LANE0 || name == LANE1;
+    message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::IfName(name) => is_name(name),
+        _ => false,
+    })
+}
+
 /// The host's own address: on a point-to-point interface, `Address` is the other end's.
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
     let attribute = |local: bool| {
@@ -254,7 +270,7 @@ fn address_of(message: &AddressMessage) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+    use rtnetlink::packet_route::link::LinkLayerType;
 
     use super::*;
     use crate::kernel::LinkKind;
@@ -279,6 +295,17 @@ mod tests {
             LinkEvent::Gone(2),
         ];
         assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn a_change_of_the_lane_is_told_once_in_a_burst() {
+        let mut state = State::default();
+        let mut events = VecDeque::new();
+        let mut link = LinkMessage::default();
+        link.attributes = vec![LinkAttribute::IfName(LANE1.to_owned()), LinkAttribute::Mtu(1400)];
+        state.change(&RouteNetlinkMessage::NewLink(link.clone()), &mut events);
+        state.change(&RouteNetlinkMessage::DelLink(link), &mut events);
+        assert_eq!(events, [LinkEvent::Lane]);
     }
 
     #[test]
