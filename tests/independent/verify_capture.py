@@ -140,6 +140,7 @@ class Key:
     algorithm: str
     kdf: str
     master: bytes
+    exclude_options: object = None  # None: as --exclude-options says
 
     def mac_len(self):
         return ALGORITHMS[self.algorithm].mac_len
@@ -168,19 +169,24 @@ class Agreed:
 
 
 def read_key_log(text):
-    """Lines `LOCAL PEER client-isn server-isn algorithm send-id recv-id master-key-in-hex`, the ends with their ports."""
+    """Lines `LOCAL PEER client-isn server-isn algorithm send-id recv-id master-key-in-hex include|exclude`.
+
+    The ends are with their ports. Older logs do not have the last field."""
     agreed = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master = line.split()
+            local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master, *tcp_options = line.split()
+            if tcp_options not in ([], ["include"], ["exclude"]):
+                raise ValueError(f"tcp-options {' '.join(tcp_options)}")
+            exclude = tcp_options == ["exclude"] if tcp_options else None
             local, peer, master = parse_end(local), parse_end(peer), bytes.fromhex(master)
             server_isn = None if server_isn == "-" else int(server_isn)
             if algorithm not in ALGORITHMS:
                 raise ValueError(algorithm)
-            key_of = {local: Key(int(send_id), algorithm, "rfc5926", master),
-                      peer: Key(int(recv_id), algorithm, "rfc5926", master)}
+            key_of = {local: Key(int(send_id), algorithm, "rfc5926", master, exclude),
+                      peer: Key(int(recv_id), algorithm, "rfc5926", master, exclude)}
             agreed.append(Agreed(local, peer, int(client_isn), server_isn, key_of))
         except ValueError as error:
             raise ValueError(f"line {number} of the key log: {error}") from None
@@ -409,7 +415,7 @@ class AoVerifier:
         _, at, option = segment.ao()
         octets[at + 4:at + len(option)] = bytes(len(option) - 4)
         header, data = octets[:segment.header_len], octets[segment.header_len:]
-        if self.exclude_options:
+        if self.exclude_options if key.exclude_options is None else key.exclude_options:
             header = header[:20] + header[at:at + len(option)]
         message = struct.pack("!I", sne & 0xFFFFFFFF) + pseudo_header(segment) + bytes(header) + bytes(data)
         return key.mac(self.context(key.kdf, segment, sisn, disn, client), message)

@@ -39,6 +39,13 @@ pub(super) enum End {
     Higher = 1,
 }
 
+impl Header {
+    /// The receiver's ISN, if its SYN is all that it sent so far. Only a MAC proves that.
+    fn acknowledged_isn(&self) -> Isn {
+        Isn(self.ack.0.wrapping_sub(1))
+    }
+}
+
 impl End {
     pub(super) fn other(self) -> Self {
         match self {
@@ -101,35 +108,27 @@ impl Connections {
         if proven { Ok(()) } else { Err(Failure::WrongMac) }
     }
 
-    /// A SYN-ACK: answers any SYN whose ISN makes its MAC right.
+    /// A SYN-ACK: answers any SYN whose ISN makes its MAC right, also one that is not in the capture, or only later.
     fn syn_ack(&mut self, header: Header, mac_is_right: impl Fn(Sequence) -> bool) -> Result<(), Failure> {
         let isn = Isn(header.seq.0);
         let sender = header.sender;
         let answered = |incarnation: &Incarnation| incarnation.isns(sender.other()).0;
-        if !self.incarnations.iter().any(|incarnation| answered(incarnation).is_some()) {
-            return Err(Failure::SynMissing);
-        }
-        let right = self
-            .incarnations
-            .iter()
-            .rev()
-            .filter_map(|incarnation| {
-                let is_known = incarnation.isns(sender).0 == Some(isn);
-                let client = if is_known { incarnation.client } else { sender.other() };
-                Some((answered(incarnation)?, client))
-            })
-            .find(|(peer, client)| {
-                mac_is_right(Sequence { source_isn: isn, destination_isn: *peer, client: *client, sne: 0 })
-            });
+        let is_any_known = self.incarnations.iter().any(|incarnation| answered(incarnation).is_some());
+        let acknowledged = header.acknowledged_isn();
+        let known = self.incarnations.iter().rev().filter_map(|incarnation| {
+            let is_known = incarnation.isns(sender).0 == Some(isn);
+            let client = if is_known { incarnation.client } else { sender.other() };
+            Some((answered(incarnation)?, client))
+        });
+        let right = known.chain([(acknowledged, sender.other())]).find(|(peer, client)| {
+            mac_is_right(Sequence { source_isn: isn, destination_isn: *peer, client: *client, sne: 0 })
+        });
         if let Some((peer, client)) = right {
             self.learn(sender, isn, Some(peer), client, true);
             return Ok(());
         }
-        let acknowledged = Isn(header.ack.0.wrapping_sub(1));
-        if self.incarnations.iter().any(|incarnation| answered(incarnation) == Some(acknowledged)) {
-            self.learn(sender, isn, Some(acknowledged), sender.other(), false);
-        }
-        Err(Failure::WrongMac)
+        self.learn(sender, isn, Some(acknowledged), sender.other(), false);
+        Err(if is_any_known { Failure::WrongMac } else { Failure::SynMissing })
     }
 
     /// Any segment but a SYN or SYN-ACK.
@@ -158,6 +157,26 @@ impl Connections {
                         return Ok(());
                     }
                 }
+                // The SYN-ACK is not in the capture, or only later.
+                (Some(from), None) if header.is_ack => {
+                    if failure == Failure::SynMissing {
+                        failure = Failure::SynAckMissing;
+                    }
+                    let (isn, extended) = (header.acknowledged_isn(), from.highest.extend(header.seq));
+                    let sequence = Sequence {
+                        source_isn: from.isn,
+                        destination_isn: isn,
+                        client: incarnation.client,
+                        sne: extended.sne(),
+                    };
+                    if mac_is_right(sequence) {
+                        let highest = from.highest.advanced_to(extended);
+                        incarnation.directions[sender] = Some(Direction { highest, ..from });
+                        incarnation.directions[receiver] = Some(Direction::from(isn));
+                        incarnation.proven = true;
+                        return Ok(());
+                    }
+                }
                 // A closed port refuses a SYN: the sequence number of its RST stands for its ISN.
                 (None, Some(to)) if header.rst => {
                     failure = Failure::WrongMac;
@@ -170,7 +189,21 @@ impl Connections {
                 _ => {}
             }
         }
-        Err(failure)
+        Err(if self.is_newest_unanswered() { Failure::SynAckMissing } else { failure })
+    }
+
+    /// Whether of the connection that a proven SYN began last only that is known: any segment may be of it.
+    fn is_newest_unanswered(&self) -> bool {
+        let Some(newest) = self.incarnations.iter().rev().find(|incarnation| incarnation.proven) else {
+            return false;
+        };
+        [End::Lower, End::Higher].into_iter().any(|end| match newest.isns(end) {
+            (isn @ Some(_), None) => !self
+                .incarnations
+                .iter()
+                .any(|incarnation| incarnation.isns(end).0 == isn && incarnation.isns(end).1.is_some()),
+            _ => false,
+        })
     }
 
     /// Remembers the ISNs of a connection, unless they are known.
@@ -214,173 +247,4 @@ impl From<Isn> for Direction {
 const REMEMBERED: usize = 16;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: End = End::Lower;
-    const B: End = End::Higher;
-
-    fn segment(sender: End, flags: &str, seq: u32, ack: u32) -> Header {
-        let [syn, is_ack, rst] = ['S', '.', 'R'].map(|flag| flags.contains(flag));
-        Header { sender, seq: SeqNumber(seq), ack: SeqNumber(ack), syn, is_ack, rst }
-    }
-
-    /// What becomes of a segment that was signed with these ISNs and this SNE.
-    fn signed(
-        connections: &mut Connections,
-        header: Header,
-        (source_isn, destination_isn, sne): (u32, u32, u32),
-    ) -> Result<(), Failure> {
-        connections.verify(header, |tried| {
-            (tried.source_isn.0, tried.destination_isn.0, tried.sne) == (source_isn, destination_isn, sne)
-        })
-    }
-
-    fn forged(connections: &mut Connections, header: Header) {
-        assert!(connections.verify(header, |_| false).is_err());
-    }
-
-    /// A connection from A, with ISN `isn`, to B, with ISN `peer`.
-    fn established(connections: &mut Connections, isn: u32, peer: u32) {
-        assert_eq!(signed(connections, segment(A, "S", isn, 0), (isn, 0, 0)), Ok(()));
-        let ack = isn.wrapping_add(1);
-        assert_eq!(signed(connections, segment(B, "S.", peer, ack), (peer, isn, 0)), Ok(()));
-    }
-
-    #[test]
-    fn sne_follows_both_directions_over_wraps_and_old_retransmissions() {
-        let mut connections = Connections::default();
-        established(&mut connections, 0xffff_fffe, 0x7000_0000);
-        for (seq, sne) in [(0xffff_ffff, 0), (0, 1), (0xffff_ffff, 0), (1000, 1), (0x7000_0000, 1)] {
-            let from_a = signed(&mut connections, segment(A, ".", seq, 0), (0xffff_fffe, 0x7000_0000, sne));
-            assert_eq!(from_a, Ok(()), "{seq:#x}");
-        }
-        for (seq, sne) in
-            [(0xe000_0000u32, 0), (0x5000_0000, 1), (0xb000_0000, 1), (0x2000_0000, 2), (0xf000_0000, 1)]
-        {
-            let from_b = signed(&mut connections, segment(B, ".", seq, 0), (0x7000_0000, 0xffff_fffe, sne));
-            assert_eq!(from_b, Ok(()), "{seq:#x}");
-        }
-        // Retransmitted, the SYN and its answer are still of SNE 0.
-        assert_eq!(signed(&mut connections, segment(A, "S", 0xffff_fffe, 0), (0xffff_fffe, 0, 0)), Ok(()));
-        established(&mut connections, 0xffff_fffe, 0x7000_0000);
-        let next = signed(&mut connections, segment(A, ".", 0x7000_0001, 0), (0xffff_fffe, 0x7000_0000, 1));
-        assert_eq!(next, Ok(()));
-    }
-
-    #[test]
-    fn sne_is_not_moved_by_what_does_not_verify() {
-        let mut connections = Connections::default();
-        established(&mut connections, 10, 20);
-        forged(&mut connections, segment(A, ".", 0x7fff_0000, 0));
-        forged(&mut connections, segment(A, ".", 0xfff0_0000, 0));
-        assert_eq!(signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 0)), Ok(()));
-    }
-
-    #[test]
-    fn a_simultaneous_open() {
-        let mut connections = Connections::default();
-        assert_eq!(signed(&mut connections, segment(A, "S", 10, 0), (10, 0, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(B, "S", 20, 0), (20, 0, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(A, "S.", 10, 21), (10, 20, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(B, "S.", 20, 11), (20, 10, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 0)), Ok(()));
-        // Also if one of the SYN-ACKs was lost before the capture.
-        let mut connections = Connections::default();
-        assert_eq!(signed(&mut connections, segment(A, "S", 10, 0), (10, 0, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(B, "S", 20, 0), (20, 0, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(B, ".", 21, 11), (20, 10, 0)), Ok(()));
-    }
-
-    #[test]
-    fn the_client_is_who_sent_the_syn_or_the_lower_of_two_who_did() {
-        fn with_client(connections: &mut Connections, header: Header, client: End) {
-            assert_eq!(connections.verify(header, |tried| tried.client == client), Ok(()), "{header:?}");
-        }
-        for (client, server) in [(A, B), (B, A)] {
-            let mut connections = Connections::default();
-            for header in [
-                segment(client, "S", 10, 0),
-                segment(server, "S.", 20, 11),
-                segment(server, "S.", 20, 11),
-                segment(client, ".", 11, 21),
-                segment(server, ".", 21, 11),
-            ] {
-                with_client(&mut connections, header, client);
-            }
-            let mut refused = Connections::default();
-            with_client(&mut refused, segment(client, "S", 10, 0), client);
-            with_client(&mut refused, segment(server, "R.", 0, 11), client);
-
-            let mut crossed = Connections::default();
-            with_client(&mut crossed, segment(client, "S", 10, 0), client);
-            with_client(&mut crossed, segment(server, "S", 20, 0), server);
-            for header in [
-                segment(server, "S.", 20, 11),
-                segment(client, "S.", 10, 21),
-                segment(server, ".", 21, 11),
-                segment(client, ".", 11, 21),
-            ] {
-                with_client(&mut crossed, header, A);
-            }
-        }
-    }
-
-    #[test]
-    fn a_closed_port_refuses() {
-        let mut connections = Connections::default();
-        assert_eq!(signed(&mut connections, segment(A, "S", 10, 0), (10, 0, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(B, "R.", 0, 11), (0, 10, 0)), Ok(()));
-        // And, when the port is open at last, answers the SYN that was sent again.
-        established(&mut connections, 10, 30);
-        assert_eq!(signed(&mut connections, segment(B, "R.", 31, 11), (30, 10, 0)), Ok(()));
-    }
-
-    #[test]
-    fn a_new_syn_begins_a_new_connection_and_the_old_one_ends_in_peace() {
-        let mut connections = Connections::default();
-        established(&mut connections, 10, 20);
-        assert_eq!(signed(&mut connections, segment(A, "S", 1000, 0), (1000, 0, 0)), Ok(()));
-        // A challenge ACK, then the reset it provokes, are the old connection's.
-        assert_eq!(signed(&mut connections, segment(B, ".", 21, 11), (20, 10, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(A, "R", 11, 0), (10, 20, 0)), Ok(()));
-        established(&mut connections, 1000, 2000);
-        assert_eq!(signed(&mut connections, segment(A, ".", 1001, 2001), (1000, 2000, 0)), Ok(()));
-    }
-
-    #[test]
-    fn forged_isns_take_no_place_of_true_ones() {
-        let mut connections = Connections::default();
-        assert_eq!(signed(&mut connections, segment(A, "S", 10, 0), (10, 0, 0)), Ok(()));
-        for isn in 100..200 {
-            forged(&mut connections, segment(A, "S", isn, 0));
-            forged(&mut connections, segment(B, "S.", isn, 11));
-            forged(&mut connections, segment(B, "S", isn, 0));
-        }
-        assert!(connections.incarnations.len() <= 2 * REMEMBERED);
-        assert_eq!(signed(&mut connections, segment(B, "S.", 20, 11), (20, 10, 0)), Ok(()));
-        assert_eq!(signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 0)), Ok(()));
-    }
-
-    #[test]
-    fn isns_of_a_handshake_with_unknown_keys_still_serve() {
-        let mut connections = Connections::default();
-        forged(&mut connections, segment(A, "S", 10, 0));
-        forged(&mut connections, segment(B, "S.", 20, 11));
-        assert_eq!(signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 0)), Ok(()));
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let mut connections = Connections::default();
-        assert_eq!(signed(&mut connections, segment(B, "S.", 20, 11), (20, 10, 0)), Err(Failure::SynMissing));
-        assert_eq!(signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 0)), Err(Failure::SynMissing));
-        assert_eq!(signed(&mut connections, segment(A, "S", 10, 0), (10, 0, 0)), Ok(()));
-        assert_eq!(
-            signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 0)),
-            Err(Failure::SynAckMissing)
-        );
-        established(&mut connections, 10, 20);
-        assert_eq!(signed(&mut connections, segment(A, ".", 11, 21), (10, 20, 1)), Err(Failure::WrongMac));
-    }
-}
+mod tests;

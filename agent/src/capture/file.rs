@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::pcapng;
+use super::source::{ByteOrder, Place, Source};
 
 /// A frame of a capture file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,38 +33,50 @@ pub enum Link {
     CookedV2,
     /// None: the IP header comes first.
     RawIp,
+    /// The link type with this LINKTYPE number, which is not read.
+    Other(u32),
 }
 
 impl Link {
     /// The link type with this LINKTYPE number (or the DLT number some systems write for raw IP).
-    pub fn from_number(number: u32) -> Result<Self, CaptureError> {
+    pub fn from_number(number: u32) -> Self {
         match number {
-            1 => Ok(Self::Ethernet),
-            113 => Ok(Self::CookedV1),
-            276 => Ok(Self::CookedV2),
-            12 | 14 | 101 | 228 | 229 => Ok(Self::RawIp),
-            other => Err(CaptureError::Link(other)),
+            1 => Self::Ethernet,
+            113 => Self::CookedV1,
+            276 => Self::CookedV2,
+            12 | 14 | 101 | 228 | 229 => Self::RawIp,
+            other => Self::Other(other),
         }
     }
 }
 
-/// Why a capture file cannot be read to its end.
+/// Why a capture file cannot be read, or not to its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaptureError {
-    /// Neither pcap nor pcapng.
+    /// No octet at all.
     #[error(
-        "not a capture file: it begins as neither pcap nor pcapng does (unpack it first if it is compressed)"
+        "the capture file is empty: is the capture still being written (`tcpdump -U` writes each packet at once), or the \
+         disk full?"
     )]
+    Empty,
+    /// Neither pcap nor pcapng.
+    #[error("not a capture file: it begins as neither pcap nor pcapng does")]
     Format,
+    /// A file in another format, or a compressed one: the text names it and says how to convert it.
+    #[error("{0}")]
+    Foreign(&'static str),
+    /// The file ends within its head.
+    #[error("the capture file ends within its head: is the capture still being written, or the disk full?")]
+    Headless,
     /// The file ends within a record.
-    #[error("the capture file ends in the middle of record {0}: was the capture still being written?")]
-    Incomplete(u64),
+    #[error("the capture file ends in the middle of {0}: it is still being written, or the disk was full")]
+    Incomplete(Place),
     /// A record contradicts itself.
-    #[error("record {record} of the capture file is damaged: {what}")]
+    #[error("{place} is damaged: {what}")]
     Damaged {
-        /// Number of the record (pcap) or block (pcapng), from 1.
-        record: u64,
+        /// Which record.
+        place: Place,
         /// What is wrong with it.
         what: &'static str,
     },
@@ -75,6 +88,16 @@ pub enum CaptureError {
     /// The system could not read the file.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl CaptureError {
+    /// The record that could not be read, if it is one's fault.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Incomplete(place) | Self::Damaged { place, .. } => Some(*place),
+            _ => None,
+        }
+    }
 }
 
 /// Reads the frames of a capture file, one after the other.
@@ -94,21 +117,25 @@ impl<R: Read> Frames<R> {
     /// Reads the file's header.
     ///
     /// # Errors
-    /// [`CaptureError`] if this is no capture file, or one of an unsupported link type.
+    /// [`CaptureError`] if this is no capture file, or one of an unsupported link type only.
     pub fn new(input: R) -> Result<Self, CaptureError> {
-        let mut source = Source { input, record: 0 };
-        let magic: [u8; 4] = match source.array() {
+        let mut source = Source::new(input);
+        let magic = match source.array_or_end() {
             Err(CaptureError::Incomplete(_)) => return Err(CaptureError::Format),
-            other => other?,
+            other => other?.ok_or(CaptureError::Empty)?,
         };
         let format = match magic {
-            pcapng::SECTION_HEADER => Format::Pcapng(pcapng::Sections::begin(&mut source)?),
-            [0xd4, 0xc3, 0xb2, 0xa1] => pcap_header(&mut source, ByteOrder::Little, false)?,
-            [0x4d, 0x3c, 0xb2, 0xa1] => pcap_header(&mut source, ByteOrder::Little, true)?,
-            [0xa1, 0xb2, 0xc3, 0xd4] => pcap_header(&mut source, ByteOrder::Big, false)?,
-            [0xa1, 0xb2, 0x3c, 0x4d] => pcap_header(&mut source, ByteOrder::Big, true)?,
-            _ => return Err(CaptureError::Format),
+            pcapng::SECTION_HEADER => pcapng::Sections::first(&mut source).map(Format::Pcapng),
+            [0xd4, 0xc3, 0xb2, 0xa1] => pcap_header(&mut source, ByteOrder::Little, false),
+            [0x4d, 0x3c, 0xb2, 0xa1] => pcap_header(&mut source, ByteOrder::Little, true),
+            [0xa1, 0xb2, 0xc3, 0xd4] => pcap_header(&mut source, ByteOrder::Big, false),
+            [0xa1, 0xb2, 0x3c, 0x4d] => pcap_header(&mut source, ByteOrder::Big, true),
+            other => Err(foreign(other).map_or(CaptureError::Format, CaptureError::Foreign)),
         };
+        let format = format.map_err(|error| match error {
+            CaptureError::Incomplete(_) => CaptureError::Headless,
+            other => other,
+        })?;
         Ok(Self { source, format, number: 0, failed: false })
     }
 
@@ -141,85 +168,21 @@ impl<R: Read> Iterator for Frames<R> {
 /// What is found of a frame in the file.
 pub(super) type Found = (Option<Timestamp>, Link, Vec<u8>);
 
-/// The input and how many records of it were begun.
-pub(super) struct Source<R> {
-    input: R,
-    pub(super) record: u64,
-}
-
-impl<R: Read> Source<R> {
-    /// The next `N` octets.
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], CaptureError> {
-        let mut octets = [0; N];
-        self.input.read_exact(&mut octets).map_err(|error| self.incomplete(error))?;
-        Ok(octets)
-    }
-
-    /// The next `N` octets, or `None` if the file ends before the first.
-    pub(super) fn array_or_end<const N: usize>(&mut self) -> Result<Option<[u8; N]>, CaptureError> {
-        let mut octets = Vec::with_capacity(N);
-        self.input.by_ref().take(N as u64).read_to_end(&mut octets)?;
-        match octets.try_into() {
-            Ok(octets) => Ok(Some(octets)),
-            Err(octets) if octets.is_empty() => Ok(None),
-            Err(_) => Err(CaptureError::Incomplete(self.record)),
+/// What a file is that begins with these octets.
+fn foreign(magic: [u8; 4]) -> Option<&'static str> {
+    Some(match magic {
+        [0x1f, 0x8b, ..] => "the file is packed by gzip: unpack it first, with gunzip",
+        [0xfd, b'7', b'z', b'X'] => "the file is packed by xz: unpack it first, with unxz",
+        [0x28, 0xb5, 0x2f, 0xfd] => "the file is packed by zstd: unpack it first, with unzstd",
+        [b'B', b'Z', b'h', _] => "the file is packed by bzip2: unpack it first, with bunzip2",
+        [b's', b'n', b'o', b'o'] => {
+            "the file is a snoop capture, which tcpauth does not read: convert it with `editcap -F pcap`"
         }
-    }
-
-    /// The next `len` octets.
-    pub(super) fn octets(&mut self, len: u32) -> Result<Vec<u8>, CaptureError> {
-        if len > MAX_RECORD {
-            return Err(self.damaged("it is too long"));
+        [0x34, 0xcd, 0xb2, 0xa1] | [0xa1, 0xb2, 0xcd, 0x34] => {
+            "the file is a \"modified\" pcap, which tcpauth does not read: convert it with `editcap -F pcap`"
         }
-        let mut octets = Vec::new();
-        self.input.by_ref().take(len.into()).read_to_end(&mut octets)?;
-        if octets.len() < len as usize {
-            return Err(CaptureError::Incomplete(self.record));
-        }
-        Ok(octets)
-    }
-
-    /// The current record is wrong.
-    pub(super) fn damaged(&self, what: &'static str) -> CaptureError {
-        CaptureError::Damaged { record: self.record, what }
-    }
-
-    fn incomplete(&self, error: io::Error) -> CaptureError {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => CaptureError::Incomplete(self.record),
-            _ => error.into(),
-        }
-    }
-}
-
-/// Byte order of a file's integers.
-#[derive(Clone, Copy)]
-pub(super) enum ByteOrder {
-    Big,
-    Little,
-}
-
-impl ByteOrder {
-    pub(super) fn u16(self, octets: [u8; 2]) -> u16 {
-        match self {
-            Self::Big => u16::from_be_bytes(octets),
-            Self::Little => u16::from_le_bytes(octets),
-        }
-    }
-
-    pub(super) fn u32(self, octets: [u8; 4]) -> u32 {
-        match self {
-            Self::Big => u32::from_be_bytes(octets),
-            Self::Little => u32::from_le_bytes(octets),
-        }
-    }
-
-    pub(super) fn i64(self, octets: [u8; 8]) -> i64 {
-        match self {
-            Self::Big => i64::from_be_bytes(octets),
-            Self::Little => i64::from_le_bytes(octets),
-        }
-    }
+        _ => return None,
+    })
 }
 
 /// What follows the magic number: version, zone, accuracy, snapshot length, link type.
@@ -230,8 +193,10 @@ fn pcap_header<R: Read>(
 ) -> Result<Format, CaptureError> {
     let _: [u8; 16] = source.array()?;
     // The upper bits say how long the frame check sequence is, and are not part of the number.
-    let link = Link::from_number(order.u32(source.array()?) & 0xffff)?;
-    Ok(Format::Pcap { order, nanoseconds, link })
+    match Link::from_number(order.u32(source.array()?) & 0xffff) {
+        Link::Other(number) => Err(CaptureError::Link(number)),
+        link => Ok(Format::Pcap { order, nanoseconds, link }),
+    }
 }
 
 fn pcap_record<R: Read>(
@@ -240,7 +205,7 @@ fn pcap_record<R: Read>(
     nanoseconds: bool,
     link: Link,
 ) -> Result<Option<Found>, CaptureError> {
-    source.record += 1;
+    source.begin_record();
     let Some(seconds) = source.array_or_end()? else { return Ok(None) };
     let fraction = i128::from(order.u32(source.array()?)) * if nanoseconds { 1 } else { 1_000 };
     let captured = order.u32(source.array()?);
@@ -250,6 +215,3 @@ fn pcap_record<R: Read>(
 }
 
 pub(super) const NANOSECONDS: i128 = 1_000_000_000;
-
-/// Longest record that is believed: four times what libpcap takes for a frame.
-const MAX_RECORD: u32 = 1 << 20;

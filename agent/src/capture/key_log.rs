@@ -23,7 +23,7 @@ pub struct AgreedKeys {
 pub(super) struct AgreedKey {
     /// The end whose daemon wrote it: [`Mkt::send_id`] is the KeyID of what it sends.
     pub local: SocketAddr,
-    /// As that daemon has it. Whether it covers TCP options is not in the file.
+    /// As that daemon has it.
     pub mkt: Mkt,
     client_isn: Isn,
     /// `None`: it was not known yet, and does not tell.
@@ -43,8 +43,8 @@ pub enum KeyLogError {
     },
     /// A line is none that tcpauthd writes.
     #[error(
-        "{}:{line}: {what}; a line is `local-end peer-end client-isn server-isn algorithm send-id recv-id key-in-hex`, as \
-         `tcpauthd --key-log` writes it",
+        "{}:{line}: {what}; a line is `local-end peer-end client-isn server-isn algorithm send-id recv-id key-in-hex tcp-options`, \
+         as `tcpauthd --key-log` writes it",
         path.display()
     )]
     Line {
@@ -70,11 +70,10 @@ impl AgreedKeys {
             if text.trim().is_empty() || text.starts_with('#') {
                 continue;
             }
-            let (peer, key) =
+            let (mut ends, keys) =
                 parse(text).map_err(|what| KeyLogError::Line { path: path.to_owned(), line, what })?;
-            let mut ends = [key.local, peer];
             ends.sort_unstable();
-            self.keys.entry(ends).or_default().push(key);
+            self.keys.entry(ends).or_default().extend(keys);
         }
         Ok(())
     }
@@ -96,11 +95,18 @@ impl AgreedKey {
     }
 }
 
-/// The peer's end, and the key.
-fn parse(line: &str) -> Result<(SocketAddr, AgreedKey), &'static str> {
+/// Both ends, and the key. One of older versions of tcpauthd, which do not say whether it covers TCP options, may be
+/// either of two.
+fn parse(line: &str) -> Result<([SocketAddr; 2], Vec<AgreedKey>), &'static str> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let [local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master_key] = fields[..] else {
-        return Err("not eight fields");
+    let Some((fields, tcp_options)) = fields.split_first_chunk::<8>() else {
+        return Err("too few fields");
+    };
+    let [local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master_key] = *fields;
+    let tcp_options = match *tcp_options {
+        [] => vec![TcpOptions::Include, TcpOptions::Exclude],
+        [name] => vec![TcpOptions::from_name(name).ok_or("tcp-options is neither include nor exclude")?],
+        _ => return Err("too many fields"),
     };
     let end = |text: &str| text.parse::<SocketAddr>().map_err(|_| "an end is no address with a port");
     let isn = |text: &str| text.parse().map(Isn).map_err(|_| "an ISN is no number of 32 bits");
@@ -111,18 +117,23 @@ fn parse(line: &str) -> Result<(SocketAddr, AgreedKey), &'static str> {
         recv_id: id(recv_id)?,
         algorithm: Algorithm::from_name(algorithm).ok_or("the algorithm is unknown")?,
         kdf: Kdf::Rfc5926,
-        tcp_options: TcpOptions::Include,
+        tcp_options: TcpOptions::default(),
         master_key: MasterKey::new(octets).ok_or("the key is empty")?,
     };
     let server_isn = if server_isn == "-" { None } else { Some(isn(server_isn)?) };
-    Ok((end(peer)?, AgreedKey { local: end(local)?, mkt, client_isn: isn(client_isn)?, server_isn }))
+    let (local, peer, client_isn) = (end(local)?, end(peer)?, isn(client_isn)?);
+    let with = |tcp_options| {
+        let mkt = Mkt { tcp_options, ..mkt.clone() };
+        AgreedKey { local, mkt, client_isn, server_isn }
+    };
+    Ok(([local, peer], tcp_options.into_iter().map(with).collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LINE: &str = "192.0.2.1:40000 192.0.2.2:179 7 - hmac-sha-256-128 130 200 00ff";
+    const LINE: &str = "192.0.2.1:40000 192.0.2.2:179 7 - hmac-sha-256-128 130 200 00ff exclude";
 
     #[test]
     fn a_line_is_a_key_of_both_ends() {
@@ -135,6 +146,7 @@ mod tests {
         let [key] = keys.between(&ends) else { panic!("not one key") };
         assert_eq!((key.mkt.send_id, key.mkt.recv_id), (KeyId(130), KeyId(200)));
         assert_eq!(key.mkt.master_key.octets(), [0, 0xff]);
+        assert!(key.mkt.excludes_options());
         let sequence = |source, destination, client| Sequence {
             source_isn: Isn(source),
             destination_isn: Isn(destination),
@@ -150,16 +162,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_tcp_options_may_be_of_either_key() {
+        let (_, keys) = parse(LINE.strip_suffix(" exclude").unwrap()).unwrap();
+        assert_eq!(keys.iter().map(|key| key.mkt.excludes_options()).collect::<Vec<_>>(), [false, true]);
+        let (_, keys) = parse(&LINE.replace("exclude", "include")).unwrap();
+        assert_eq!(keys.iter().map(|key| key.mkt.excludes_options()).collect::<Vec<_>>(), [false]);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_line_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.log");
         for (from, to, what) in [
-            (" 00ff", "", "not eight fields"),
+            (" 00ff exclude", "", "too few fields"),
+            ("exclude", "exclude x", "too many fields"),
+            ("exclude", "excluded", "tcp-options is neither include nor exclude"),
             ("192.0.2.2:179", "192.0.2.2", "an end is no address with a port"),
             (" 7 ", " x ", "an ISN is no number"),
             (" 130 ", " 256 ", "a KeyID is no number"),
             ("hmac-sha-256-128", "hmac-md4", "the algorithm is unknown"),
-            ("00ff", "0", "the key is not hexadecimal"),
+            ("00ff", "0f0", "the key is not hexadecimal"),
         ] {
             fs::write(&path, format!("#\n{}\n", LINE.replace(from, to))).unwrap();
             let error = AgreedKeys::default().read(&path).unwrap_err().to_string();

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use super::file::{ByteOrder, CaptureError, Found, Link, NANOSECONDS, Source, Timestamp};
+use super::file::{CaptureError, Found, Link, NANOSECONDS, Timestamp};
+use super::source::{ByteOrder, Source};
 
 /// Type of the section header block: reads the same in both byte orders.
 pub(super) const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
@@ -25,9 +26,54 @@ struct Interface {
 }
 
 impl Sections {
+    /// Reads the section header that the file begins with, whose block type was just read.
+    pub(super) fn first<R: Read>(source: &mut Source<R>) -> Result<Self, CaptureError> {
+        source.begin_record_before(SECTION_HEADER.len() as u64);
+        Self::begin(source)
+    }
+
+    /// The next packet, whatever sort of block it is in; `None` at the end of the file.
+    pub(super) fn next_packet<R: Read>(
+        &mut self,
+        source: &mut Source<R>,
+    ) -> Result<Option<Found>, CaptureError> {
+        loop {
+            source.begin_record();
+            let Some(block) = source.array_or_end()? else { return Ok(None) };
+            if block == SECTION_HEADER {
+                *self = Self::begin(source)?;
+                continue;
+            }
+            let len = self.order.u32(source.array()?);
+            if len < 12 || !len.is_multiple_of(4) {
+                return Err(source.damaged("its length is impossible"));
+            }
+            let block = self.order.u32(block);
+            let body = match block {
+                INTERFACE | PACKET | ENHANCED_PACKET | SIMPLE_PACKET => source.octets(len - 12)?,
+                // TLS secrets, names, statistics: of any length, as nothing of them is kept.
+                _ => source.skip(len - 12).map(|()| Vec::new())?,
+            };
+            if self.order.u32(source.array()?) != len {
+                return Err(source.damaged("its two lengths differ"));
+            }
+            let found = match block {
+                INTERFACE => {
+                    let interface = interface(self.order, &body).ok_or_else(|| source.damaged(SHORT))?;
+                    self.interfaces.push(interface);
+                    continue;
+                }
+                PACKET | ENHANCED_PACKET => self.packet(block, &body),
+                SIMPLE_PACKET => self.simple_packet(&body),
+                _ => continue,
+            };
+            let (time, link, octets) = found.ok_or_else(|| source.damaged(SHORT))?;
+            return Ok(Some((time, Link::from_number(link.into()), octets)));
+        }
+    }
+
     /// Reads the section header whose block type was just read.
-    pub(super) fn begin<R: Read>(source: &mut Source<R>) -> Result<Self, CaptureError> {
-        source.record += 1;
+    fn begin<R: Read>(source: &mut Source<R>) -> Result<Self, CaptureError> {
         let len = source.array()?;
         let order = match source.array()? {
             [0x1a, 0x2b, 0x3c, 0x4d] => ByteOrder::Big,
@@ -36,43 +82,8 @@ impl Sections {
         };
         // Version, section length, options and the trailing length.
         let rest = order.u32(len).checked_sub(12).ok_or_else(|| source.damaged("it is too short"))?;
-        source.octets(rest)?;
+        source.skip(rest)?;
         Ok(Self { order, interfaces: Vec::new() })
-    }
-
-    /// The next packet, whatever sort of block it is in; `None` at the end of the file.
-    pub(super) fn next_packet<R: Read>(
-        &mut self,
-        source: &mut Source<R>,
-    ) -> Result<Option<Found>, CaptureError> {
-        while let Some(block) = source.array_or_end()? {
-            if block == SECTION_HEADER {
-                *self = Self::begin(source)?;
-                continue;
-            }
-            source.record += 1;
-            let len = self.order.u32(source.array()?);
-            if len < 12 || !len.is_multiple_of(4) {
-                return Err(source.damaged("its length is impossible"));
-            }
-            let body = source.octets(len - 12)?;
-            if self.order.u32(source.array()?) != len {
-                return Err(source.damaged("its two lengths differ"));
-            }
-            let found = match self.order.u32(block) {
-                INTERFACE => {
-                    let interface = interface(self.order, &body).ok_or_else(|| source.damaged(SHORT))?;
-                    self.interfaces.push(interface);
-                    continue;
-                }
-                PACKET | ENHANCED_PACKET => self.packet(self.order.u32(block), &body),
-                SIMPLE_PACKET => self.simple_packet(&body),
-                _ => continue,
-            };
-            let (time, link, octets) = found.ok_or_else(|| source.damaged(SHORT))?;
-            return Ok(Some((time, Link::from_number(link.into())?, octets)));
-        }
-        Ok(None)
     }
 
     /// Interface, time (high, low), captured length, original length, octets.

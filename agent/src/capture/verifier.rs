@@ -12,7 +12,8 @@ use tcpauth_common::{Algorithm, KeyId, SeqNumber};
 use super::connection::{self, Connections, End, Sequence};
 use super::file::Frame;
 use super::key_log::{AgreedKey, AgreedKeys};
-use super::packet::{self, Body, Packet};
+use super::other::Other;
+use super::packet::{self, Body, Content, Packet};
 use super::verdict::{AoOption, Examined, Failure, Flags, TcpHeader, Verdict};
 use crate::config::{Config, Neighbor, Peer};
 use crate::keys::segment::{AuthOption, SegmentError, is_same_mac, md5, parse_option, segment_mac};
@@ -39,7 +40,6 @@ struct Connection {
 struct Candidate<'c> {
     mkt: &'c Mkt,
     key_id: KeyId,
-    excludes_options: bool,
     /// Of which connection it is, if not of all of a neighbour.
     agreed: Option<&'c AgreedKey>,
 }
@@ -52,9 +52,15 @@ impl<'c> Verifier<'c> {
         Self { config, agreed, connections: HashMap::new(), foreign: HashSet::new() }
     }
 
-    /// Verifies the segment in `frame`; `None` if it is not one of a neighbour.
-    pub fn examine(&mut self, frame: &Frame) -> Option<Examined> {
-        let packet = packet::decode(frame.link, &frame.octets)?;
+    /// Verifies the segment in `frame`.
+    ///
+    /// # Errors
+    /// The kind of the frame, if it is not a neighbor's segment.
+    pub fn examine(&mut self, frame: &Frame) -> Result<Examined, Other> {
+        let packet = match packet::decode(frame.link, &frame.octets) {
+            Content::Tcp(packet) => packet,
+            Content::Other(other) => return Err(other),
+        };
         let ports = packet.ports();
         let candidates = candidates(self.config, packet.source, packet.destination, ports);
         if let Body::Fragment { id, first } = packet.body {
@@ -64,11 +70,11 @@ impl<'c> Verifier<'c> {
             } else if first.is_some() {
                 self.foreign.remove(&packet_id);
             } else if self.foreign.contains(&packet_id) {
-                return None;
+                return Err(Other::Stranger);
             }
         }
         if candidates.is_empty() {
-            return None;
+            return Err(Other::Stranger);
         }
         let (source_port, destination_port) = ports.unwrap_or_default();
         let ends = (
@@ -89,7 +95,7 @@ impl<'c> Verifier<'c> {
         if let Err(failure) = self.verify(&packet, &candidates, &mut examined) {
             examined.verdict = failure;
         }
-        Some(examined)
+        Ok(examined)
     }
 
     fn verify(
@@ -217,29 +223,21 @@ fn candidates<'c>(
     destination: IpAddr,
     ports: Option<(u16, u16)>,
 ) -> Vec<Candidate<'c>> {
-    let candidate = |mkt: &'c Mkt, key_id| Candidate {
-        mkt,
-        key_id,
-        excludes_options: mkt.excludes_options(),
-        agreed: None,
-    };
+    let candidate = |mkt: &'c Mkt, key_id| Candidate { mkt, key_id, agreed: None };
     let from = neighbors(config, source, ports).map(|mkt| candidate(mkt, mkt.recv_id));
     let to = neighbors(config, destination, ports).map(|mkt| candidate(mkt, mkt.send_id));
     from.chain(to).collect()
 }
 
-/// The keys of a packet's neighbours, and those of connections with its ends, which cover TCP options as the key that
-/// the handshake was under.
+/// The keys of a packet's neighbors, and those agreed for connections between its ends.
 fn with_agreed<'c>(
     mut candidates: Vec<Candidate<'c>>,
     agreed: &'c AgreedKeys,
     (source, destination): (SocketAddr, SocketAddr),
 ) -> Vec<Candidate<'c>> {
-    let excludes_options = candidates.first().is_some_and(|first| first.excludes_options);
     candidates.extend(agreed.between(&ends(source, destination).1).iter().map(|key| Candidate {
         mkt: &key.mkt,
         key_id: if key.local == source { key.mkt.send_id } else { key.mkt.recv_id },
-        excludes_options,
         agreed: Some(key),
     }));
     candidates
@@ -330,7 +328,7 @@ fn mac_is_right(
         peer_port: destination.port(),
         scope: 0,
     };
-    let (mkt, exclude) = (key.mkt, key.excludes_options);
+    let (mkt, exclude) = (key.mkt, key.mkt.excludes_options());
     let key = mkt.traffic_slot(&quartet, sequence.source_isn, sequence.destination_isn, role).send;
     let computed =
         segment_mac(&key, mkt.algorithm, exclude, sequence.sne, source.ip(), destination.ip(), octets);

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde::Serialize;
-
+use super::verify_lines::Lines;
 use crate::capture::{
-    AgreedKeys, CaptureError, Examined, Failure, Frames, KeyLogError, Summary, Timestamp, Verdict, Verifier,
+    AgreedKeys, CaptureError, Examination, Examined, Failure, Frames, KeyLogError, Other, Rest, Summary,
+    Verdict, Verifier,
 };
 use crate::config::{Config, ConfigErrors};
 use crate::instance::Instance;
@@ -34,21 +34,27 @@ pub struct VerifyArgs {
 /// Verifies every segment to or from a configured neighbour. Prints the summary line, or one line a segment if
 /// that was asked for and the summary on standard error; as JSON, one object a line.
 ///
-/// Success if there were segments and all verified; exit code 1 if not, 2 if a file cannot be used.
+/// Success if there were segments, all verified, and the file was read to its end; exit code 1 if not, 2 if a file
+/// cannot be used.
 pub fn run(args: &VerifyArgs, instance: &Instance, json: bool) -> ExitCode {
     let config = args.config.clone().unwrap_or_else(|| instance.config_file());
-    let mut lines = Lines { out: BufWriter::new(io::stdout().lock()), is_open: true, json };
-    match verify(args, &config, args.verbose.then_some(&mut lines)) {
+    let mut lines = Lines::new(BufWriter::new(io::stdout().lock()), json);
+    let print = |examined: &Examined| {
+        if args.verbose {
+            lines.segment(examined);
+        }
+    };
+    match verify(args, &config, print) {
         Ok(outcome) => {
             if !args.verbose {
-                lines.summary(&outcome.summary);
+                lines.summary(&outcome);
             }
             let closed = lines.finish();
             if args.verbose {
                 eprintln!("{}", outcome.summary);
             }
-            eprint!("{}", outcome.explanation(&config));
-            match (closed, outcome.summary.is_good()) {
+            eprint!("{}", outcome.explanation(args, &config));
+            match (closed, outcome.is_good()) {
                 (Err(error), _) => {
                     eprintln!("tcpauth: cannot write the output: {error}");
                     ExitCode::from(UNUSABLE)
@@ -58,8 +64,6 @@ pub fn run(args: &VerifyArgs, instance: &Instance, json: bool) -> ExitCode {
             }
         }
         Err(error) => {
-            // What was printed before stays visible above the error.
-            let _ = lines.finish();
             eprintln!("{error}");
             ExitCode::from(UNUSABLE)
         }
@@ -81,8 +85,10 @@ enum VerifyError {
 }
 
 /// What became of a capture.
-struct Outcome {
-    summary: Summary,
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) summary: Summary,
+    pub(super) rest: Rest,
     /// The frame in which each failure came first.
     first: BTreeMap<Failure, u64>,
     /// The frame of the first segment without option.
@@ -90,199 +96,81 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// For people: what failed first where, or why there was nothing to verify.
-    fn explanation(&self, config: &Path) -> String {
-        if self.summary.segments == 0 {
-            return format!(
-                "no TCP segment to or from a neighbour of {} is in the capture: \
-                 are the neighbour's address and `port` those of the connection?\n",
-                config.display()
-            );
+    fn count(&mut self, examined: &Examined) {
+        self.summary.count(examined.verdict);
+        match examined.verdict {
+            Verdict::Verified => {}
+            Verdict::Failed(failure) => _ = self.first.entry(failure).or_insert(examined.frame),
+            Verdict::WithoutOption => _ = self.first_without_option.get_or_insert(examined.frame),
         }
-        let failed = self.summary.failed.iter().map(|(failure, count)| {
+    }
+
+    /// Whether there were segments, every one verified, and no part of the file is unknown.
+    fn is_good(&self) -> bool {
+        self.summary.is_good() && self.rest.unread.is_none()
+    }
+
+    /// For people: what failed first where, why there was nothing to verify, and what was not looked into.
+    fn explanation(&self, args: &VerifyArgs, config: &Path) -> String {
+        let has_segments = self.summary.segments > 0;
+        let mut text = String::new();
+        if !has_segments {
+            text += &self.absence(config);
+        }
+        for (failure, count) in &self.summary.failed {
             let first = self.first.get(failure).copied().unwrap_or_default();
-            format!("failed {count}: {failure} (first in frame {first})\n")
-        });
-        let without_option = self.first_without_option.map(|first| {
+            text += &format!("failed {count}: {failure} (first in frame {first})\n");
+        }
+        if let Some(first) = self.first_without_option {
             let count = self.summary.without_option;
-            format!(
+            text += &format!(
                 "without option {count} (first in frame {first}): its sender does not sign, or the capture was \
                  made on `any` or on tcpauth's lane, where segments are seen before they are signed\n"
+            );
+        }
+        text += &self.rest.others.explanation(has_segments);
+        if let Some(error) = &self.rest.unread {
+            text += &format!("{}: {error}; all that comes before was examined\n", args.file.display());
+        }
+        text
+    }
+
+    /// Why the capture may have no neighbor's segments.
+    fn absence(&self, config: &Path) -> String {
+        let config = config.display();
+        if self.rest.others.contains(Other::Stranger) {
+            format!(
+                "no TCP segment to or from a neighbour of {config} is in the capture: \
+                 are the neighbour's address and `port` those of the connection?\n"
             )
-        });
-        failed.chain(without_option).collect()
+        } else if self.rest.others.is_empty() {
+            "no frame is in the capture: was there no traffic yet, or did a filter leave it out?\n".to_owned()
+        } else {
+            "no frame of the capture has a TCP segment that can be read\n".to_owned()
+        }
     }
 }
 
-fn verify(
-    args: &VerifyArgs,
-    config: &Path,
-    mut lines: Option<&mut Lines<impl Write>>,
-) -> Result<Outcome, VerifyError> {
+/// Tells `each` of every segment.
+fn verify(args: &VerifyArgs, config: &Path, mut each: impl FnMut(&Examined)) -> Result<Outcome, VerifyError> {
     let of_capture = |error| VerifyError::Capture { path: args.file.clone(), error };
     let config = Config::load(config)?;
     let mut agreed = AgreedKeys::default();
     args.key_log.iter().try_for_each(|file| agreed.read(file))?;
     let input = File::open(&args.file).map_err(|error| of_capture(error.into()))?;
-    let mut verifier = Verifier::new(&config, &agreed);
-    let mut outcome =
-        Outcome { summary: Summary::default(), first: BTreeMap::new(), first_without_option: None };
-    for frame in Frames::new(BufReader::new(input)).map_err(of_capture)? {
-        let Some(examined) = verifier.examine(&frame.map_err(of_capture)?) else { continue };
-        outcome.summary.count(examined.verdict);
-        match examined.verdict {
-            Verdict::Verified => {}
-            Verdict::Failed(failure) => _ = outcome.first.entry(failure).or_insert(examined.frame),
-            Verdict::WithoutOption => _ = outcome.first_without_option.get_or_insert(examined.frame),
-        }
-        if let Some(lines) = &mut lines {
-            lines.segment(&examined);
-        }
+    let frames = Frames::new(BufReader::new(input)).map_err(of_capture)?;
+    let mut examination = Examination::new(frames, Verifier::new(&config, &agreed));
+    let mut outcome = Outcome::default();
+    for examined in examination.by_ref() {
+        outcome.count(&examined);
+        each(&examined);
     }
+    outcome.rest = examination.into_rest();
     Ok(outcome)
-}
-
-/// Lines of output. When nobody reads them any more (`| head`), verifying goes on, for the exit code.
-struct Lines<W: Write> {
-    out: W,
-    is_open: bool,
-    json: bool,
-}
-
-impl<W: Write> Lines<W> {
-    fn segment(&mut self, examined: &Examined) {
-        let line = if self.json { json(&SegmentLine::from(examined)) } else { text(examined) };
-        self.line(&line);
-    }
-
-    fn summary(&mut self, summary: &Summary) {
-        let line = if self.json { json(&SummaryLine::from(summary)) } else { summary.to_string() };
-        self.line(&line);
-    }
-
-    fn line(&mut self, line: &str) {
-        self.is_open = self.is_open && writeln!(self.out, "{line}").is_ok();
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        match self.out.flush() {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn text(examined: &Examined) -> String {
-    let mut line = match examined.time {
-        Some(Timestamp(time)) => {
-            format!("{}.{:06}", time.div_euclid(SECOND), time.rem_euclid(SECOND) / 1_000)
-        }
-        None => "-".to_owned(),
-    };
-    line += &format!(" {} > {}", examined.source, examined.destination);
-    if let Some(header) = examined.header {
-        line += &format!(" [{}] seq {} len {}", header.flags, header.seq.0, header.len);
-    }
-    if let Some(option) = &examined.option {
-        let mac = hex::encode(&option.mac);
-        line += &format!(" KeyID {} RNextKeyID {} MAC {mac}", option.key_id, option.rnext_key_id);
-    }
-    if let Some(digest) = &examined.digest {
-        line += &format!(" MD5 {}", hex::encode(digest));
-    }
-    line + &format!(" {}", examined.verdict)
-}
-
-/// A segment as JSON. Fields are absent if the capture does not have them.
-#[derive(Serialize)]
-struct SegmentLine {
-    frame: u64,
-    /// Seconds since 1970-01-01 00:00 UTC, with nine digits behind the point.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<String>,
-    source: String,
-    destination: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flags: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    len: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_id: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rnext_key_id: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mac: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    /// `verified`, `failed` or `without-option`.
-    verdict: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-impl From<&Examined> for SegmentLine {
-    fn from(examined: &Examined) -> Self {
-        let option = examined.option.as_ref();
-        let (verdict, reason) = match examined.verdict {
-            Verdict::Verified => ("verified", None),
-            Verdict::Failed(failure) => ("failed", Some(failure.to_string())),
-            Verdict::WithoutOption => ("without-option", None),
-        };
-        Self {
-            frame: examined.frame,
-            time: examined
-                .time
-                .map(|Timestamp(time)| format!("{}.{:09}", time.div_euclid(SECOND), time.rem_euclid(SECOND))),
-            source: examined.source.to_string(),
-            destination: examined.destination.to_string(),
-            flags: examined.header.map(|header| header.flags.to_string()),
-            seq: examined.header.map(|header| header.seq.0),
-            len: examined.header.map(|header| header.len),
-            key_id: option.map(|option| option.key_id.0),
-            rnext_key_id: option.map(|option| option.rnext_key_id.0),
-            mac: option.map(|option| hex::encode(&option.mac)),
-            digest: examined.digest.as_ref().map(hex::encode),
-            verdict,
-            reason,
-        }
-    }
-}
-
-/// The summary as JSON.
-#[derive(Serialize)]
-struct SummaryLine {
-    segments: u64,
-    verified: u64,
-    failed: u64,
-    without_option: u64,
-    /// How many failed, by reason.
-    reasons: BTreeMap<String, u64>,
-}
-
-impl From<&Summary> for SummaryLine {
-    fn from(summary: &Summary) -> Self {
-        Self {
-            segments: summary.segments,
-            verified: summary.verified,
-            failed: summary.failed(),
-            without_option: summary.without_option,
-            reasons: summary.failed.iter().map(|(failure, count)| (failure.to_string(), *count)).collect(),
-        }
-    }
-}
-
-/// These structs of strings and numbers always have a JSON form.
-fn json(line: &impl Serialize) -> String {
-    serde_json::to_string(line).unwrap_or_default()
 }
 
 /// Exit code if a file cannot be used.
 const UNUSABLE: u8 = 2;
-
-/// In nanoseconds.
-const SECOND: i128 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -317,11 +205,13 @@ mod tests {
 
     fn lines(json: bool) -> Vec<String> {
         let folder = folder(CONFIG);
-        let mut lines = Lines { out: Vec::new(), is_open: true, json };
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out, json);
         let config = folder.path().join("tcpauth.toml");
-        let outcome = verify(&args(capture("sha1-v4-ts1.pcap")), &config, Some(&mut lines)).unwrap();
-        lines.summary(&outcome.summary);
-        String::from_utf8(lines.out).unwrap().lines().map(str::to_owned).collect()
+        let args = args(capture("sha1-v4-ts1.pcap"));
+        let outcome = verify(&args, &config, |examined| lines.segment(examined)).unwrap();
+        lines.summary(&outcome);
+        String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 
     #[test]
@@ -350,7 +240,9 @@ mod tests {
         );
         assert_eq!(
             lines[42],
-            serde_json::json!({"segments": 42, "verified": 42, "failed": 0, "without_option": 0, "reasons": {}})
+            serde_json::json!({
+                "segments": 42, "verified": 42, "failed": 0, "without_option": 0, "reasons": {}, "other_frames": {}
+            })
         );
     }
 
@@ -366,6 +258,12 @@ mod tests {
         assert_eq!(run(&config, "sha1-v4-ts1.pcap"), code(0));
         assert_eq!(run(&config, "cmac-rekey-both-v4-ts1.pcap"), code(1), "another algorithm");
         assert_eq!(run(&config, "cmac-v6-ts1.pcap"), code(1), "no segment of the neighbour");
+        let cut = good.path().join("cut.pcap");
+        let whole = fs::read(capture("sha1-v4-ts1.pcap")).unwrap();
+        for (len, expected) in [(whole.len(), 0), (whole.len() - 1, 1), (24, 1), (23, 2), (0, 2)] {
+            fs::write(&cut, &whole[..len]).unwrap();
+            assert_eq!(run(&config, cut.to_str().unwrap()), code(expected), "{len} bytes of it");
+        }
         assert_eq!(run(&config, "keys.json"), code(2), "not a capture");
         assert_eq!(run(&config, "absent.pcap"), code(2));
         assert_eq!(run(&good.path().join("absent.toml"), "sha1-v4-ts1.pcap"), code(2));
@@ -385,36 +283,104 @@ mod tests {
         let isn = u32::from_be_bytes(octets[tcp + 4..tcp + 8].try_into().unwrap());
         let key = hex::encode("topsecret-key-one");
         let summary = |isn: u32| {
-            let line = format!("10.99.1.1:41041 10.99.1.2:1790 {isn} - hmac-sha-1-96 61 84 {key}\n");
+            let line = format!("10.99.1.1:41041 10.99.1.2:1790 {isn} - hmac-sha-1-96 61 84 {key} include\n");
             fs::write(&log, line).unwrap();
             let args = VerifyArgs { key_log: vec![log.clone()], ..args(good.file.clone()) };
-            verify(&args, &config, None::<&mut Lines<Vec<u8>>>).unwrap().summary
+            verify(&args, &config, |_| ()).unwrap().summary
         };
         assert!(summary(isn).is_good(), "{}", summary(isn));
         assert_eq!(summary(isn ^ 1).verified, 0, "a key of another connection");
         fs::write(&log, "nonsense\n").unwrap();
         let args = VerifyArgs { key_log: vec![log], ..good };
-        let error = verify(&args, &config, None::<&mut Lines<Vec<u8>>>).err().unwrap();
-        assert!(error.to_string().contains("keys.log:1: not eight fields"), "{error}");
+        let error = verify(&args, &config, |_| ()).err().unwrap();
+        assert!(error.to_string().contains("keys.log:1: too few fields"), "{error}");
     }
 
     #[test]
     fn it_is_explained_what_failed_and_where() {
         let folder = folder(&CONFIG.replace("one", "two"));
         let config = folder.path().join("tcpauth.toml");
-        let outcome =
-            verify(&args(capture("sha1-v4-ts1.pcap")), &config, None::<&mut Lines<Vec<u8>>>).unwrap();
-        assert_eq!(outcome.explanation(&config), "failed 42: wrong MAC (first in frame 1)\n");
+        let good = args(capture("sha1-v4-ts1.pcap"));
+        let outcome = verify(&good, &config, |_| ()).unwrap();
+        assert_eq!(outcome.explanation(&good, &config), "failed 42: wrong MAC (first in frame 1)\n");
 
         let unsigned = folder.path().join("unsigned.pcap");
         let mut octets = fs::read(capture("sha1-v4-ts1.pcap")).unwrap();
         let option = octets.windows(3).rposition(|three| three == [29, 16, 61]).unwrap();
         octets[option..option + 16].fill(1);
         fs::write(&unsigned, octets).unwrap();
-        let outcome = verify(&args(unsigned), &config, None::<&mut Lines<Vec<u8>>>).unwrap();
-        let explanation = outcome.explanation(&config);
+        let unsigned = args(unsigned);
+        let outcome = verify(&unsigned, &config, |_| ()).unwrap();
+        let explanation = outcome.explanation(&unsigned, &config);
         let (failed, without) = explanation.split_once('\n').unwrap();
         assert_eq!(failed, "failed 41: wrong MAC (first in frame 1)");
         assert!(without.starts_with("without option 1 (first in frame "), "{without}");
+    }
+
+    /// A file of these octets, and what is said of it.
+    fn said(octets: &[u8]) -> (Outcome, String, Vec<serde_json::Value>) {
+        let folder = folder(CONFIG);
+        let (config, file) = (folder.path().join("tcpauth.toml"), folder.path().join("made.pcap"));
+        fs::write(&file, octets).unwrap();
+        let args = args(file);
+        let outcome = verify(&args, &config, |_| ()).unwrap();
+        let mut out = Vec::new();
+        Lines::new(&mut out, true).summary(&outcome);
+        let text = outcome.explanation(&args, &config);
+        (
+            outcome,
+            text,
+            out.split(|octet| *octet == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect(),
+        )
+    }
+
+    #[test]
+    fn the_whole_records_of_a_file_that_is_cut_off_are_verified() {
+        let whole = fs::read(capture("sha1-v4-ts1.pcap")).unwrap();
+        for cut in [1, 15, 80] {
+            let (outcome, text, json) = said(&whole[..whole.len() - cut]);
+            assert_eq!(outcome.summary.to_string(), "segments 41, verified 41, failed 0, without option 0");
+            assert!(!outcome.is_good(), "the rest is not known");
+            let place = outcome.rest.unread.unwrap().place().unwrap();
+            assert_eq!(place.record, 42);
+            let offset = place.offset as usize;
+            let captured = u32::from_le_bytes(whole[offset + 8..offset + 12].try_into().unwrap()) as usize;
+            assert_eq!(offset + 16 + captured, whole.len(), "where the last record begins");
+            let what = format!(
+                "the capture file ends in the middle of record 42 (at byte {offset}): it is still being written"
+            );
+            assert!(text.contains(&what), "{text}");
+            assert!(text.ends_with("; all that comes before was examined\n"), "{text}");
+            assert_eq!(json[0]["segments"], 41);
+            assert_eq!(
+                (&json[0]["unread"]["record"], &json[0]["unread"]["offset"]),
+                (&42.into(), &offset.into())
+            );
+            assert!(json[0]["unread"]["reason"].as_str().unwrap().starts_with("the capture file ends"));
+        }
+        let (outcome, text, json) = said(&whole);
+        assert!(outcome.is_good() && text.is_empty() && json[0].get("unread").is_none(), "{text}");
+    }
+
+    #[test]
+    fn it_is_explained_why_there_is_no_segment() {
+        let whole = fs::read(capture("sha1-v4-ts1.pcap")).unwrap();
+        let frame = &whole[24 + 16..][..u32::from_le_bytes(whole[32..36].try_into().unwrap()) as usize];
+        let with = |at: usize, octets: &[u8]| {
+            let mut file = whole[..24 + 16 + frame.len()].to_vec();
+            file[24 + 16 + at..][..octets.len()].copy_from_slice(octets);
+            said(&file)
+        };
+        let (outcome, text, json) = with(12, &[0x88, 0xcc]);
+        assert_eq!(
+            text,
+            "no frame of the capture has a TCP segment that can be read\nother frames 1: 0x88cc LLDP\n"
+        );
+        assert_eq!(json[0]["other_frames"], serde_json::json!({"0x88cc LLDP": 1}));
+        assert!(!outcome.is_good());
+        let (_, text, _) = with(14 + 20, &[0, 80, 0, 80]);
+        assert!(text.contains("are the neighbour's address and `port` those of the connection?"), "{text}");
+        let (_, text, _) = said(&whole[..24]);
+        assert!(text.starts_with("no frame is in the capture"), "{text}");
     }
 }

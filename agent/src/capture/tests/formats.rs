@@ -2,9 +2,9 @@
 
 use tcpauth_common::{Algorithm, Kdf};
 
-use super::samples::{Router, config, frames, summary, vector, with_neighbor};
+use super::samples::{Router, config, frames, others, summary, vector, with_neighbor};
 use super::signed::{self, NETWORKS, Network};
-use crate::capture::{CaptureError, Frame, Frames, Link, Timestamp};
+use crate::capture::{CaptureError, Frame, Frames, Link, Other, Timestamp};
 use crate::keys::TcpOptions;
 
 const LINKS: [(Link, u32); 4] =
@@ -139,9 +139,25 @@ fn vlan_tags_and_padding_stand_in_no_ones_way() {
 #[test]
 fn what_is_no_capture_or_not_a_whole_one() {
     let new = |octets: &[u8]| Frames::new(octets).err();
-    assert!(matches!(new(b""), Some(CaptureError::Format)));
+    assert!(matches!(new(b""), Some(CaptureError::Empty)));
     assert!(matches!(new(b"{}"), Some(CaptureError::Format)));
-    assert!(matches!(new(&[0x1f, 0x8b, 8, 0, 0, 0]), Some(CaptureError::Format)));
+    assert!(matches!(new(b"{}  "), Some(CaptureError::Format)));
+    for (magic, name) in [
+        (&[0x1f, 0x8b, 8, 0, 0, 0][..], "gzip"),
+        (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+        (&[0x28, 0xb5, 0x2f, 0xfd, 0], "zstd"),
+        (b"BZh91AY", "bzip2"),
+        (b"snoop\0\0\0\0\0\0\x02\0\0\0\x04", "snoop"),
+        (&[0x34, 0xcd, 0xb2, 0xa1, 2, 0, 4, 0], "modified"),
+        (&[0xa1, 0xb2, 0xcd, 0x34, 2, 0, 4, 0], "modified"),
+    ] {
+        let said = new(magic).unwrap().to_string();
+        assert!(said.contains(name) && said.contains(": "), "{name}: {said}");
+    }
+    for cut in [4, 5, 23] {
+        assert!(matches!(new(&pcap(true, false, 1, &[])[..cut]), Some(CaptureError::Headless)), "{cut}");
+    }
+    assert!(matches!(new(&section(true, &[])[..9]), Some(CaptureError::Headless)));
     assert!(matches!(new(&pcap(false, false, 189, &[])), Some(CaptureError::Link(189))));
 
     let whole = std::fs::read(vector("sha1-v4-ts1.pcap")).unwrap();
@@ -156,6 +172,117 @@ fn what_is_no_capture_or_not_a_whole_one() {
     assert!(matches!(Frames::new(&file[..]).unwrap().next(), Some(Err(CaptureError::Damaged { .. }))));
     let absent = section(false, &[(9, vec![0; 60])]);
     assert!(matches!(Frames::new(&absent[..]).unwrap().next(), Some(Err(CaptureError::Damaged { .. }))));
+}
+
+#[test]
+fn blocks_that_are_not_needed_may_have_any_length() {
+    let frames =
+        packets(Network::V4).into_iter().map(|packet| (0, signed::frame(Link::Ethernet, &[], &packet)));
+    let mut frames: Vec<_> = frames.collect();
+    let last = frames.split_off(5);
+    for kind in [10, 4, 5, 0x8000_0001] {
+        // TLS secrets, names, statistics, and what is not known.
+        let large = block(false, kind, &vec![7; 2 << 20]);
+        let rest = section(false, &last);
+        let file = [section(false, &frames), large.clone(), rest].concat();
+        assert_good(Network::V4, &read(&file));
+        let cut = [section(false, &frames), large[..large.len() - 5].to_vec()].concat();
+        let place = Frames::new(&cut[..]).unwrap().last().unwrap().unwrap_err().place().unwrap();
+        assert_eq!(place.offset as usize, section(false, &frames).len(), "block {kind}");
+    }
+    // What would be kept in memory may not.
+    for kind in [1, 2, 3, 6] {
+        let file = [section(false, &[]), block(false, kind, &vec![0; 2 << 20])].concat();
+        let error = Frames::new(&file[..]).unwrap().next().unwrap().unwrap_err();
+        assert!(
+            matches!(error, CaptureError::Damaged { what: "it is too long", .. }),
+            "block {kind}: {error}"
+        );
+    }
+}
+
+#[test]
+fn an_interface_of_another_link_type_hides_no_other() {
+    let frames: Vec<_> = packets(Network::V4).into_iter().map(|packet| (3, packet)).collect();
+    let mut file = section(false, &frames[..5]);
+    // USB, as the interface number 4.
+    file.extend(block(false, 1, &[189, 0, 0, 0, 0, 0, 0, 0]));
+    let number = |value: u32| value.to_le_bytes();
+    let usb = [[4, 0, 0, 64, 64].map(number).concat(), vec![0x45; 64]].concat();
+    file.extend(block(false, 6, &usb));
+    file.extend(block(false, 6, &usb));
+    file.extend(section(false, &frames[5..]));
+    let read = read(&file);
+    assert_good(Network::V4, &read);
+    let mkt = signed::mkt(Algorithm::HmacSha1_96, Kdf::Rfc5926, TcpOptions::Include);
+    let config = with_neighbor(signed::server(Network::V4), 179, mkt);
+    let others = others(&config, &read);
+    assert_eq!(others.iter().collect::<Vec<_>>(), [(Other::Link(189), 2)]);
+}
+
+#[test]
+fn packets_in_pppoe_and_behind_labels_are_read() {
+    let head = |ethertype: u16, more: &[u8]| [&[2; 12], &ethertype.to_be_bytes()[..], more].concat();
+    // Version and type, code, session, length; then the protocol of PPP, in one octet if compressed.
+    let session = [0x11, 0, 0, 9, 0, 0];
+    let (label, last) = ([0, 0x40, 0, 64], [0, 0x41, 1, 64]);
+    for (network, ppp) in [(Network::V4, 0x21u8), (Network::V6, 0x57)] {
+        for before in [
+            head(0x8864, &[&session[..], &[0, ppp]].concat()),
+            head(0x8864, &[&session[..], &[ppp]].concat()),
+            head(0x8100, &[&[0, 7, 0x88, 0x64][..], &session, &[0, ppp]].concat()),
+            head(0x8864, &[&session[..], &[0x02, 0x81], &label, &last].concat()),
+            head(0x8847, &last),
+            head(0x8847, &[label, label, last].concat()),
+            head(0x8848, &[label, last].concat()),
+        ] {
+            let octets: Vec<_> =
+                packets(network).iter().map(|packet| [&before[..], packet, &[0xee; 3]].concat()).collect();
+            assert_good(network, &read(&pcap(false, false, 1, &octets)));
+        }
+    }
+}
+
+#[test]
+fn other_frames_are_told_apart() {
+    let ip = |protocol: u8, payload: &[u8]| {
+        let mut packet = packets(Network::V4)[0][..20].to_vec();
+        packet[9] = protocol;
+        signed::frame(Link::Ethernet, &[], &[&packet, payload].concat())
+    };
+    let ethernet = |ethertype: u16, more: &[u8]| [&[2; 12], &ethertype.to_be_bytes()[..], more].concat();
+    let mut stranger = signed::frame(Link::Ethernet, &[], &packets(Network::V4)[0]);
+    stranger[14 + 19] ^= 1;
+    stranger[14 + 15] ^= 1;
+    let config = with_neighbor(
+        signed::server(Network::V4),
+        179,
+        signed::mkt(Algorithm::HmacSha1_96, Kdf::Rfc5926, TcpOptions::Include),
+    );
+    for (frame, expected) in [
+        (stranger, Other::Stranger),
+        (ip(17, &[0x80, 0, 0x12, 0xb5, 0, 50, 0, 0]), Other::Vxlan),
+        (ip(17, &[0x80, 0, 0x21, 0x18, 0, 50, 0, 0]), Other::Vxlan),
+        (ip(17, &[0x80, 0, 0, 53, 0, 50, 0, 0]), Other::Ip(17)),
+        (ip(47, &[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1]), Other::Erspan),
+        (ip(47, &[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1]), Other::Erspan),
+        (ip(47, &[0, 0, 8, 0]), Other::Ip(47)),
+        (ip(50, &[]), Other::Ip(50)),
+        (ethernet(0x0806, &[0; 28]), Other::EtherType(0x0806)),
+        (ethernet(38, &[0x42, 0x42, 3]), Other::Llc),
+        (ethernet(0x8863, &[0x11, 9, 0, 0, 0, 0]), Other::EtherType(0x8863)),
+        // A control message of PPP; a pseudowire, which has a control word before its frame.
+        (ethernet(0x8864, &[0x11, 0, 0, 9, 0, 4, 0xc0, 0x21, 9, 1]), Other::EtherType(0x8864)),
+        (ethernet(0x8847, &[0, 0x41, 1, 64, 0, 0, 0, 0, 2, 2]), Other::EtherType(0x8847)),
+        (ethernet(0x8847, &[0, 0x41, 0, 64]), Other::Unreadable),
+        (ethernet(0x8864, &[0x11, 0]), Other::Unreadable),
+        (ethernet(0x0800, &[0x65; 40]), Other::Unreadable),
+        (ethernet(0x0800, &[0x45; 8]), Other::Unreadable),
+        (vec![0; 13], Other::Unreadable),
+    ] {
+        let found = others(&config, &read(&pcap(false, false, 1, std::slice::from_ref(&frame))));
+        assert_eq!(found.iter().collect::<Vec<_>>(), [(expected, 1)], "{frame:02x?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tcpauth_common::{Algorithm, Kdf, KeyId};
 use zeroize::Zeroizing;
 
-use crate::capture::{AgreedKeys, Examined, Frame, Frames, Summary, Verdict, Verifier};
+use crate::capture::{AgreedKeys, Examined, Frame, Frames, Others, Summary, Verdict, Verifier};
 use crate::config::{Config, KeyManagement, Neighbor, OnUnprotected, Peer, Unauthenticated, Wire};
 use crate::keys::{ChainKey, KeyChain, Lifetime, MasterKey, Mkt, TcpOptions};
 
@@ -107,7 +107,7 @@ pub fn examine_with<'f>(
     frames: impl IntoIterator<Item = &'f Frame>,
 ) -> Vec<Examined> {
     let mut verifier = Verifier::new(config, agreed);
-    frames.into_iter().filter_map(|frame| verifier.examine(frame)).collect()
+    frames.into_iter().filter_map(|frame| verifier.examine(frame).ok()).collect()
 }
 
 /// Their verdicts.
@@ -120,6 +120,18 @@ pub fn summary<'f>(config: &Config, frames: impl IntoIterator<Item = &'f Frame>)
     let mut summary = Summary::default();
     verdicts(config, frames).into_iter().for_each(|verdict| summary.count(verdict));
     summary
+}
+
+/// The kinds of the frames that are not a neighbor's segments.
+pub fn others<'f>(config: &Config, frames: impl IntoIterator<Item = &'f Frame>) -> Others {
+    let agreed = AgreedKeys::default();
+    let mut verifier = Verifier::new(config, &agreed);
+    let mut others = Others::default();
+    frames
+        .into_iter()
+        .filter_map(|frame| verifier.examine(frame).err())
+        .for_each(|other| others.count(other));
+    others
 }
 
 /// A file of tests/vectors/linux-ao.

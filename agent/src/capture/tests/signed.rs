@@ -16,7 +16,7 @@ const SERVER: ([u8; 4], u16) = ([192, 0, 2, 2], 179);
 const CLIENT_V6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const SERVER_V6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 /// So that the sequence number wraps within the connection.
-const CLIENT_ISN: u32 = 0xffff_ff00;
+pub const CLIENT_ISN: u32 = 0xffff_ff00;
 const SERVER_ISN: u32 = 0x1234_5678;
 
 /// What IP packets look like.
@@ -53,7 +53,12 @@ pub fn server(network: Network) -> IpAddr {
 
 /// The IP packets of a connection: handshake, data over the wrap and again, an end and a reset.
 pub fn packets(mkt: &Mkt, network: Network) -> Vec<Vec<u8>> {
-    let (client, server) = (CLIENT_ISN, SERVER_ISN);
+    connection(mkt, network, (CLIENT_ISN, SERVER_ISN))
+}
+
+/// The same with other ISNs, of which the client's is 203 to 402 before the wrap.
+pub fn connection(mkt: &Mkt, network: Network, isns: (u32, u32)) -> Vec<Vec<u8>> {
+    let (client, server) = isns;
     let plan = [
         (true, 0x02, client, 0, 0, 0),
         (false, 0x12, server, client.wrapping_add(1), 0, 0),
@@ -68,7 +73,7 @@ pub fn packets(mkt: &Mkt, network: Network) -> Vec<Vec<u8>> {
         (false, 0x14, server + 1002, client.wrapping_add(604), 0, 0),
     ];
     plan.map(|(from_client, flags, seq, ack, len, sne)| {
-        let segment = signed(mkt, network, from_client, (flags, seq, ack), len, sne);
+        let segment = signed(mkt, network, isns, from_client, (flags, seq, ack), len, sne);
         packet(network, from_client, &segment)
     })
     .to_vec()
@@ -88,7 +93,7 @@ pub fn frame(link: Link, tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
         Link::CookedV1 => [vec![0; 14], types].concat(),
         // The protocol stands first here, and its header ends with the sender's address.
         Link::CookedV2 => [types[..2].to_vec(), vec![0; 18], types[2..].to_vec()].concat(),
-        Link::RawIp => Vec::new(),
+        Link::RawIp | Link::Other(_) => Vec::new(),
     };
     [&head, packet].concat()
 }
@@ -96,6 +101,7 @@ pub fn frame(link: Link, tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
 fn signed(
     mkt: &Mkt,
     network: Network,
+    (client_isn, server_isn): (u32, u32),
     from_client: bool,
     (flags, seq, ack): (u8, u32, u32),
     len: usize,
@@ -123,7 +129,7 @@ fn signed(
         scope: 0,
     };
     let role = if from_client { Role::Client } else { Role::Server };
-    let (own, other_end) = if from_client { (CLIENT_ISN, SERVER_ISN) } else { (SERVER_ISN, CLIENT_ISN) };
+    let (own, other_end) = if from_client { (client_isn, server_isn) } else { (server_isn, client_isn) };
     let key = if flags & 0x12 == 2 {
         mkt.syn_send(&quartet, Isn(own)).material
     } else {
