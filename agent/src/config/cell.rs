@@ -148,7 +148,12 @@ impl<'c> Cell<'c, '_, '_> {
     pub(super) fn secret(&mut self, source: Source, folder: &Path) -> Secret {
         let Some(text) = self.text(source.field()) else { return Secret::Broken };
         match source.master_key(text, folder) {
-            Ok(key) => Secret::Given(key),
+            Ok(key) => {
+                if !source.is_inline() {
+                    self.report.add_file(folder.join(text));
+                }
+                Secret::Given(key)
+            }
             Err(problem) => {
                 self.wrong(problem);
                 Secret::Broken

@@ -127,6 +127,7 @@ impl Config {
             Some(Resolved { neighbors, chains, inline_secret }) if report.is_empty() => {
                 self.neighbors = neighbors;
                 self.key_chains = chains;
+                self.files = report.take_files();
                 self.text.holds_secret = inline_secret.is_some();
             }
             _ => return Err(report.into_errors(Path::new("")).into()),

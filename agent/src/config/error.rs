@@ -3,6 +3,7 @@
 //! Values of the file are never quoted, for any of them can be a secret in the wrong place: a position says
 //! where to look. Only a neighbour that has the form of an address, and a path that exists, are shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -155,18 +156,19 @@ impl Position {
     }
 }
 
-/// Errors of one text as they are found.
+/// Errors of one text as they are found, and the files that it names.
 pub(super) struct Report<'t> {
     text: &'t str,
     /// Whether an operator can look the positions up.
     is_file: bool,
     errors: Vec<ConfigError>,
+    files: BTreeSet<PathBuf>,
 }
 
 impl<'t> Report<'t> {
     /// None yet about `text`, which is a file's.
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, is_file: true, errors: Vec::new() }
+        Self { text, is_file: true, errors: Vec::new(), files: BTreeSet::new() }
     }
 
     /// None yet about `text`, which is in no file.
@@ -183,6 +185,16 @@ impl<'t> Report<'t> {
     /// One more, about the file as a whole.
     pub(super) fn add_to_file(&mut self, problem: Problem) {
         self.errors.push(ConfigError { position: None, subject: Subject::File, problem });
+    }
+
+    /// A file that was read for the text.
+    pub(super) fn add_file(&mut self, path: PathBuf) {
+        self.files.insert(path);
+    }
+
+    /// The files that were read for the text.
+    pub(super) fn take_files(&mut self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.files)
     }
 
     /// How to say where `what` is, which is `subject` and stands at `span`.

@@ -314,7 +314,7 @@ impl KeyReader {
             "algorithm" => {
                 fields.algorithm = cell.choice("algorithm", &Algorithm::ALL.map(|a| (a.name(), a)));
             }
-            "tcp-options" => fields.tcp_options = cell.choice("tcp-options", &TCP_OPTIONS),
+            "tcp-options" => fields.tcp_options = cell.choice("tcp-options", &TcpOptions::NAMES),
             "send-lifetime" => fields.send = cell.lifetime("send-lifetime"),
             "accept-lifetime" => fields.accept = cell.lifetime("accept-lifetime"),
             name => {
@@ -366,5 +366,3 @@ impl KeyReader {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-const TCP_OPTIONS: [(&str, TcpOptions); 2] =
-    [("include", TcpOptions::Include), ("exclude", TcpOptions::Exclude)];

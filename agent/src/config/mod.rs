@@ -17,7 +17,8 @@ pub use problem::Problem;
 pub use warning::Warning;
 pub use write::WriteError;
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ mod diff;
 mod document;
 mod edit;
 mod error;
+mod exposure;
 mod fields;
 mod kept;
 mod kmp;
@@ -63,6 +65,8 @@ pub struct Config {
     /// The chains that have a name, in its order, whether a neighbour uses them or not; each as its first neighbour
     /// in the file has it.
     pub key_chains: Vec<Arc<KeyChain>>,
+    /// The other files that were read for it: of secrets, keys and certificates.
+    pub(crate) files: BTreeSet<PathBuf>,
     /// What it was read from.
     pub(crate) text: Text,
 }
@@ -198,12 +202,27 @@ impl OnUnprotected {
     }
 }
 
+/// Names of all fields of a neighbor's table; `tls.FIELD` for those of its table `tls`.
+#[cfg(test)]
+pub(crate) fn fields_of_neighbor() -> impl Iterator<Item = &'static str> {
+    fields::FIELDS.into_iter().chain(kmp::fields::TLS_FIELDS)
+}
+
+/// Names of all fields of a key's table.
+#[cfg(test)]
+pub(crate) fn fields_of_key() -> impl Iterator<Item = &'static str> {
+    fields::KEY_FIELDS.into_iter()
+}
+
 impl Config {
     /// Reads the file at `path`. Beyond what [`Config::parse`] refuses, it is an error if everyone can write
     /// to the file, or if everyone can read it and it holds a secret itself.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let (text, mode) = text::read(path)?;
-        Self::parse_with_mode(text, path, mode)
+        let mut config = Self::parse_with_mode(text, path, mode)?;
+        config.text.path =
+            std::fs::metadata(path).is_ok_and(|found| found.is_file()).then(|| path.to_owned());
+        Ok(config)
     }
 
     /// The configuration in `text`. `path` is the file's for errors, and relative paths in it start at its
@@ -219,9 +238,12 @@ impl Config {
         self.neighbors.get(index)
     }
 
-    /// What is legal but probably not meant, now.
+    /// What is legal but probably not meant, now; first of files that others can change.
     pub fn warnings(&self) -> Vec<Warning> {
-        warning::warnings(self, Timestamp::now())
+        let files = self.files.iter().chain(&self.text.path).cloned().collect();
+        let exposures = exposure::exposures(&files).into_iter();
+        let exposures = exposures.map(|message| Warning { subject: Subject::File, message });
+        exposures.chain(warning::warnings(self, Timestamp::now())).collect()
     }
 
     fn parse_with_mode(text: Zeroizing<String>, path: &Path, mode: u32) -> Result<Self, ConfigErrors> {
@@ -243,8 +265,9 @@ impl Config {
             return Err(report.into_errors(path));
         }
         let holds_secret = resolved.inline_secret.is_some();
+        let files = report.take_files();
         let Resolved { neighbors, chains: key_chains, .. } = resolved;
-        Ok(Self { neighbors, key_chains, text: Text::loaded(text, holds_secret) })
+        Ok(Self { neighbors, key_chains, files, text: Text::loaded(text, holds_secret) })
     }
 
     /// What the text means, good if `report` has no errors; `None` if it is not TOML.

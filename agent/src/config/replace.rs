@@ -7,7 +7,10 @@ use std::{
     io::{self, Write},
     os::{
         fd::AsFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+        },
     },
     path::Path,
 };
@@ -22,6 +25,9 @@ const ACCESS_LIST: &str = "system.posix_acl_access";
 /// Signatures of a file's contents and attributes, which another text does not have.
 const OF_CONTENTS: [&str; 2] = ["security.ima", "security.evm"];
 
+/// How the name of a new file ends, until it is in its place.
+const LAST: &str = ".new";
+
 /// Why a file was not replaced; it is as it was then.
 pub(super) enum NotReplaced {
     /// The system's reason.
@@ -35,12 +41,33 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), NotReplaced> {
     let old = File::open(path).map_err(NotReplaced::Io)?;
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(".");
+    remove_left(path, name.as_bytes());
+    name.push(std::process::id().to_string());
+    name.push(LAST);
     let new = path.with_file_name(name);
     make(&new, &old, text).and_then(|()| fs::rename(&new, path).map_err(NotReplaced::Io)).inspect_err(|_| {
         // It may hold secrets, and is of no use.
         let _ = fs::remove_file(&new);
     })
+}
+
+/// Removes new files that processes left which were killed before they could put them in place of the file at `path`:
+/// they hold secrets, and this process may have the number of one. `first`: how their names begin.
+fn remove_left(path: &Path, first: &[u8]) {
+    let Some(Ok(folder)) = path.parent().map(fs::read_dir) else { return };
+    for entry in folder.flatten() {
+        let name = entry.file_name();
+        let process = name.as_bytes().strip_prefix(first).and_then(|rest| rest.strip_suffix(LAST.as_bytes()));
+        let process = process.and_then(|process| str::from_utf8(process).ok()?.parse::<u32>().ok());
+        let is_left = |process| {
+            process == std::process::id() || !Path::new("/proc").join(u32::to_string(&process)).exists()
+        };
+        if process.is_some_and(is_left) {
+            // If it stays, making the new one says why.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Makes the name of the file at `path` safe from a power failure.
@@ -170,6 +197,23 @@ mod tests {
         assert_eq!(attributes(&file).unwrap()[ACCESS_LIST], list());
         // What `stat` shows of a group is the mask of the list.
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn new_files_that_killed_processes_left_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tcpauth.toml");
+        fs::write(&path, "old").unwrap();
+        let left = |process: &str| folder.path().join(format!(".tcpauth.toml.{process}.new"));
+        // In a container the number of the process is the same each time. No process has the highest number.
+        let own = std::process::id().to_string();
+        let theirs = ["1", "tmp", "4294967295x"];
+        for process in [&own, "4294967295"].into_iter().chain(theirs) {
+            fs::write(left(process), "secret").unwrap();
+        }
+        replaced(&path);
+        assert!(!left(&own).exists() && !left("4294967295").exists());
+        assert!(theirs.iter().all(|process| left(process).exists()), "others' files are theirs");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -23,13 +23,15 @@ pub(crate) struct Text {
     pub(super) running: Arc<Zeroizing<String>>,
     /// Whether a secret stands in it, not in a file that it names.
     pub(super) holds_secret: bool,
+    /// The file, if it came from one.
+    pub(super) path: Option<PathBuf>,
 }
 
 impl Text {
     /// That of a file just read.
     pub(super) fn loaded(text: Zeroizing<String>, holds_secret: bool) -> Self {
         let text = Arc::new(text);
-        Self { file: text.clone(), running: text, holds_secret }
+        Self { file: text.clone(), running: text, holds_secret, path: None }
     }
 }
 

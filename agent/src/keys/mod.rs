@@ -22,6 +22,24 @@ pub enum TcpOptions {
     Exclude,
 }
 
+impl TcpOptions {
+    /// Both, with their names in configuration and output.
+    pub const NAMES: [(&str, Self); 2] = [("include", Self::Include), ("exclude", Self::Exclude)];
+
+    /// Returns the name in configuration and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Include => "include",
+            Self::Exclude => "exclude",
+        }
+    }
+
+    /// Returns what has this name, if anything.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, options)| options)
+    }
+}
+
 /// Master key tuple: a shared secret and how segments are signed with keys derived from it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mkt {

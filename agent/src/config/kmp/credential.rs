@@ -25,7 +25,10 @@ pub(super) fn file(
 ) -> Option<PathBuf> {
     let path = folder.join(cell.text(field)?);
     match check(field, kind, &path) {
-        Ok(()) => Some(path),
+        Ok(()) => {
+            cell.report.add_file(path.clone());
+            Some(path)
+        }
         Err(problem) => {
             cell.wrong(problem.into());
             None

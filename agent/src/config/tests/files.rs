@@ -187,3 +187,37 @@ fn a_file_that_cannot_be_read_as_text_is_refused() {
         format!("{}: is larger than 16777216 octets; is this the right file?", large.display())
     );
 }
+
+#[test]
+fn files_that_others_can_change_are_warned_about_after_each_change() {
+    let folder = Folder::new();
+    let secret = folder.write("secret", 0o600, "v61ne0qkel33&");
+    let here = folder.0.path().display().to_string();
+    let told = |config: &Config| -> Vec<String> {
+        let messages = config.warnings().into_iter().map(|warning| warning.to_string());
+        messages.filter(|message| message.contains(&here)).collect()
+    };
+    let mut config = folder.with_password_file("secret").unwrap();
+    assert_eq!(told(&config), [""; 0]);
+
+    let file = folder.write("tcpauth.toml", 0o660, "neighbor.\"192.0.2.1\".password-file = \"secret\"\n");
+    fs::set_permissions(folder.0.path(), Permissions::from_mode(0o777)).unwrap();
+    let mended = [format!("chmod go-w {here}"), format!("chmod g-w {}", file.display())];
+    config = Config::load(&file).unwrap();
+    for _ in 0..2 {
+        let told = told(&config);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(mended.iter().zip(&told).all(|(command, told)| told.ends_with(command)), "{told:?}");
+        // It is so after an edit, and of the configuration that is kept.
+        let peer = "192.0.2.9".to_owned();
+        let toml = Zeroizing::new("password-file = \"secret\"".to_owned());
+        config.apply(&[Edit::AddNeighbor { peer: peer.clone(), toml }], folder.0.path()).unwrap();
+        let kept = folder.0.path().join("kept.toml");
+        config.keep(&kept, &file).unwrap();
+        config = Config::kept(&kept, &file).unwrap().unwrap();
+        config.apply(&[Edit::RemoveNeighbor { peer: peer.parse().unwrap() }], folder.0.path()).unwrap();
+    }
+    // A group may read a file of secrets, and `password-file` that it may change is refused anyway.
+    fs::set_permissions(&secret, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(told(&config).len(), 2);
+}

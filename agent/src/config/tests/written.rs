@@ -79,7 +79,7 @@ fn a_link_stays_one() {
     change(&mut config, &link, "password = \"n-secret-1\"");
     config.write(&link).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert!(load(&path) == config, "another configuration");
+    assert!(load(&link) == config, "another configuration");
 }
 
 #[test]

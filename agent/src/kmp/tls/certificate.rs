@@ -1,6 +1,6 @@
 //! Certificates of the RSA_PSK suites (RFC 4279, 4).
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use openssl::{
     hash::MessageDigest,
@@ -9,7 +9,13 @@ use openssl::{
     x509::{X509, X509Ref, X509StoreContext, store::X509StoreBuilder},
 };
 
-use super::{TlsError, context::library, key_file::private_key, psk_callbacks};
+use super::{
+    TlsError,
+    context::library,
+    files::{self, Contents},
+    key_file::private_key,
+    psk_callbacks,
+};
 use crate::config::{Rsa, Validation};
 
 /// Has servers of `context` show our certificate, in TLS 1.2 only.
@@ -20,7 +26,7 @@ pub fn show(context: &mut SslContextBuilder, rsa: &Rsa) -> Result<(), TlsError> 
         return Err(TlsError::file("certificate-file", certificate_file, "there is no certificate in it"));
     };
     let wrong = |reason: &str| TlsError::file("certificate-key-file", key_file, reason);
-    let key = private_key(&read("certificate-key-file", key_file)?)
+    let key = private_key(&read("certificate-key-file", key_file)?.octets)
         .ok_or_else(|| wrong("there is no private key in it, as PEM and without a password"))?;
     if key.id() != Id::RSA {
         return Err(wrong("the key is none of RSA, which the RSA_PSK suites need"));
@@ -79,15 +85,12 @@ fn fingerprint(certificate: &X509Ref) -> Option<[u8; 32]> {
 }
 
 fn certificates(field: &str, path: &Path) -> Result<Vec<X509>, TlsError> {
-    match X509::stack_from_pem(&read(field, path)?) {
+    match X509::stack_from_pem(&read(field, path)?.octets) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(TlsError::file(field, path, "there is no certificate in it, as PEM")),
     }
 }
 
-fn read(field: &str, path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, TlsError> {
-    match std::fs::read(path) {
-        Ok(octets) => Ok(octets.into()),
-        Err(error) => Err(TlsError::file(field, path, error)),
-    }
+fn read(field: &str, path: &Path) -> Result<Arc<Contents>, TlsError> {
+    files::read(path).map_err(|error| TlsError::file(field, path, error))
 }

@@ -10,6 +10,8 @@ use openssl::{
 };
 use zeroize::Zeroizing;
 
+use super::files;
+
 /// Why a file is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
@@ -50,14 +52,11 @@ impl PrivateKey {
     /// # Errors
     /// [`KeyFileError`].
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        use std::os::unix::fs::MetadataExt;
-
-        let unreadable = |error: std::io::Error| KeyFileError::Unreadable(error.to_string());
-        if std::fs::metadata(path).map_err(unreadable)?.mode() & 0o027 != 0 {
+        let file = files::read(path).map_err(|error| KeyFileError::Unreadable(error.to_string()))?;
+        if file.mode & 0o027 != 0 {
             return Err(KeyFileError::Open);
         }
-        let pem = Zeroizing::new(std::fs::read(path).map_err(unreadable)?);
-        let key = private_key(&pem).ok_or(KeyFileError::NoPrivateKey)?;
+        let key = private_key(&file.octets).ok_or(KeyFileError::NoPrivateKey)?;
         if key.id() != Id::ED25519 {
             return Err(KeyFileError::NotEd25519);
         }

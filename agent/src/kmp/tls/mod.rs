@@ -3,6 +3,7 @@
 mod certificate;
 mod context;
 mod error;
+pub mod files;
 pub mod key_file;
 mod pipe;
 mod psk;
