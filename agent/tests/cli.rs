@@ -382,15 +382,17 @@ fn status(states: &[&str]) -> Value {
                 "peer": format!("192.0.2.{number}"), "state": state, "reason": null,
                 "key_management": "implicit", "algorithm": "hmac-sha-1-96", "send_id": 1, "recv_id": 1,
                 "tcp_options": "include", "port": 179, "ttl_security": null, "forwarded": [], "unauthenticated": "drop", "on_unprotected": "report", "kmp": null,
-                "sessions": 0, "open_sessions": 0, "counters": counters(), "last_drop": null
+                "sessions": 0, "open_sessions": 0, "displaced_sessions": 0, "counters": counters(),
+                "last_drop": null
             })
         })
         .collect();
     json!({ "answer": "status", "value": {
         "agent": {
             "version": "0.1.0", "instance": "cli-test", "pid": 1, "uptime_seconds": 1,
-            "config_file": "/etc/tcpauth/cli-test.toml", "reload_error": null, "sessions": 0,
-            "held_segments": 0, "overload": 0, "key_log": null, "sockets_error": null, "unsaved": false, "unconfigured": []
+            "config_file": "/etc/tcpauth/cli-test.toml", "reload_error": null, "keep_error": null, "sessions": 0,
+            "held_segments": 0, "overload": 0, "no_memory": 0, "lane_dropped": 0, "key_log": null,
+            "sockets_error": null, "unsaved": false, "unconfigured": []
         },
         "interfaces": [],
         "neighbors": neighbors

@@ -1,19 +1,29 @@
 //! `tcpauthd`: authenticates the TCP segments of BGP sessions.
 
-use std::{env, io::IsTerminal, process::ExitCode};
+use std::{env, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use tcpauth::{
     core_dump,
-    daemon::{self, Arguments, DaemonError, Journal, Options},
+    daemon::{self, Arguments, DaemonError, Journal, Options, StderrLog},
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How long the daemon waits at its end for standard error to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     core_dump::forbid();
     let arguments = Arguments::parse();
-    start_logging(&arguments);
-    daemon::end_on_panic();
+    let log = start_logging(&arguments);
+    let on_panic = log.clone();
+    daemon::end_on_panic(move || on_panic.iter().for_each(|log| log.finish(LAST_WORDS)));
+    let code = run(arguments);
+    log.iter().for_each(|log| log.finish(LAST_WORDS));
+    code
+}
+
+fn run(arguments: Arguments) -> ExitCode {
     let config_file = arguments.config.unwrap_or_else(|| arguments.instance.config_file());
     // Relative paths in errors and in the status would be relative to nothing an operator knows.
     let config_file = std::path::absolute(&config_file).unwrap_or(config_file);
@@ -42,8 +52,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The journal if systemd started us, else standard error. `RUST_LOG` goes before `-v`.
-fn start_logging(arguments: &Arguments) {
+/// The journal if systemd started us, else standard error, which is returned. `RUST_LOG` goes before `-v`.
+fn start_logging(arguments: &Arguments) -> Option<StderrLog> {
     let level = ["info", "debug", "trace"][usize::from(arguments.verbose.min(2))];
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,tcpauth={level},tcpauthd={level}")));
@@ -54,11 +64,21 @@ fn start_logging(arguments: &Arguments) {
         && let Ok(journal) = Journal::new()
     {
         registry.with(journal).init();
-        return;
+        return None;
     }
-    let stderr = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    registry.with(stderr).init();
+    let layer =
+        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    match StderrLog::start() {
+        Ok(log) => {
+            registry.with(layer.with_writer(log.clone())).init();
+            Some(log)
+        }
+        Err(error) => {
+            registry.with(layer.with_writer(std::io::stderr)).init();
+            tracing::warn!(
+                "no thread for the log, so tcpauthd stops while standard error is not read: {error}"
+            );
+            None
+        }
+    }
 }

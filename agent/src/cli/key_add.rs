@@ -38,6 +38,9 @@ pub struct AddArgs {
     /// KeyID of what is received: the other router's --send-id
     #[arg(long, value_name = "ID", requires = "send_id")]
     pub recv_id: Option<u8>,
+    /// Whether the MAC covers TCP options [default: that of the neighbor]
+    #[arg(long, value_name = "WHETHER", value_parser = PossibleValuesParser::new(["include", "exclude"]))]
+    pub tcp_options: Option<String>,
     /// When it may be sent with: `never`, `always`, or START/END, either of them empty for open, in RFC 3339 as
     /// 2026-12-01T00:00:00Z [default: never, until it is rolled; from now on with TCP-MD5 or a recv-id that another key
     /// has, where the neighbor is followed]
@@ -68,6 +71,7 @@ impl AddArgs {
             algorithm: self.algorithm.as_deref(),
             send_id: self.send_id.or(self.key_id),
             recv_id: self.recv_id.or(self.key_id),
+            tcp_options: self.tcp_options.as_deref(),
             send_lifetime: self.send_lifetime.as_deref(),
             accept_lifetime: self.accept_lifetime.as_deref(),
         };
@@ -85,7 +89,7 @@ impl AddArgs {
                 "next:\n  1. change the password on the other router: this one follows with the first segment under the new \
                  one\n     (if that is a tcpauthd, add the key there, then `tcpauth key roll` on one of the two)\n  2. when \
                  `tcpauth key show {neighbor}` tells that nobody sends with the old key: `tcpauth key retire {neighbor} KEY`\n\
-                 kept across a reload or restart only after `tcpauth config write`"
+                 gone when the machine reboots, unless `tcpauth config write` keeps it"
             );
         }
         let crossed = match (self.send_id, self.recv_id) {
@@ -101,7 +105,7 @@ impl AddArgs {
         format!(
             "next:\n  1. add the same key on the other router, if it is not there yet{crossed}{by}\n{roll}  {retire}. when \
              `tcpauth key show {neighbor}` tells that nobody sends with the old key: `tcpauth key retire {neighbor} KEY`\n\
-             kept across a reload or restart only after `tcpauth config write`"
+             gone when the machine reboots, unless `tcpauth config write` keeps it"
         )
     }
 }
@@ -118,6 +122,8 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     recv_id: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tcp_options: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     send_lifetime: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accept_lifetime: Option<&'a str>,
@@ -128,6 +134,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::fields_of_key;
 
     #[derive(clap::Parser)]
     struct Alone {
@@ -156,6 +163,7 @@ password = \"v61ne0qkel33&\"
 algorithm = \"aes-128-cmac-96\"
 send-id = 3
 recv-id = 4
+tcp-options = \"exclude\"
 send-lifetime = \"2026-12-01T00:00:00Z/\"
 accept-lifetime = \"2026-11-01/2027-03-01\"
 ";
@@ -165,11 +173,19 @@ accept-lifetime = \"2026-11-01/2027-03-01\"
             "--algorithm=aes-128-cmac-96",
             "--send-id=3",
             "--recv-id=4",
+            "--tcp-options=exclude",
             "--send-lifetime=2026-12-01T00:00:00Z/",
             "--accept-lifetime=2026-11-01/2027-03-01",
         ];
         assert_eq!(toml(&given), expected);
         assert_eq!(parsed(&given).number, Some(9));
+        // A field that is new has to be given here. The client reads files of secrets, and key-id stands for two fields.
+        let table: toml::Table = expected.parse().unwrap();
+        let secrets = ["password-file", "key-hex", "key-base64"];
+        let missing: Vec<&str> = fields_of_key()
+            .filter(|field| !table.contains_key(*field) && *field != "key-id" && !secrets.contains(field))
+            .collect();
+        assert_eq!(missing, [""; 0], "fields that `tcpauth key add` does not have");
     }
 
     #[test]
@@ -201,7 +217,7 @@ next:
   1. add the same key on the other router, if it is not there yet, with --send-id 4 --recv-id 3
   2. on both, one after the other: `tcpauth key roll 192.0.2.1`
   3. when `tcpauth key show 192.0.2.1` tells that nobody sends with the old key: `tcpauth key retire 192.0.2.1 KEY`
-kept across a reload or restart only after `tcpauth config write`";
+gone when the machine reboots, unless `tcpauth config write` keeps it";
         assert_eq!(parsed(&["192.0.2.1", "--send-id=3", "--recv-id=4"]).next(&[]), expected);
         let scheduled = parsed(&["192.0.2.1", "--send-lifetime=2026-12-01T00:00:00Z/"]).next(&[]);
         assert!(!scheduled.contains("key roll"), "{scheduled}");

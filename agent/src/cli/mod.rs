@@ -57,6 +57,7 @@ mod session;
 mod status;
 mod table;
 pub mod verify;
+mod verify_lines;
 mod watch;
 
 /// Authenticate every TCP segment of BGP sessions: show and steer tcpauthd

@@ -113,6 +113,10 @@ fn block(neighbor: &NeighborStatus) -> Block {
         closed => format!(", and {closed} closed"),
     };
     block.field("sessions", format!("{}{closed}", neighbor.open_sessions));
+    if neighbor.displaced_sessions > 0 {
+        let displaced = format!("{}, to make room for new ones", neighbor.displaced_sessions);
+        block.painted_field("removed", Paint::Warn, displaced);
+    }
     counts::fields(&mut block, &neighbor.counters);
     if let Some(last) = &neighbor.last_drop {
         block.painted_field("last drop", Paint::Warn, counts::last_drop(last));

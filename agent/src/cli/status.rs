@@ -102,6 +102,9 @@ fn agent(agent: &AgentStatus) -> Block {
     if let Some(error) = &agent.reload_error {
         block.painted_field("reload refused", Paint::Bad, error);
     }
+    if let Some(error) = &agent.keep_error {
+        block.painted_field("NOT KEPT", Paint::Bad, error);
+    }
     if agent.unsaved {
         let advice = "changes made by command; `tcpauth config diff` shows them, `config write` or `config discard` ends it";
         block.painted_field("unsaved", Paint::Warn, advice);
@@ -128,6 +131,20 @@ fn agent(agent: &AgentStatus) -> Block {
     if agent.overload > 0 {
         let lost = format!("{} lost, a ring buffer was full", human::plural(agent.overload, "record"));
         block.painted_field("overload", Paint::Bad, lost);
+    }
+    if agent.no_memory > 0 {
+        let lost = format!(
+            "{} dropped, programs of one CPU were preempted too often",
+            human::plural(agent.no_memory, "packet")
+        );
+        block.painted_field("no memory", Paint::Bad, lost);
+    }
+    if agent.lane_dropped > 0 {
+        let lost = format!(
+            "{} on the way to be signed, a queue was full",
+            human::plural(agent.lane_dropped, "frame")
+        );
+        block.painted_field("lost", Paint::Warn, lost);
     }
     block
 }
@@ -219,7 +236,11 @@ NEIGHBOR         STATE        SESSIONS  SIGNED  VERIFIED  DROPPED
         status.agent.reload_error = Some(
             "tcpauth.toml:3:1: unknown field `pasword`\ntcpauth.toml:4:1: unknown field `prot`".to_owned(),
         );
+        status.agent.keep_error =
+            Some("/run/tcpauth/default.running.toml: No space left on device".to_owned());
         status.agent.overload = 1;
+        status.agent.no_memory = 2;
+        status.agent.lane_dropped = 2;
         status.agent.sockets_error = Some("netlink: cannot list TCP sockets: no such file".to_owned());
         status.agent.key_log = Some("/tmp/keys.log".to_owned());
         status.interfaces.clear();
@@ -229,12 +250,15 @@ tcpauthd 0.1.0, instance default, pid 812, up 3h5m
   config:           /etc/tcpauth/tcpauth.toml
   reload refused:   tcpauth.toml:3:1: unknown field `pasword`
                     tcpauth.toml:4:1: unknown field `prot`
+  NOT KEPT:         /run/tcpauth/default.running.toml: No space left on device
   KEY LOG:          agreed keys are written in clear to /tmp/keys.log: whoever reads it can forge segments
   sessions:         2
   sockets:          netlink: cannot list TCP sockets: no such file: connections that get past the programs are not \
                     found
   held since start: 4 segments
   overload:         1 record lost, a ring buffer was full
+  no memory:        2 packets dropped, programs of one CPU were preempted too often
+  lost:             2 frames on the way to be signed, a queue was full
 
 no interfaces
 

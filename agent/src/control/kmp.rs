@@ -48,6 +48,9 @@ pub struct ChannelStatus {
     pub state: ChannelState,
     /// In one line, for an operator.
     pub text: String,
+    /// The key of the chain, by its number, that the channel began under; `None` if it is not up.
+    #[serde(default)]
+    pub key: Option<u32>,
 }
 
 /// What a TLS handshake agreed on.

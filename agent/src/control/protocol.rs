@@ -180,6 +180,9 @@ pub struct AgentStatus {
     pub config_file: String,
     /// Why the last reload was refused, if it was.
     pub reload_error: Option<String>,
+    /// Why the running configuration is not kept for the next daemon, if it is not.
+    #[serde(default)]
+    pub keep_error: Option<String>,
     /// Sessions in the map.
     pub sessions: u64,
     /// Why the kernel's sockets cannot be compared with the sessions, if they cannot.
@@ -189,6 +192,12 @@ pub struct AgentStatus {
     pub held_segments: u64,
     /// Records lost because a ring buffer was full.
     pub overload: u64,
+    /// Packets dropped because the programs had no working memory left, since the programs were first loaded.
+    #[serde(default)]
+    pub no_memory: u64,
+    /// Frames lost in the lane on their way to be signed, or to the stack: the kernel's queue of a CPU was full.
+    #[serde(default)]
+    pub lane_dropped: u64,
     /// File to which agreed keys are written in clear, if that was asked for.
     pub key_log: Option<String>,
     /// Whether the running configuration has changes, made by command, that are not in the file.
@@ -249,6 +258,9 @@ pub struct NeighborStatus {
     pub sessions: u64,
     /// Those of them that are not closed.
     pub open_sessions: u64,
+    /// Sessions without a connection that were removed to make room for new ones.
+    #[serde(default)]
+    pub displaced_sessions: u64,
     /// What was counted.
     pub counters: Counts,
     /// The last drop, if any.

@@ -153,8 +153,17 @@ impl Daemon {
             for socket in &established {
                 match self.adopted(number, socket)? {
                     Ok(Some(Adopted { quartet, session })) => {
-                        self.dataplane.put_session(&quartet, &session)?;
-                        self.tell_session(&quartet, &session, SessionState::Adopted);
+                        let put = match self.dataplane.session(&quartet)? {
+                            Some(_) => self.dataplane.put_session(&quartet, &session).map(|()| true)?,
+                            None => self.add_session(&quartet, &session)?,
+                        };
+                        if put {
+                            self.tell_session(&quartet, &session, SessionState::Adopted);
+                        } else {
+                            let full =
+                                "its neighbor, or all together, have as many sessions as they may have";
+                            self.adoption.refused.insert(number, full.to_owned());
+                        }
                     }
                     Ok(None) => {}
                     Err(error) => {

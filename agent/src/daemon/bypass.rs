@@ -18,7 +18,7 @@ use crate::{
     config::{Neighbor, OnUnprotected, Unauthenticated},
     control::{protocol::Event, words::ProtectionState},
     kernel::{KernelError, SockDiag, TcpConnection},
-    sessions::{Bypass, BypassWatch, Monotonic, Observation, SessionCount, SocketCount, Unprotected},
+    sessions::{Bypass, BypassWatch, Monotonic, Observation, SessionCount, Sizes, SocketCount, Unprotected},
 };
 
 /// How long a neighbor stays unprotected for operators after its connection was ended, unless a segment verifies
@@ -69,6 +69,12 @@ impl Bypasses {
     /// How often the oldest segment of a neighbor's connection has been sent again without an answer.
     pub(super) fn stall(&self, number: u32) -> Option<u8> {
         self.stalls.get(&number).copied()
+    }
+
+    /// Forgets those of neighbors that are no longer configured: another one may get the number.
+    pub(super) fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+        self.found.retain(|number, _| keep(*number));
+        self.stalls.retain(|number, _| keep(*number));
     }
 
     /// Numbers of the neighbors of which a connection gets past the programs.
@@ -122,14 +128,19 @@ impl Daemon {
             Some(diag) => diag,
             None => SockDiag::open()?,
         };
-        let connections = diag.established(&ports)?;
+        let connections = diag.sending(&ports)?;
         // After a failure a new socket is opened: old answers may still come by this one.
         self.bypasses.diag = Some(diag);
         self.bypasses.stalls.clear();
         let mut observations = Vec::new();
         let mut observed = HashMap::new();
+        let mut narrow = Vec::new();
         for connection in connections {
             let Some((number, quartet)) = self.neighbor_of_connection(&connection) else { continue };
+            narrow.extend(sizes(&connection).limit().map(|largest| (quartet, largest)));
+            if !connection.is_established() {
+                continue;
+            }
             if connection.retransmits > 0 {
                 let stall = self.bypasses.stalls.entry(number).or_default();
                 *stall = connection.retransmits.max(*stall);
@@ -147,6 +158,7 @@ impl Daemon {
             observations.push(Observation { neighbor: number, quartet, cookie, socket, session });
             observed.insert(cookie, connection);
         }
+        self.limit_segments(&narrow)?;
         Ok((observations, observed))
     }
 
@@ -322,6 +334,16 @@ impl Found {
         let error =
             self.reset_error.as_ref().map_or_else(String::new, |error| format!("; not ended: {error}"));
         format!("NOT PROTECTED: {what}: {cause}{more}{reset}{error}")
+    }
+}
+
+/// How large the stack makes the segments of a connection.
+fn sizes(connection: &TcpConnection) -> Sizes {
+    Sizes {
+        is_ipv4: std::net::Ipv6Addr::from(connection.peer).to_ipv4_mapped().is_some(),
+        path_mtu: connection.path_mtu,
+        mss: connection.mss,
+        has_timestamps: connection.has_timestamps,
     }
 }
 

@@ -16,9 +16,13 @@ use super::{
     unconfigured::Unconfigured,
 };
 use crate::{
-    config::{Config, Edit, Neighbor, Peer},
+    config::{Config, Difference, Edit, Neighbor, Peer},
     kernel::KernelError,
+    kmp::tls,
 };
+
+/// Differences that an error names: a terminal still shows what stands before them.
+const NAMED: usize = 10;
 
 /// What a change did, for the operator.
 pub(super) struct Change {
@@ -28,26 +32,36 @@ pub(super) struct Change {
     pub(super) sessions: Reconciled,
 }
 
+/// The configuration that a daemon starts with.
+pub(super) struct Start {
+    pub(super) config: Config,
+    /// Whether what an earlier daemon kept is not to be touched: it may be readable again the next time.
+    pub(super) leaves_kept: bool,
+}
+
 /// Returns the configuration that a daemon starts with: the running one of its predecessor since the machine started, if
 /// that had changes which are not in the file, else the file's.
 ///
 /// # Errors
 /// [`DaemonError::Config`] if the file is wrong.
-pub(super) fn at_start(options: &Options) -> Result<Config, DaemonError> {
+pub(super) fn at_start(options: &Options) -> Result<Start, DaemonError> {
     let kept = options.instance.kept_config();
-    match Config::kept(&kept, &options.config_file) {
+    let leaves_kept = match Config::kept(&kept, &options.config_file) {
         Ok(Some(config)) => {
             tracing::warn!(
                 "the running configuration goes on with changes made by command that are not in {}; `tcpauth config \
                  diff` shows them, `config write` or `config discard` ends it",
                 options.config_file.display()
             );
-            return Ok(config);
+            return Ok(Start { config, leaves_kept: false });
         }
-        Ok(None) => {}
-        Err(errors) => tracing::error!("changes made by command are lost: {}: {errors}", kept.display()),
-    }
-    Ok(Config::load(&options.config_file)?)
+        Ok(None) => false,
+        Err(errors) => {
+            tracing::error!("changes made by command are lost: {}: {errors}", kept.display());
+            true
+        }
+    };
+    Ok(Start { config: Config::load(&options.config_file)?, leaves_kept })
 }
 
 impl Daemon {
@@ -58,10 +72,14 @@ impl Daemon {
     /// What is wrong, for the operator; then everything is as it was, and the status says so too.
     pub(super) fn reload(&mut self, discard: bool, force: bool) -> Result<String, String> {
         let result = self.reloaded(discard, force).and_then(|config| {
-            if force {
+            let mut change = self.apply(config, HashMap::new())?;
+            // Not before: if the maps refuse the configuration, all is as it was.
+            if force && !self.unconfigured.is_empty() {
                 self.unconfigured = Unconfigured::default();
+                let let_go = self.write_rules(self.current_rules(), &Replan::default());
+                change.sessions.removed += let_go.map_err(|error| error.to_string())?.removed;
             }
-            self.apply(config, HashMap::new()).map(|change| change.to_string())
+            Ok(change.to_string())
         });
         match &result {
             Ok(done) => {
@@ -81,14 +99,13 @@ impl Daemon {
     fn reloaded(&self, discard: bool, force: bool) -> Result<Config, String> {
         let config = Config::load(&self.config_file).map_err(|errors| errors.to_string())?;
         if !discard {
-            let lost = self.config.unsaved(&self.config_file).map_err(|errors| errors.to_string())?;
+            let lost = self.config.lost_with(&config);
             if !lost.is_empty() {
-                let lost: Vec<String> = lost.iter().map(|change| format!("  {change}")).collect();
                 return Err(format!(
                     "changes made by command are not in {} and would be lost (`tcpauth config write` keeps them, \
-                     `tcpauth reload --discard` does not):\n{}",
+                     `tcpauth reload --discard` does not):{}",
                     self.config_file.display(),
-                    lost.join("\n")
+                    named(&lost)
                 ));
             }
         }
@@ -231,10 +248,13 @@ impl Daemon {
             }
         }
         self.config = config;
+        tls::files::forget();
         self.unconfigured.follow(&self.neighbors);
         self.keep_running();
         self.adopt();
         self.drops.retain(|number| self.neighbors.numbered(number).is_some());
+        self.crowding.retain(|number| self.neighbors.numbered(number).is_some());
+        self.bypasses.retain(|number| self.neighbors.numbered(number).is_some());
         self.peer_keys.follow(&before, &self.neighbors);
         self.schedule.follow(&self.neighbors);
         self.refresh_changed(&before);
@@ -306,15 +326,19 @@ impl Daemon {
         Ok(reconciled)
     }
 
-    /// Keeps the running configuration for the next daemon of this boot, if it differs from the file.
-    fn keep_running(&self) {
+    /// Keeps the running configuration for the next daemon of this boot, if it differs from the file. If that cannot be,
+    /// log, status and answers to commands say so.
+    pub(super) fn keep_running(&mut self) {
         let kept = self.instance.kept_config();
-        if let Err(error) = self.config.keep(&kept) {
-            tracing::error!(
-                "changes made by command would not survive a restart of tcpauthd, until `tcpauth config write`: {}: \
-                 {error}",
-                kept.display()
-            );
+        self.keep_error = self.config.keep(&kept, &self.config_file).err().map(|error| {
+            let lost = match self.config.is_unsaved() {
+                true => "the next tcpauthd would not have what was changed by command",
+                false => "the next tcpauthd would take an older configuration for the running one",
+            };
+            format!("{lost}: {}: {error}", kept.display())
+        });
+        if let Some(error) = &self.keep_error {
+            tracing::error!("{error}");
         }
     }
 
@@ -328,6 +352,16 @@ impl Daemon {
     fn file_hint(&self, what: &str) -> String {
         format!("{what} {}", self.config_file.display())
     }
+}
+
+/// The first of `differences`, each on a line of its own, and how many more there are.
+fn named(differences: &[Difference]) -> String {
+    let mut lines: String =
+        differences.iter().take(NAMED).map(|difference| format!("\n  {difference}")).collect();
+    if let more @ 1.. = differences.len().saturating_sub(NAMED) {
+        lines += &format!("\n  and {more} more; `tcpauth config diff` shows all");
+    }
+    lines
 }
 
 /// The error for a neighbour that is not configured.
@@ -387,6 +421,22 @@ mod tests {
         new.neighbors[0].ttl_security = Some(1);
         let change = Change::between(&old, &new);
         assert_eq!((change.added, change.changed, change.removed), (2, 1, 1));
+    }
+
+    #[test]
+    fn an_error_names_the_first_differences_and_counts_the_rest() {
+        let differences: Vec<Difference> = (0..NAMED + 2)
+            .map(|number| Difference {
+                change: crate::config::Change::Added,
+                subject: format!("key.{number}"),
+                detail: None,
+            })
+            .collect();
+        assert_eq!(named(&differences[..1]), "\n  + key.0");
+        assert!(named(&differences[..NAMED]).ends_with(&format!("\n  + key.{}", NAMED - 1)));
+        let more = named(&differences);
+        assert_eq!(more.lines().count(), 1 + NAMED + 1);
+        assert!(more.ends_with("\n  and 2 more; `tcpauth config diff` shows all"), "{more}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     control::protocol::InterfaceStatus,
     kernel::{
         Attachment, Dataplane, KernelError, LANE0, LANE1, Link, LinkKind, Misplaced, interface_towards,
-        mapped, preempted_programs,
+        mapped,
     },
 };
 
@@ -30,8 +30,11 @@ pub struct Interfaces {
     lane_fault: Option<String>,
     /// Addresses of this host for which the kernel's map has no room.
     unlisted: HashSet<[u8; 16]>,
-    /// Why no session of this host is protected, whatever its way.
-    unsafe_host: Option<String>,
+    /// Interfaces and addresses that are gone, and that the maps may still have.
+    unforgotten: HashSet<u32>,
+    unremoved: HashSet<[u8; 16]>,
+    /// Neighbors that are bound to interfaces could not be brought up to date.
+    unfollowed: bool,
 }
 
 struct Known {
@@ -54,8 +57,14 @@ pub struct Change {
 impl Interfaces {
     /// None yet but the lane, whose segments the programs there report. It has to be there.
     pub fn with_lane() -> Self {
-        let lane = [LANE0, LANE1].iter().filter_map(|name| if_nametoindex(*name).ok()).collect();
-        Self { lane, unsafe_host: preempted_programs(), ..Self::default() }
+        let mut interfaces = Self::default();
+        interfaces.learn_lane();
+        interfaces
+    }
+
+    /// Knows the lane's ends by their names.
+    pub fn learn_lane(&mut self) {
+        self.lane = [LANE0, LANE1].iter().filter_map(|name| if_nametoindex(*name).ok()).collect();
     }
 
     /// Knows an interface by its name before it is attached to.
@@ -169,7 +178,9 @@ impl Interfaces {
             tracing::info!(interface = known.link.name, index, "interface is gone");
         }
         self.former.retain(|_, former| *former != index);
-        dataplane.forget(index)
+        dataplane.forget(index).inspect_err(|_| {
+            self.unforgotten.insert(index);
+        })
     }
 
     /// Index of the interface whose programs see the segments of a neighbour bound to `name`: the one below for a
@@ -224,7 +235,44 @@ impl Interfaces {
     pub fn remove_address(&mut self, dataplane: &mut Dataplane, address: IpAddr) -> Result<(), KernelError> {
         self.addresses.remove(&mapped(address));
         self.unlisted.remove(&mapped(address));
-        dataplane.remove_local(address)
+        dataplane.remove_local(address).inspect_err(|_| {
+            self.unremoved.insert(mapped(address));
+        })
+    }
+
+    /// Tries again to forget interfaces and addresses that are gone.
+    pub fn forget_stale(&mut self, dataplane: &mut Dataplane) {
+        for index in std::mem::take(&mut self.unforgotten) {
+            if self.links.contains_key(&index) {
+                continue;
+            }
+            match dataplane.forget(index) {
+                Ok(()) => tracing::info!(index, "an interface that is gone is forgotten at last"),
+                Err(error) => {
+                    tracing::debug!(index, "an interface that is gone: {error}");
+                    self.unforgotten.insert(index);
+                }
+            }
+        }
+        for address in std::mem::take(&mut self.unremoved) {
+            if self.addresses.contains(&address) {
+                continue;
+            }
+            if let Err(error) = dataplane.remove_local(std::net::Ipv6Addr::from(address).to_canonical()) {
+                tracing::debug!("an address that is gone: {error}");
+                self.unremoved.insert(address);
+            }
+        }
+    }
+
+    /// Notes whether neighbors that are bound to interfaces are up to date.
+    pub fn note_followed(&mut self, is_up_to_date: bool) {
+        self.unfollowed = !is_up_to_date;
+    }
+
+    /// Whether neighbors that are bound to interfaces have to be brought up to date.
+    pub fn is_unfollowed(&self) -> bool {
+        self.unfollowed
     }
 
     /// Forgets what an earlier daemon left of interfaces and addresses that are no longer there.
@@ -261,9 +309,6 @@ impl Interfaces {
 
     /// Why sessions of a neighbour cannot be protected.
     pub fn problem(&self, peer: &Peer) -> Option<String> {
-        if let Some(reason) = &self.unsafe_host {
-            return Some(reason.clone());
-        }
         if !self.unlisted.is_empty() {
             return Some(format!(
                 "{} addresses of this host are not in the kernel's map, which has no room for more: remove some",
@@ -271,9 +316,10 @@ impl Interfaces {
             ));
         }
         let Some(name) = peer.interface.as_deref() else {
-            let any = self.links.values().any(|known| {
-                known.link.kind != LinkKind::Loopback && matches!(known.attached, Attachment::Protected(_))
-            });
+            let any = self
+                .links
+                .values()
+                .any(|known| !known.link.is_internal() && matches!(known.attached, Attachment::Protected(_)));
             if !any {
                 let reason = "no interface carries tcpauth's programs: see the interfaces' status";
                 return Some(reason.to_owned());
@@ -281,16 +327,19 @@ impl Interfaces {
             return self.unprotected_way(peer);
         };
         if let Some(known) = self.named(name) {
+            if known.link.kind == LinkKind::Vrf {
+                return Some(format!(
+                    "interface {name} is a VRF, by which no segment of a neighbor arrives: name its member that leads to \
+                     the neighbor"
+                ));
+            }
             return self.exposure(known).map(|reason| format!("interface {name} is not protected: {reason}"));
         }
         if self.former.contains_key(name) {
             return None;
         }
         if if_nametoindex(name).is_ok() {
-            return Some(format!(
-                "interface {name} is part of a bridge, bond or team, or a VRF: name the master of the former, a \
-                 member of the latter"
-            ));
+            return Some(format!("interface {name} is part of a bridge, bond or team: name that one"));
         }
         Some(match peer.is_link_local() {
             true => format!("interface {name} does not exist: nothing can pass until it does"),
@@ -349,7 +398,7 @@ impl Interfaces {
             failing: true,
         });
         let is_shown = |known: &&Known| {
-            known.link.kind != LinkKind::Loopback || self.exposure(known).is_some() || known.fault.is_some()
+            !known.link.is_internal() || self.exposure(known).is_some() || known.fault.is_some()
         };
         let links = self.links.values().filter(is_shown);
         let links = links.map(|Known { link, attached, fault, .. }| InterfaceStatus {
@@ -399,7 +448,7 @@ impl Interfaces {
 
     /// The unprotected interface by which the kernel would send to a neighbour that is one address.
     fn unprotected_way(&self, peer: &Peer) -> Option<String> {
-        let exposed = |known: &Known| known.link.kind != LinkKind::Loopback && self.exposure(known).is_some();
+        let exposed = |known: &Known| !known.link.is_internal() && self.exposure(known).is_some();
         if !peer.is_host() || !self.links.values().any(exposed) {
             return None;
         }
@@ -497,8 +546,6 @@ mod tests {
     fn what_concerns_the_whole_host_makes_every_neighbor_fail() {
         let good = || interfaces(&[(2, "eth0", LinkKind::Ethernet, tcx())]);
         assert_eq!(good().problem(&peer("192.0.2.1%eth0")), None);
-        let unsafe_host = Interfaces { unsafe_host: Some("real time".to_owned()), ..good() };
-        assert_eq!(unsafe_host.problem(&peer("192.0.2.1%eth0")).unwrap(), "real time");
         let full = Interfaces { unlisted: HashSet::from([[1; 16]]), ..good() };
         assert!(full.problem(&peer("192.0.2.0/24")).unwrap().starts_with("1 addresses of this host"));
     }
@@ -537,11 +584,15 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_no_way_to_a_neighbour_and_shown_only_if_it_fails() {
-        let good = interfaces(&[(1, "lo", LinkKind::Loopback, tcx())]);
-        assert!(good.status().is_empty());
-        assert!(good.problem(&peer("192.0.2.1")).is_some());
-        let failed = Attachment::Unprotected("no room".to_owned());
-        assert_eq!(interfaces(&[(1, "lo", LinkKind::Loopback, failed)]).status().len(), 1);
+    fn what_leads_to_no_neighbor_is_shown_only_if_it_fails() {
+        for kind in [LinkKind::Loopback, LinkKind::Vrf] {
+            let good = interfaces(&[(1, "red", kind.clone(), tcx())]);
+            assert!(good.status().is_empty());
+            assert!(good.problem(&peer("192.0.2.1")).is_some());
+            let failed = Attachment::Unprotected("no room".to_owned());
+            assert_eq!(interfaces(&[(1, "red", kind, failed)]).status().len(), 1);
+        }
+        let vrf = interfaces(&[(1, "red", LinkKind::Vrf, tcx())]);
+        assert!(vrf.problem(&peer("192.0.2.1%red")).unwrap().contains("is a VRF"));
     }
 }

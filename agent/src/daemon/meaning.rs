@@ -112,6 +112,11 @@ pub fn meaning(refused: &Refused) -> String {
             "segments waited longer than 3 s for keys: this host is overloaded, or tcpauthd was just started"
                 .to_owned()
         }
+        DropReason::RateLimited if outbound => {
+            "more connection attempts leave than are let through: a program on this host, or a container behind it, floods \
+             with SYNs"
+                .to_owned()
+        }
         DropReason::RateLimited => {
             "more connection attempts than are let through: somebody floods with SYNs".to_owned()
         }
@@ -139,11 +144,21 @@ pub fn meaning(refused: &Refused) -> String {
              not know it yet"
                 .to_owned()
         }
+        DropReason::TooManySessions => {
+            "a connection begins while the neighbor, or all together, have as many sessions as they may have: something \
+             keeps very many connections open (`tcpauth session show`)"
+                .to_owned()
+        }
+        DropReason::NoMemory => PREEMPTED_TOO_DEEP.to_owned(),
         DropReason::Overload => {
             "segments were lost on the way to tcpauthd: this host is overloaded or tcpauthd does not run".to_owned()
         }
     }
 }
+
+/// What it means that the programs had no working memory left.
+pub const PREEMPTED_TOO_DEEP: &str = "more than four runs of the programs were in the middle of their work on one CPU (PREEMPT_RT): give the threads that \
+     receive packets the same priority";
 
 /// What the peer sends instead of the option that it should.
 fn other_option(refused: &Refused) -> &'static str {

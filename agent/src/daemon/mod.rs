@@ -8,8 +8,8 @@
 //! - `keys`: keys that change, with time and by command.
 //! - `kmp`: keys that are agreed with the daemons of neighbours.
 //! - `peer_keys`: what a neighbour last signed with.
-//! - `interfaces`: what is attached, and the addresses of this host.
-//! - `segments`: held segments and drops; `drops`: how they are remembered and told.
+//! - `interfaces`: what is attached, and the addresses of this host; `lane`: where segments are signed.
+//! - `segments`: held segments and drops; `drops`: how they are remembered and told; `crowding`: room for new sessions.
 //! - `diagnosis`, `meaning`, `status`: what operators are shown.
 //! - `unconfigured`: neighbors that are protected and not configured.
 //! - `journal`, `fault`: the log, and the end of a daemon that has a fault.
@@ -17,13 +17,13 @@
 //!
 //! Stopping it, in any way, leaves maps, programs and lane at work.
 
-use std::{collections::HashMap, io, path::PathBuf, time::Instant};
+use std::{collections::HashMap, future::pending, io, path::PathBuf, time::Instant};
 
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
 pub use arguments::Arguments;
@@ -31,6 +31,7 @@ pub use error::DaemonError;
 pub use fault::end_on_panic;
 pub use journal::Journal;
 pub use kmp::KeyLogError;
+pub use stderr_log::StderrLog;
 
 use crate::{
     config::Config,
@@ -45,10 +46,12 @@ use crate::{
 use adopt::Adoption;
 use bypass::Bypasses;
 use configuration::{no_neighbor, same_peer};
+use crowding::Crowding;
 use drops::Drops;
 use interfaces::Interfaces;
 use keys::Schedule;
 use kmp::{ChannelEvent, KeyLog, Kmp};
+use lane::LaneWatch;
 use lock::InstanceLock;
 use neighbors::{Neighbors, Rules};
 use paths::Paths;
@@ -60,6 +63,7 @@ mod adopt;
 mod arguments;
 mod bypass;
 mod configuration;
+mod crowding;
 mod diagnosis;
 mod drops;
 mod error;
@@ -69,6 +73,7 @@ mod ipsec;
 mod journal;
 mod keys;
 mod kmp;
+mod lane;
 pub(crate) mod lock;
 mod meaning;
 mod neighbors;
@@ -79,6 +84,7 @@ mod rules;
 mod segments;
 mod sockets;
 mod status;
+mod stderr_log;
 mod unconfigured;
 mod upkeep;
 
@@ -106,7 +112,7 @@ pub struct Options {
 /// # Errors
 /// [`DaemonError::Config`] before anything is touched; the others at any time.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
-    let config = configuration::at_start(&options)?;
+    let configuration::Start { config, leaves_kept } = configuration::at_start(&options)?;
     let key_log = options.key_log.as_deref().map(KeyLog::open).transpose()?;
     let _lock = InstanceLock::take(&options.instance)?;
     kmp::raise_limit_of_files();
@@ -118,6 +124,9 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let (channel_events, channels) = mpsc::channel(kmp::EVENT_BACKLOG);
     let mut daemon = Daemon::start(options, config, events.clone(), &links, Kmp::new(channel_events))?;
     daemon.key_log = key_log;
+    if !leaves_kept {
+        daemon.keep_running();
+    }
     let (held, dropped) = (daemon.dataplane.take_held()?, daemon.dataplane.take_dropped()?);
     let mut sources = Sources { held, dropped, links, channels };
     daemon.take_in_links(&mut sources.links)?;
@@ -158,11 +167,18 @@ struct Daemon {
     key_log: Option<KeyLog>,
     dataplane: Dataplane,
     interfaces: Interfaces,
+    lane: LaneWatch,
     drops: Drops,
+    /// How many sessions neighbors have, and what made room.
+    crowding: Crowding,
     events: broadcast::Sender<Event>,
     started: Instant,
     reload_error: Option<String>,
+    /// Why the running configuration is not kept for the next daemon, if it is not.
+    keep_error: Option<String>,
     held_segments: u64,
+    /// Packets dropped for want of working memory that the log has told of.
+    without_memory: u64,
     /// Connections that are up and without a session, once they are asked for.
     adoption: Adoption,
     /// Connections that get past the programs.
@@ -241,11 +257,15 @@ impl Daemon {
             key_log: None,
             dataplane,
             interfaces,
+            lane: LaneWatch::default(),
             drops: Drops::new(events.clone()),
+            crowding: Crowding::default(),
             events,
             started: Instant::now(),
             reload_error: None,
+            keep_error: None,
             held_segments: 0,
+            without_memory: 0,
             adoption: Adoption::default(),
             bypasses: Bypasses::default(),
             paths: Paths::default(),
@@ -303,15 +323,14 @@ impl Daemon {
                 event = sources.links.next() => {
                     self.on_link_event(event?);
                     self.take_in_links(&mut sources.links)?;
-                    if let Err(error) = self.follow_interfaces() {
-                        tracing::error!("neighbours bound to interfaces could not be brought up to date: {error}");
-                    }
+                    self.keep_following_interfaces();
                     // Interfaces may have joined or left a VRF.
                     self.listen();
-                    self.keep_channels_up();
+                    self.follow_addresses();
                 }
                 Some(event) = sources.channels.recv() => self.on_channel_event(event),
-                () = kmp::due(self.kmp.next_due()) => self.on_kmp_time(),
+                () = due(self.kmp.next_due()) => self.on_kmp_time(),
+                () = due(self.paths.next_due()) => self.ask_for_routes(),
                 _ = keys.tick() => self.follow_keys(),
                 _ = upkeep.tick() => self.upkeep(),
                 () = watchdog.due() => notify::alive(),
@@ -340,14 +359,19 @@ impl Daemon {
             LinkEvent::AddressRemoved(address) => {
                 self.interfaces.remove_address(&mut self.dataplane, address)
             }
+            LinkEvent::Lane => {
+                self.on_lane_event();
+                Ok(())
+            }
         };
         if let Err(error) = result {
-            tracing::error!("interfaces: {error}");
+            tracing::error!(
+                "what the maps say of interfaces and addresses is not up to date, trying again: {error}"
+            );
         }
     }
 
     fn answer(&mut self, request: Request) -> Answer {
-        let done = |result: Result<String, String>| result.map_or_else(Answer::Error, Answer::Done);
         let shown = |result: Result<Answer, KernelError>| {
             result.unwrap_or_else(|error| Answer::Error(error.to_string()))
         };
@@ -359,27 +383,40 @@ impl Daemon {
             }
             Request::Neighbors { peer } => self.answer_neighbors(peer.as_deref()),
             Request::Sessions => shown(self.session_statuses().map(Answer::Sessions)),
-            Request::Reload { discard, force } => {
+            Request::Reload { discard, force } => self.order(|daemon| {
                 notify::reloading();
-                let result = self.reload(discard, force);
+                let result = daemon.reload(discard, force);
                 notify::ready();
-                done(result)
-            }
+                result
+            }),
             Request::NeighborAdd { peer, toml } => {
-                done(self.add_neighbor(&peer, &zeroize::Zeroizing::new(toml)))
+                self.order(|daemon| daemon.add_neighbor(&peer, &zeroize::Zeroizing::new(toml)))
             }
-            Request::NeighborSign { peer } => done(self.sign_neighbor(&peer)),
-            Request::NeighborRemove { peer } => done(self.remove_neighbor(&peer)),
+            Request::NeighborSign { peer } => self.order(|daemon| daemon.sign_neighbor(&peer)),
+            Request::NeighborRemove { peer } => self.order(|daemon| daemon.remove_neighbor(&peer)),
             Request::Keys { peer } => self.keys(peer.as_deref()).map_or_else(Answer::Error, Answer::Keys),
             Request::KeyAdd { peer, number, toml } => {
-                done(self.add_key(&peer, number, zeroize::Zeroizing::new(toml)))
+                self.order(|daemon| daemon.add_key(&peer, number, zeroize::Zeroizing::new(toml)))
             }
-            Request::KeyRoll { peer, number } => done(self.roll_keys(peer.as_deref(), number)),
-            Request::KeyRetire { peer, number, force } => done(self.retire_key(&peer, number, force)),
-            Request::KeyRefresh { peer } => done(self.refresh_keys(peer.as_deref())),
+            Request::KeyRoll { peer, number } => {
+                self.order(|daemon| daemon.roll_keys(peer.as_deref(), number))
+            }
+            Request::KeyRetire { peer, number, force } => {
+                self.order(|daemon| daemon.retire_key(&peer, number, force))
+            }
+            Request::KeyRefresh { peer } => self.order(|daemon| daemon.refresh_keys(peer.as_deref())),
             Request::ConfigDiff => self.differences().map_or_else(Answer::Error, Answer::Differences),
-            Request::ConfigWrite => done(self.write_config()),
+            Request::ConfigWrite => self.order(Self::write_config),
             Request::Events => Answer::Error("events are followed on a connection of their own".to_owned()),
+        }
+    }
+
+    /// Carries out an order and returns its answer, with a warning if the next daemon would not know of the change.
+    fn order(&mut self, order: impl FnOnce(&mut Self) -> Result<String, String>) -> Answer {
+        match (order(self), &self.keep_error) {
+            (Ok(done), None) => Answer::Done(done),
+            (Ok(done), Some(error)) => Answer::Done(format!("{done}\nWARNING: {error}")),
+            (Err(error), _) => Answer::Error(error),
         }
     }
 
@@ -405,6 +442,14 @@ impl Daemon {
             .map(|(number, neighbor)| self.neighbor_status(number, neighbor, &sessions))
             .collect::<Result<Vec<_>, _>>()
             .map_or_else(|error| Answer::Error(error.to_string()), Answer::Neighbors)
+    }
+}
+
+/// Ends at a moment, or never.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
     }
 }
 

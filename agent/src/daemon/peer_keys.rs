@@ -7,10 +7,14 @@ use tcpauth_common::layout::{Quartet, Session};
 use super::neighbors::Neighbors;
 use crate::sessions::{Monotonic, key_in_slot};
 
+/// Addresses of one neighbor that are remembered. A prefix may have any number, and each that ever authenticated would
+/// stay until the daemon ends.
+const MOST_ADDRESSES: usize = 4096;
+
 /// The keys that neighbours use, by number and address: one with a prefix is many.
 #[derive(Default)]
 pub struct PeerKeys {
-    used: HashMap<(u32, [u8; 16]), Used>,
+    used: HashMap<u32, HashMap<[u8; 16], Used>>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +39,11 @@ impl PeerKeys {
         let received = session.rollover.received;
         let Some(key) = key_in_slot(session, quartet, received, &neighbor.keys) else { return };
         let time = Monotonic(session.last_segment);
-        let used = self.used.entry((session.neighbor, quartet.peer)).or_insert(Used { key, time });
+        let addresses = self.used.entry(session.neighbor).or_default();
+        if !addresses.contains_key(&quartet.peer) {
+            make_room(addresses);
+        }
+        let used = addresses.entry(quartet.peer).or_insert(Used { key, time });
         if used.time <= time {
             *used = Used { key, time };
         }
@@ -43,18 +51,32 @@ impl PeerKeys {
 
     /// The number of the key that the neighbour last signed with at this address, if it is known.
     pub fn of(&self, neighbor: u32, address: &[u8; 16]) -> Option<u32> {
-        self.used.get(&(neighbor, *address)).map(|used| used.key)
+        self.used.get(&neighbor)?.get(address).map(|used| used.key)
     }
 
     /// Forgets keys that are others now, or gone.
     pub fn follow(&mut self, before: &Neighbors, now: &Neighbors) {
-        self.used.retain(|(number, _), used| {
-            let key =
-                |neighbors: &Neighbors| Some(neighbors.numbered(*number)?.keys.key(used.key)?.mkt.clone());
-            let now = key(now);
-            now.is_some() && now == key(before)
+        self.used.retain(|number, addresses| {
+            addresses.retain(|_, used| {
+                let key = |neighbors: &Neighbors| {
+                    Some(neighbors.numbered(*number)?.keys.key(used.key)?.mkt.clone())
+                };
+                let now = key(now);
+                now.is_some() && now == key(before)
+            });
+            !addresses.is_empty()
         });
     }
+}
+
+/// Forgets the half of a neighbor's addresses that were heard least recently, if there are too many for one more.
+fn make_room(addresses: &mut HashMap<[u8; 16], Used>) {
+    if addresses.len() < MOST_ADDRESSES {
+        return;
+    }
+    let mut times: Vec<Monotonic> = addresses.values().map(|used| used.time).collect();
+    let middle = *times.select_nth_unstable(MOST_ADDRESSES / 2).1;
+    addresses.retain(|_, used| middle < used.time);
 }
 
 #[cfg(test)]
@@ -107,6 +129,23 @@ mod tests {
             assert_eq!(keys.of(1, &address), Some(expected));
         }
         assert_eq!((keys.of(2, &address), keys.of(1, &[0; 16])), (None, None));
+    }
+
+    #[test]
+    fn addresses_of_a_prefix_that_were_heard_long_ago_are_forgotten() {
+        let neighbors = neighbors(vec![key(1), key(2)]);
+        let mut keys = PeerKeys::default();
+        let at = |number: u32| Quartet { peer: u128::from(number).to_be_bytes(), ..quartet(false) };
+        let most = MOST_ADDRESSES as u32;
+        for number in 0..3 * most {
+            keys.learn(&at(number), &session(2, u64::from(number)), &neighbors);
+            // One that is up all the time.
+            keys.learn(&at(0), &session(2, u64::from(number)), &neighbors);
+        }
+        assert!(keys.used[&1].len() <= MOST_ADDRESSES);
+        for (number, expected) in [(0, Some(2)), (3 * most - 1, Some(2)), (1, None)] {
+            assert_eq!(keys.of(1, &at(number).peer), expected, "{number}");
+        }
     }
 
     #[test]

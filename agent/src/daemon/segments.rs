@@ -35,12 +35,18 @@ impl Daemon {
         let is_hopeless = self.kmp.channels.is_hopeless(KmpPeer::of(held.neighbor, &held.quartet));
         let associations = &self.kmp.associations;
         let route = route(held, frame, neighbor, existing.as_ref(), associations, is_hopeless);
-        self.take_held(held, frame, route);
+        self.take(held, frame, route, existing);
     }
 
     /// As [`Self::on_held`], with keys from where `route` says.
     pub(super) fn take_held(&mut self, held: &Held, frame: &[u8], route: Route) {
-        let Ok(existing) = self.session_of(held) else { return };
+        if let Ok(existing) = self.session_of(held) {
+            self.take(held, frame, route, existing);
+        }
+    }
+
+    /// The same for a segment whose session is `existing`, if it has one.
+    fn take(&mut self, held: &Held, frame: &[u8], route: Route, existing: Option<Session>) {
         let Some(neighbor) = neighbor_of(held, &self.neighbors, &self.interfaces) else { return };
         let peer_uses = self.peer_keys.of(held.neighbor, &held.quartet.peer);
         let (neighbor, peer_uses) = match &route {
@@ -65,13 +71,23 @@ impl Daemon {
                 }
                 session.phase = self.layered_phase(held, frame, &session);
                 let role = (session.phase == Session::HANDSHAKE).then(|| Role::of(&session));
-                if let Err(error) = self.dataplane.put_session(&held.quartet, &session) {
-                    tracing::error!(neighbor = %neighbor.peer, "a session has no keys: {error}");
-                    return;
+                let peer = neighbor.peer.clone();
+                let put = match &existing {
+                    Some(_) => self.dataplane.put_session(&held.quartet, &session).map(|()| true),
+                    None => self.add_session(&held.quartet, &session),
+                };
+                match put {
+                    Ok(true) => {}
+                    Ok(false) => return self.refuse(held, frame, DropReason::TooManySessions),
+                    Err(error) => {
+                        tracing::error!(neighbor = %peer, "a session has no keys: {error}");
+                        return;
+                    }
                 }
                 if role != Some(Role::Client) {
                     self.release(held, frame);
                 }
+                self.paths.note_begun(held);
                 match &route {
                     Route::Agreed(begun, _) => self.on_agreed_installed(begun),
                     Route::Fallback => self.on_fallback(&held.quartet, &session),

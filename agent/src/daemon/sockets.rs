@@ -1,47 +1,52 @@
 //! Which connections have a socket in this network namespace.
 
-use std::{collections::HashMap, fs, io, net::Ipv4Addr};
+use std::collections::{BTreeSet, HashMap};
 
 use tcpauth_common::layout::Quartet;
 
-/// `TCP_ESTABLISHED` and `TCP_SYN_RECV`: a connection that waits to be accepted is in one of these states, and is no
-/// program's yet.
-const OPEN_STATES: [u8; 2] = [1, 3];
+use crate::kernel::{KernelError, SockDiag, TcpConnection};
 
-/// The TCP sockets of this network namespace at one moment, each with whether it is of use to a program.
+/// The sockets of TCP connections at one moment, each with whether it is of use to a program.
 pub struct Sockets(HashMap<Ends, bool>);
 
 type Ends = ([u8; 16], u16, [u8; 16], u16);
 
-/// The sockets, listed when they are first asked for.
-#[derive(Default)]
-pub struct ListedOnce(Option<Option<Sockets>>);
+/// The sockets with one of some ports at either end, listed when they are first asked for.
+pub struct ListedOnce<'p> {
+    ports: &'p BTreeSet<u16>,
+    listed: Option<Option<Sockets>>,
+}
 
-impl ListedOnce {
-    /// Returns the sockets, unless they cannot be listed; that is logged.
-    pub fn get(&mut self) -> Option<&Sockets> {
-        let list =
-            || Sockets::list().inspect_err(|error| tracing::warn!("cannot list sockets: {error}")).ok();
-        self.0.get_or_insert_with(list).as_ref()
+impl<'p> ListedOnce<'p> {
+    /// Those with `ports`.
+    pub fn with(ports: &'p BTreeSet<u16>) -> Self {
+        Self { ports, listed: None }
+    }
+
+    /// Returns the sockets, unless none with the ports of `quartet` are asked for, or they cannot be listed; that is
+    /// logged.
+    pub fn about(&mut self, quartet: &Quartet) -> Option<&Sockets> {
+        if ![quartet.local_port, quartet.peer_port].iter().any(|port| self.ports.contains(port)) {
+            return None;
+        }
+        let list = || {
+            let unlisted = |error: &KernelError| tracing::warn!("cannot list sockets: {error}");
+            Sockets::list(self.ports).inspect_err(unlisted).ok()
+        };
+        self.listed.get_or_insert_with(list).as_ref()
     }
 }
 
 impl Sockets {
-    /// Lists them, TIME-WAIT and all.
+    /// Lists those with one of `ports` at either end, TIME-WAIT and all. The kernel sends no others, however many there
+    /// are: a host with a million sockets would keep the main loop waiting for seconds.
     ///
     /// # Errors
-    /// If the kernel's lists cannot be read.
-    pub fn list() -> io::Result<Self> {
-        let mut sockets = HashMap::new();
-        for list in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
-            match fs::read_to_string(list) {
-                Ok(text) => sockets.extend(text.lines().skip(1).filter_map(parse)),
-                // A kernel without IPv6.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && list.ends_with('6') => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self(sockets))
+    /// As [`SockDiag::connections`].
+    pub fn list(ports: &BTreeSet<u16>) -> Result<Self, KernelError> {
+        let connections = SockDiag::open()?.connections(ports)?;
+        let ends = |one: &TcpConnection| (one.local, one.local_port, one.peer, one.peer_port);
+        Ok(Self(connections.iter().map(|one| (ends(one), one.serves())).collect()))
     }
 
     /// Whether a socket has these ends.
@@ -60,34 +65,6 @@ fn ends(quartet: &Quartet) -> Ends {
     (quartet.local, quartet.local_port, quartet.peer, quartet.peer_port)
 }
 
-/// Reads a line of the list: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`, addresses as
-/// hexadecimal words in host byte order. Returns the ends, and whether the socket is of use to a program.
-fn parse(line: &str) -> Option<(Ends, bool)> {
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, local_port) = end(fields.next()?)?;
-    let (peer, peer_port) = end(fields.next()?)?;
-    let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-    let inode = fields.nth(5)?;
-    Some(((local, local_port, peer, peer_port), OPEN_STATES.contains(&state) || inode != "0"))
-}
-
-fn end(field: &str) -> Option<([u8; 16], u16)> {
-    let (address, port) = field.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| Some(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    match address.len() {
-        8 => Some((Ipv4Addr::from(word(0)?).to_ipv6_mapped().octets(), port)),
-        32 => {
-            let mut octets = [0; 16];
-            for (index, chunk) in octets.chunks_mut(4).enumerate() {
-                chunk.copy_from_slice(&word(index * 8)?);
-            }
-            Some((octets, port))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -96,46 +73,42 @@ mod tests {
     use crate::kernel::mapped;
 
     #[test]
-    fn a_connection_of_this_process_is_found() {
+    fn a_connection_of_this_process_is_found_until_it_ends() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (local, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-            let mut quartet = Quartet {
+            let quartet = Quartet {
                 local: mapped(local.ip()),
                 peer: mapped(peer.ip()),
                 local_port: local.port(),
                 peer_port: peer.port(),
                 scope: 0,
             };
-            let sockets = Sockets::list().unwrap();
+            let other = Quartet { peer_port: peer.port() ^ 1, ..quartet };
+            let ports = BTreeSet::from([peer.port()]);
+            let mut listed = ListedOnce::with(&ports);
+            let sockets = listed.about(&quartet).unwrap();
             assert!(sockets.have(&quartet) && sockets.serve(&quartet), "{address}");
-            quartet.peer_port ^= 1;
-            assert!(!sockets.have(&quartet) && !sockets.serve(&quartet), "{address}");
+            assert!(!sockets.have(&other) && !sockets.serve(&other), "{address}");
+            // One that waits to be accepted is no program's yet, and no ghost.
+            let accepted = Quartet {
+                local: quartet.peer,
+                peer: quartet.local,
+                local_port: quartet.peer_port,
+                peer_port: quartet.local_port,
+                scope: 0,
+            };
+            assert!(sockets.serve(&accepted), "{address}");
+            let strange = Quartet { local_port: 1, peer_port: 2, ..quartet };
+            assert!(listed.about(&strange).is_none(), "nothing is known of it");
+
+            let far = listener.accept().unwrap().0;
+            drop(stream);
+            drop(far);
+            let sockets = Sockets::list(&ports).unwrap();
+            assert!(sockets.have(&quartet) && !sockets.serve(&quartet), "{address}: in TIME-WAIT");
+            assert!(!sockets.have(&accepted), "{address}");
         }
-    }
-
-    #[test]
-    fn a_socket_that_no_program_has_any_more_is_told_from_one_to_be_accepted() {
-        let serves = |state: &str, inode: &str| {
-            let line = format!(
-                "  0: 0100007F:00B3 0200007F:9C40 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 \
-                 0000000000000000 20 4 30 10 -1"
-            );
-            parse(&line).unwrap().1
-        };
-        // Established, accepted and not; SYN-RECEIVED.
-        assert!(serves("01", "4711") && serves("01", "0") && serves("03", "0"));
-        // FIN-WAIT-1 and CLOSE-WAIT of a program.
-        assert!(serves("04", "4711") && serves("08", "4711"));
-        // FIN-WAIT-1, FIN-WAIT-2, TIME-WAIT, LAST-ACK and CLOSING of none.
-        assert!(["04", "05", "06", "09", "0B"].iter().all(|state| !serves(state, "0")));
-    }
-
-    #[test]
-    fn a_line_that_makes_no_sense_is_no_socket() {
-        assert!(parse("  0: 0100007F:1F9 0100007F").is_none());
-        assert!(parse("  0: 01007F:01F9 0100007F:0001").is_none());
-        assert!(parse("").is_none());
     }
 }

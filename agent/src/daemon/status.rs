@@ -45,6 +45,7 @@ impl Daemon {
                 uptime_seconds: self.started.elapsed().as_secs(),
                 config_file: self.config_file.display().to_string(),
                 reload_error: self.reload_error.clone(),
+                keep_error: self.keep_error.clone(),
                 sessions: sessions.values().map(|sessions| sessions.len() as u64).sum(),
                 sockets_error: self.bypasses.error().map(str::to_owned),
                 held_segments: self.held_segments,
@@ -52,6 +53,8 @@ impl Daemon {
                     .iter()
                     .filter_map(|neighbor| neighbor.counters.dropped.get(overload))
                     .sum(),
+                no_memory: self.without_memory()?,
+                lane_dropped: self.lane.lost(),
                 key_log: self.key_log.as_ref().map(|log| log.path().display().to_string()),
                 unsaved: self.config.is_unsaved(),
                 unconfigured: self.unconfigured.names().into_iter().collect(),
@@ -84,7 +87,7 @@ impl Daemon {
             algorithm: mkt.algorithm.name().to_owned(),
             send_id: mkt.send_id.0,
             recv_id: mkt.recv_id.0,
-            tcp_options: if mkt.excludes_options() { "exclude" } else { "include" }.to_owned(),
+            tcp_options: mkt.tcp_options.name().to_owned(),
             port: neighbor.port,
             ttl_security: neighbor.ttl_security,
             forwarded: neighbor.forwarded.iter().map(ToString::to_string).collect(),
@@ -92,6 +95,7 @@ impl Daemon {
             on_unprotected: neighbor.on_unprotected.name().to_owned(),
             sessions: sessions.len() as u64,
             open_sessions: open.count() as u64,
+            displaced_sessions: self.crowding.displaced(number),
             counters: counts(&counters),
             kmp: self.kmp_status(number, neighbor, sessions),
             last_drop: last_drop.map(|drop| LastDrop {
@@ -131,6 +135,7 @@ impl Daemon {
                 .and_then(|failure| failed_handshake(&failure.text, failure.attempts, now.since(failure.at))),
             notices: (notices(neighbor, wall).into_iter())
                 .chain(self.interfaces.notice(&neighbor.peer))
+                .chain(self.crowding.notices(number, now))
                 .chain(self.bypasses.stall(number).and_then(|times| {
                     let icmp = self.drops.of(number).and_then(|drops| drops.icmp);
                     small_path_mtu(times, icmp.map(|time| now.since(time)))
@@ -174,6 +179,12 @@ impl Daemon {
             }
         }
         Ok(counters)
+    }
+
+    /// Packets that the programs dropped because they had no working memory left.
+    pub(super) fn without_memory(&self) -> Result<u64, KernelError> {
+        let counters = self.dataplane.counters(Counters::OF_NO_NEIGHBOR)?.unwrap_or_default();
+        Ok(counters.dropped[DropReason::NoMemory as usize])
     }
 
     /// Whether a connection is that of a channel on which keys are agreed.

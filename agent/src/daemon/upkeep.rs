@@ -5,16 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tcpauth_common::layout::{Quartet, Session};
+use jiff::Timestamp;
+use tcpauth_common::{
+    DropReason,
+    layout::{Quartet, Session},
+};
 
-use super::{Daemon, drops::wall_clock, interfaces::Change, sockets::ListedOnce};
+use super::{
+    Daemon, drops::wall_clock, interfaces::Change, meaning::PREEMPTED_TOO_DEEP, sockets::ListedOnce,
+};
 use crate::{
     control::{
         protocol::Event,
         words::{NeighborState, ProgramsState, SessionState},
     },
     kernel::KernelError,
-    sessions::{Monotonic, Progress, SessionCount, Whereabouts, expiry, progress},
+    sessions::{Monotonic, Progress, Quota, SessionCount, Whereabouts, expiry, progress},
 };
 
 /// Time between two rounds.
@@ -28,18 +34,35 @@ impl Daemon {
         let begin = Instant::now();
         self.interfaces.retry(&mut self.dataplane);
         self.interfaces.list_addresses(&mut self.dataplane);
+        self.interfaces.forget_stale(&mut self.dataplane);
+        if self.interfaces.is_unfollowed() {
+            self.keep_following_interfaces();
+        }
+        self.keep_lane();
         if self.look_at_programs() {
             self.interfaces.mend(&mut self.dataplane);
             self.look_at_programs();
         }
+        self.log_without_memory();
         self.look_at_paths();
         self.adopt();
         self.tidy_associations();
         self.tidy_channels();
+        self.renew_old_channels(Timestamp::now());
+        self.tidy_troubles();
         if let Err(error) = self.follow_sessions() {
             tracing::error!("upkeep: {error}");
         }
         tracing::trace!(elapsed = ?begin.elapsed(), "upkeep");
+    }
+
+    /// Brings neighbors that are bound to interfaces up to date. What fails is tried again in the next round.
+    pub(super) fn keep_following_interfaces(&mut self) {
+        let followed = self.follow_interfaces();
+        self.interfaces.note_followed(followed.is_ok());
+        if let Err(error) = followed {
+            tracing::error!("neighbors bound to interfaces are not up to date, trying again: {error}");
+        }
     }
 
     /// Looks for all programs as they are in the kernel, and tells followers what has changed. Returns whether some are
@@ -59,6 +82,23 @@ impl Daemon {
         self.interfaces.has_fault()
     }
 
+    /// Logs packets that were dropped for want of working memory. They belong to no neighbor.
+    fn log_without_memory(&mut self) {
+        match self.without_memory() {
+            Ok(dropped) if dropped > self.without_memory => {
+                let packets = dropped - self.without_memory;
+                tracing::warn!(
+                    reason = DropReason::NoMemory.name(),
+                    packets,
+                    "dropped: {PREEMPTED_TOO_DEEP}"
+                );
+                self.without_memory = dropped;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!("upkeep: {error}"),
+        }
+    }
+
     fn follow_sessions(&mut self) -> Result<(), KernelError> {
         let counts = self.remove_expired()?;
         self.compare_sockets(&counts);
@@ -67,12 +107,14 @@ impl Daemon {
         self.log_states()
     }
 
-    /// Removes sessions that have served. Returns what the others had counted.
+    /// Removes sessions that have served, and counts the others. Returns what the others had counted.
     fn remove_expired(&mut self) -> Result<HashMap<Quartet, SessionCount>, KernelError> {
         let now = Monotonic::now();
         let mut counts = HashMap::new();
-        let mut sockets = ListedOnce::default();
+        let ports = self.rules.ports.clone();
+        let mut sockets = ListedOnce::with(&ports);
         let mut expired = Vec::new();
+        let mut quota = Quota::default();
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
             self.peer_keys.learn(&quartet, &session, &self.neighbors);
@@ -80,8 +122,12 @@ impl Daemon {
                 expired.push((quartet, session));
             } else {
                 counts.insert(quartet, SessionCount::of(&session));
+                quota
+                    .count(&quartet, &session, || self.whereabouts(session.neighbor, &quartet, &mut sockets));
             }
         }
+        quota.sort();
+        self.crowding.quota = quota;
         for (quartet, session) in expired {
             self.dataplane.remove_session(&quartet)?;
             self.tell_session(&quartet, &session, SessionState::Closed);
@@ -90,8 +136,8 @@ impl Daemon {
     }
 
     /// Where a quiet session's socket is; the sockets are listed once a round at most.
-    fn whereabouts(&self, neighbor: u32, quartet: &Quartet, sockets: &mut ListedOnce) -> Whereabouts {
-        match sockets.get() {
+    fn whereabouts(&self, neighbor: u32, quartet: &Quartet, sockets: &mut ListedOnce<'_>) -> Whereabouts {
+        match sockets.about(quartet) {
             Some(sockets) if sockets.have(quartet) => Whereabouts::Here,
             // Our address may stand for a container behind masquerade.
             Some(_) if self.neighbors.is_forwarded(neighbor, quartet) => Whereabouts::Forwarded,
@@ -103,12 +149,17 @@ impl Daemon {
 
     /// Whether a session that looks open is one that no program uses any more: its peer vanished, or never answered
     /// its end.
-    pub(super) fn is_ghost(&self, quartet: &Quartet, session: &Session, sockets: &mut ListedOnce) -> bool {
+    pub(super) fn is_ghost(
+        &self,
+        quartet: &Quartet,
+        session: &Session,
+        sockets: &mut ListedOnce<'_>,
+    ) -> bool {
         let idle = Monotonic::now().since(Monotonic(session.last_segment));
         // A socket may come up at this very moment.
         (progress(session) == Progress::Closing || idle > SETTLED)
             && !self.neighbors.is_forwarded(session.neighbor, quartet)
-            && sockets.get().is_some_and(|sockets| !sockets.serve(quartet))
+            && sockets.about(quartet).is_some_and(|sockets| !sockets.serve(quartet))
     }
 
     /// Logs neighbours whose state is another than in the round before.

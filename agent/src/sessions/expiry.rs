@@ -18,8 +18,10 @@ const AWAITED_LIMIT: Duration = Duration::from_secs(65);
 /// A session this quiet is asked for its socket: most have keepalives more often, and one that has not keeps its
 /// socket. Without one it is a ghost: a peer that vanished, and a stack that was not answered, tell of no end.
 const NO_SOCKET_LIMIT: Duration = Duration::from_secs(120);
-/// A container behind this host may hold the socket; it cannot be looked up.
-const FORWARDED_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// A container behind this host may hold the socket; it cannot be looked up. Without a hold time, BGP says nothing for as
+/// long as no route changes, and a session whose entry goes is dead. What is left of containers that crashed is limited by
+/// the number of sessions that a neighbor may have.
+const FORWARDED_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How far a session has come, as shown to operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +98,8 @@ pub fn progress(session: &Session) -> Progress {
 pub fn expiry(session: &Session, now: Monotonic, whereabouts: impl FnOnce() -> Whereabouts) -> bool {
     let idle = now.since(Monotonic(session.last_segment));
     match progress(session) {
-        // A verified RST may have been answered by a challenge ACK (RFC 5961): then the connection lives on. A
-        // socket in TIME-WAIT goes by itself.
+        // A verified RST may have been answered by a challenge ACK (RFC 5961): then the connection lives on, and the programs
+        // forget the RST. A socket in TIME-WAIT goes by itself.
         Progress::Closed => idle > CLOSED_LIMIT && whereabouts() != Whereabouts::Here,
         Progress::SynSent | Progress::SynReceived => idle > HALF_OPEN_LIMIT,
         Progress::Handshake if is_awaited(session) => idle > AWAITED_LIMIT,
@@ -197,12 +199,12 @@ mod tests {
     fn quiet_sessions_stay_while_a_socket_has_them() {
         let day = 24 * 3600;
         for seen in [0, Session::FIN_SENT, Session::FIN_RECEIVED] {
-            assert!(!expires(BOTH, seen, 30 * day, Whereabouts::Here));
+            assert!(!expires(BOTH, seen, 300 * day, Whereabouts::Here));
             assert!(!expires(BOTH, seen, 120, Whereabouts::Gone));
             assert!(expires(BOTH, seen, 121, Whereabouts::Gone));
         }
-        assert!(!expires(BOTH, 0, day, Whereabouts::Forwarded));
-        assert!(expires(BOTH, 0, day + 1, Whereabouts::Forwarded));
+        assert!(!expires(BOTH, 0, 30 * day, Whereabouts::Forwarded));
+        assert!(expires(BOTH, 0, 30 * day + 1, Whereabouts::Forwarded));
     }
 
     #[test]

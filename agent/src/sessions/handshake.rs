@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{Neighbor, Wire},
-    keys::{ChainKey, Mkt},
+    keys::{ChainKey, KeyChain, Mkt},
 };
 
 /// What the keys of a connection are chosen from, while it begins.
@@ -35,12 +35,17 @@ pub(super) struct Heard<'a> {
     pub rnext_id: Option<KeyId>,
 }
 
+/// Returns the key that signs our SYN: the one that the neighbor last signed with, `peer_uses` by its number, because it
+/// surely has that one; else the preferred one.
+pub fn our_syn_key(chain: &KeyChain, peer_uses: Option<u32>, now: Timestamp) -> Option<&ChainKey> {
+    let peers = peer_uses.and_then(|number| chain.key(number));
+    peers.filter(|key| key.may_be_sent(now)).or_else(|| chain.preferred(now))
+}
+
 impl<'a> Handshake<'a> {
-    /// The key that signs our SYN: the one that the neighbour last signed with, for it has that one surely.
+    /// The key that signs our SYN.
     pub fn our_syn_key(&self) -> Option<&'a ChainKey> {
-        let chain = &self.neighbor.keys;
-        let peers = self.peer_uses.and_then(|number| chain.key(number));
-        peers.filter(|key| key.may_be_sent(self.wall())).or_else(|| chain.preferred(self.wall()))
+        our_syn_key(&self.neighbor.keys, self.peer_uses, self.wall())
     }
 
     /// The [`Session::syn_send`] of a SYN that `key` signs; none with TCP-MD5.

@@ -213,6 +213,7 @@ impl Decision<'_> {
         session.send_seq = u64::from(self.segment.seq());
         session.local_wscale = self.segment.window_scale();
         session.local_window = u32::from(self.segment.window());
+        (session.mark, session.priority) = (self.held.mark, self.held.priority);
     }
 
     /// Both ends sent a SYN: which one is the client no longer follows from that.

@@ -7,7 +7,8 @@
 //!   those of one that is not.
 //! - [`with_agreed()`], [`roll_in()`], [`settle()`]: keys that were agreed with the peer's daemon, and follow no chain.
 //! - [`identify()`], [`key_in_slot()`]: which key of the chain is where in a session.
-//! - [`expiry()`]: when a session's entry in the map has served.
+//! - [`expiry()`]: when a session's entry in the map has served. [`Quota`]: how many entries a neighbor may have.
+//! - [`Sizes`]: whether our stack leaves room for the option.
 //!
 //! With TCP-MD5 the keys do not depend on ISNs, and a session has them all from its first SYN on.
 //!
@@ -25,8 +26,11 @@ pub use bypass::{Bypass, BypassWatch, Observation, SessionCount, SocketCount, Un
 pub use clock::{Monotonic, Now};
 pub use expiry::{Progress, Whereabouts, expiry, progress};
 pub use half_open::half_open;
+pub use handshake::our_syn_key;
 pub use held::{HOLD_LIMIT, on_held};
 pub use plan::{has_traffic_keys, identify, is_agreed, key_in_slot, plan};
+pub use quota::{Admission, Full, Holder, Quota};
+pub use room::{Sizes, largest_segment};
 pub use segment::{Segment, Signature, address};
 
 mod adopt;
@@ -38,6 +42,8 @@ mod half_open;
 mod handshake;
 mod held;
 mod plan;
+mod quota;
+mod room;
 mod segment;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -74,7 +74,7 @@ next:
   1. add the same key on the other router, if it is not there yet, with --send-id 3 --recv-id 2
   2. on both, one after the other: `tcpauth key roll 192.0.2.1`
   3. when `tcpauth key show 192.0.2.1` tells that nobody sends with the old key: `tcpauth key retire 192.0.2.1 KEY`
-kept across a reload or restart only after `tcpauth config write`
+gone when the machine reboots, unless `tcpauth config write` keeps it
 ";
     assert_eq!(stdout(&output), expected);
     assert_eq!(requests.recv().unwrap(), json!({ "request": "keys", "peer": "192.0.2.1" }));

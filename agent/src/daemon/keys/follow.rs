@@ -58,8 +58,9 @@ impl Daemon {
         let rolled: BTreeSet<u32> =
             rolled.flat_map(|news| news.neighbors.iter().copied()).filter(agreed).collect();
         if !rolled.is_empty() {
-            self.refresh_neighbors(&rolled);
+            // First: what was being opened for new keys began under the old one, and is opened anew.
             self.renew_channels(&rolled, now);
+            self.refresh_neighbors(&rolled);
         }
         for News { neighbors, what } in news {
             let named = || neighbors.iter().filter_map(|number| self.neighbors.numbered(*number));

@@ -87,7 +87,7 @@ impl Daemon {
     ) -> Result<HashMap<u32, Usage>, KernelError> {
         let mut preferred: HashMap<u32, Option<u32>> = HashMap::new();
         let mut usage: HashMap<u32, Usage> = HashMap::new();
-        let mut sockets = ListedOnce::default();
+        let mut sockets = ListedOnce::with(&self.rules.ports);
         for entry in self.dataplane.sessions() {
             let (quartet, session) = entry?;
             let Some(neighbor) = self.neighbors.numbered(session.neighbor) else { continue };

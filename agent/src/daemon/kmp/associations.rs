@@ -237,8 +237,8 @@ mod tests {
     use crate::sessions::testing::{mkt, quartet};
     use tcpauth_common::Algorithm;
 
-    const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16] };
-    const OTHER: KmpPeer = KmpPeer { neighbor: 2, address: [2; 16] };
+    const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16], local: [3; 16] };
+    const OTHER: KmpPeer = KmpPeer { neighbor: 2, address: [2; 16], local: [3; 16] };
 
     fn quartet_of(port: u16) -> Quartet {
         Quartet { local_port: port, ..quartet(false) }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    KmpPeer,
+    KmpPeer, UNKNOWN,
     channel::{ChannelEvent, ChannelId, Device, Gate, Line, Listener},
     dial::{AT_ONCE, Dialer, Rival, replaces},
     state::ChannelState,
@@ -71,10 +71,10 @@ pub(super) struct Peering {
     pub(super) is_hopeless: bool,
     /// When it was last logged that connections have no agreed keys.
     pub(super) told: Option<Instant>,
-    /// Our end's address of the last connection with it.
-    pub(super) local: Option<IpAddr>,
-    /// An address of connections with it that is not this host's any more.
-    pub(super) unavailable: Option<IpAddr>,
+    /// Whether connections have our address of it: else it is what routing says, until one shows another.
+    pub(super) is_shown: bool,
+    /// Our address of it is not this host's any more.
+    pub(super) is_gone: bool,
     /// Unfinished handshakes that made room for newer ones.
     pub(super) crowded_out: u64,
     /// Why the last channel failed or ended.
@@ -92,8 +92,6 @@ pub(super) struct Channel {
     /// Whether the end with the lower address opened it.
     pub(super) by_lower: bool,
     pub(super) line: Line,
-    /// The address that it is opened from, if that was not left to routing.
-    pub(super) from: Option<IpAddr>,
     /// Whether the peer said anything.
     pub(super) is_heard: bool,
     /// The number of the key of the chain that it is authenticated by.
@@ -150,9 +148,9 @@ impl Channels {
     /// How the channel to `peer` stands.
     pub fn state(&self, peer: KmpPeer) -> ChannelState {
         let Some(peering) = self.peers.get(&peer) else { return ChannelState::Idle { because: None } };
-        let active = peering.active.and_then(|id| self.channels.get(&id)?.ready.as_ref());
-        if let Some(Ready { since, tls, .. }) = active {
-            return ChannelState::Up { since: *since, tls: tls.clone() };
+        let active = peering.active.and_then(|id| self.channels.get(&id));
+        if let Some(Channel { ready: Some(Ready { since, tls, .. }), key, .. }) = active {
+            return ChannelState::Up { since: *since, tls: tls.clone(), key: *key };
         }
         let because = peering.because.clone();
         let begun = peering.channels.iter().filter_map(|id| self.channels.get(id));
@@ -171,9 +169,12 @@ impl Channels {
         }
     }
 
-    /// How the channels to all peers of a neighbour stand.
-    pub fn states(&self, neighbor: u32) -> impl Iterator<Item = ChannelState> + '_ {
-        self.peers.keys().filter(move |peer| peer.neighbor == neighbor).map(|peer| self.state(*peer))
+    /// How the channels to all peers of a neighbour stand; of those with an address of ours that no connection has shown
+    /// only if there are no others.
+    pub fn states(&self, neighbor: u32) -> Vec<ChannelState> {
+        let is_any_shown = self.of_neighbor(neighbor).any(|(_, peering)| peering.is_shown);
+        let told = self.of_neighbor(neighbor).filter(|(_, peering)| peering.is_shown || !is_any_shown);
+        told.map(|(peer, _)| self.state(peer)).collect()
     }
 
     /// Whether a channel to `peer` is on its way.
@@ -186,6 +187,7 @@ impl Channels {
     pub fn dial(&mut self, peer: KmpPeer, now: Instant) {
         let peering = self.peers.entry(peer).or_default();
         peering.is_needed = true;
+        peering.is_shown |= peer.local != UNKNOWN;
         // One that we open just after the peer opened one does not take its place.
         let active = peering.active.and_then(|active| self.channels.get(&active));
         let rival = active.filter(|active| active.by_lower && !active.is_ours);
@@ -216,21 +218,23 @@ impl Channels {
         self.peers.get(&peer).is_some_and(|peering| peering.is_hopeless)
     }
 
-    /// Takes in that our end has this address in connections with `peer`.
-    pub fn learn_local(&mut self, peer: KmpPeer, local: IpAddr) {
+    /// Takes in that a connection with `peer` has our address of it.
+    pub fn show(&mut self, peer: KmpPeer) {
         let peering = self.peers.entry(peer).or_default();
-        peering.local = Some(local);
-        peering.unavailable = peering.unavailable.filter(|gone| *gone != local);
+        (peering.is_shown, peering.is_gone) = (true, false);
     }
 
-    /// Takes in that our end's address of a channel that was to be opened is not this host's any more. It is not tried
-    /// again until interfaces or addresses change.
-    pub(super) fn lose_local(&mut self, id: ChannelId) {
-        let Some(channel) = self.channels.get(&id) else { return };
-        let (peer, gone) = (channel.peer, channel.from);
-        if let Some(peering) = self.peers.get_mut(&peer) {
-            peering.unavailable = gone;
-        }
+    /// Takes in that our address of a channel that was to be opened is not this host's any more. It is not tried again
+    /// until interfaces or addresses change.
+    pub(super) fn lose_address(&mut self, id: ChannelId) -> Option<KmpPeer> {
+        let peer = self.channels.get(&id)?.peer;
+        self.peers.get_mut(&peer)?.is_gone = true;
+        Some(peer)
+    }
+
+    /// The peers of a neighbor, and what there is about each.
+    pub(super) fn of_neighbor(&self, neighbor: u32) -> impl Iterator<Item = (KmpPeer, &Peering)> {
+        self.peers.iter().filter(move |(peer, _)| peer.neighbor == neighbor).map(|(peer, it)| (*peer, it))
     }
 
     /// Makes room for one more channel that the peer opens. `false`: it has too many.
@@ -287,7 +291,6 @@ impl Channels {
             began: now,
             by_lower,
             line: line(id, self.events.clone()),
-            from: None,
             is_heard: false,
             key: None,
             is_old: false,
@@ -312,6 +315,8 @@ impl Channels {
         self.timers.clear(Timer::Dial(peer));
         peering.is_needed = false;
         peering.is_hopeless = false;
+        // The peer's daemon knows us by it.
+        peering.is_shown = true;
         peering.told = None;
         peering.because = None;
         let old = peering.active.and_then(|old| Some((old, self.channels.get(&old)?.rival())));
@@ -384,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16] };
+    const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16], local: [3; 16] };
 
     fn ready() -> Ready {
         let tls = tls::Summary { version: String::new(), suite: String::new(), peer: String::new() };

@@ -10,7 +10,10 @@ use super::{
     channel::ChannelId,
     channels::{Channel, LINGER, Ready, Timer},
 };
-use crate::{control::words::KmpChange, sessions::Monotonic};
+use crate::{
+    control::words::KmpChange,
+    sessions::{self, Monotonic, our_syn_key},
+};
 
 /// How a channel ends.
 pub(super) enum Ending {
@@ -65,21 +68,63 @@ impl Daemon {
     }
 
     /// Has other channels take the place of those with these neighbors that are authenticated by a key that is not
-    /// preferred any more: whoever was in the middle of their handshakes stays there until then.
+    /// preferred any more: whoever was in the middle of their handshakes stays there until then. What our end is opening
+    /// began under such a key, too, and is opened anew.
     pub(in super::super) fn renew_channels(&mut self, numbers: &BTreeSet<u32>, now: Timestamp) {
-        let mut peers = BTreeSet::new();
-        for channel in self.kmp.channels.channels.values_mut() {
-            let number = channel.peer.neighbor;
-            let Some(neighbor) = self.neighbors.numbered(number).filter(|_| numbers.contains(&number)) else {
-                continue;
+        let is_begun = |channel: &Channel| {
+            channel.is_ours && channel.ready.is_none() && numbers.contains(&channel.peer.neighbor)
+        };
+        let channels = self.kmp.channels.channels.iter();
+        let begun: Vec<ChannelId> =
+            channels.filter(|(_, channel)| is_begun(channel)).map(|(id, _)| *id).collect();
+        begun.into_iter().for_each(|id| self.close_channel(id, Ending::Planned));
+        let peers = self.mark_old_channels(|_, channel| numbers.contains(&channel.peer.neighbor), now);
+        peers.into_iter().for_each(|peer| self.replace_old_channel(peer));
+    }
+
+    /// Takes in by which key a channel that has come up is authenticated. It may have begun before another one was
+    /// preferred, or our end may have chosen the one that the peer used.
+    pub(super) fn note_key_of_channel(&mut self, id: ChannelId) {
+        self.mark_old_channels(|other, _| other == id, Timestamp::now());
+    }
+
+    /// Opens channels in the place of those by older keys, as soon as they would begin under another key.
+    pub(in super::super) fn renew_old_channels(&mut self, now: Timestamp) {
+        let channels = &self.kmp.channels;
+        let old = channels.channels.iter().filter(|(id, channel)| {
+            let peer = channel.peer;
+            let begins_under = || {
+                let chain = &self.neighbors.numbered(peer.neighbor)?.keys;
+                let peer_uses = self.peer_keys.of(peer.neighbor, &peer.address);
+                our_syn_key(chain, peer_uses, now).map(|key| key.number)
             };
+            channel.is_old
+                && channels.active(peer) == Some(**id)
+                && channels.timers.at(Timer::Dial(peer)).is_none()
+                && !channels.is_opening(peer)
+                && begins_under().is_some_and(|next| channel.key != Some(next))
+        });
+        let peers: Vec<KmpPeer> = old.map(|(_, channel)| channel.peer).collect();
+        peers.into_iter().for_each(|peer| self.replace_old_channel(peer));
+    }
+
+    /// Finds the channels that are authenticated by a key that is not preferred, among those that are meant; returns
+    /// whose they are.
+    fn mark_old_channels(
+        &mut self,
+        is_meant: impl Fn(ChannelId, &Channel) -> bool,
+        now: Timestamp,
+    ) -> BTreeSet<KmpPeer> {
+        let mut peers = BTreeSet::new();
+        for (id, channel) in &mut self.kmp.channels.channels {
+            let Some(neighbor) = self.neighbors.numbered(channel.peer.neighbor) else { continue };
             let preferred = neighbor.keys.preferred(now).map(|key| key.number);
-            if channel.key.is_some() && channel.key != preferred {
+            if is_meant(*id, channel) && channel.key.is_some() && channel.key != preferred {
                 channel.is_old = true;
                 peers.insert(channel.peer);
             }
         }
-        peers.into_iter().for_each(|peer| self.replace_old_channel(peer));
+        peers
     }
 
     /// Closes the channels that are authenticated by a key that has ended, and opens others where they are needed.
@@ -125,10 +170,12 @@ impl Daemon {
             };
         };
         match error.kind() {
-            io::ErrorKind::AddrNotAvailable => match channel.and_then(|channel| channel.from) {
-                Some(from) => format!("our address {from} is not this host's any more"),
-                None => format!("there is no address of ours to connect to port {port} from: {error}"),
-            },
+            io::ErrorKind::AddrNotAvailable => {
+                match channel.map(|channel| sessions::address(channel.peer.local)) {
+                    Some(from) => format!("our address {from} is not this host's any more"),
+                    None => error.to_string(),
+                }
+            }
             io::ErrorKind::ConnectionRefused => format!(
                 "TCP port {port} of the peer is closed: is tcpauthd running there, with us as a neighbour of the same \
                  key-management?"

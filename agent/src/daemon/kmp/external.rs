@@ -44,7 +44,7 @@ impl Daemon {
             self.refuse(held, frame, DropReason::Overload);
             return;
         }
-        self.kmp.channels.learn_local(peer, sessions::address(held.quartet.local));
+        self.show_peer(peer);
         match self.kmp.channels.active(peer) {
             Some(channel) => self.offer_keys(channel, &held.quartet),
             None => self.kmp.channels.dial(peer, now),
@@ -346,7 +346,7 @@ impl Daemon {
     }
 
     pub(in super::super) fn remove_half_open(&mut self, quartet: &Quartet) {
-        if let Err(error) = self.dataplane.remove_session(quartet) {
+        if let Err(error) = self.drop_session(quartet) {
             tracing::error!("a half-open session could not be removed: {error}");
         }
     }

@@ -17,7 +17,8 @@ const HEADER: &str = "\
 # Keys of TCP connections, agreed by tcpauthd with neighbours' daemons, in clear: whoever reads this file can forge
 # segments of these connections. For `tcpauth verify --key-log`. A line a key, fields separated by a blank:
 # our end, the peer's end, the client's ISN, the server's ISN (- if it was not known yet), MAC algorithm, KeyID of what
-# we send, KeyID of what we accept, master key in hex. Traffic keys come from it by the KDF of RFC 5926.
+# we send, KeyID of what we accept, master key in hex, whether MACs include or exclude other TCP options. Traffic keys
+# come from the master key by the KDF of RFC 5926.
 ";
 
 /// Why keys cannot be written.
@@ -117,11 +118,12 @@ fn line(agreed: &Agreed) -> Zeroizing<String> {
         mkt.send_id.0,
         mkt.recv_id.0
     );
+    let tcp_options = mkt.tcp_options.name();
     // In one allocation: nothing of the key is left behind.
-    let mut line = Zeroizing::new(String::with_capacity(public.len() + key.len() + 1));
-    line.push_str(&public);
-    line.push_str(&key);
-    line.push('\n');
+    let mut line = Zeroizing::new(String::with_capacity(public.len() + key.len() + tcp_options.len() + 2));
+    for part in [&public, key.as_str(), " ", tcp_options, "\n"] {
+        line.push_str(part);
+    }
     line
 }
 
@@ -167,9 +169,17 @@ mod tests {
     #[test]
     fn each_end_writes_its_own_side_of_the_key() {
         let ours = line(&agreed(Role::Client, None));
-        assert_eq!(*ours, "192.0.2.1:40000 192.0.2.2:179 4294967295 - hmac-sha-256-128 130 200 00ff\n");
-        let theirs = line(&agreed(Role::Server, Some(Isn(7))));
-        assert_eq!(*theirs, "192.0.2.2:179 192.0.2.1:40000 4294967295 7 hmac-sha-256-128 130 200 00ff\n");
+        assert_eq!(
+            *ours,
+            "192.0.2.1:40000 192.0.2.2:179 4294967295 - hmac-sha-256-128 130 200 00ff include\n"
+        );
+        let mut theirs = agreed(Role::Server, Some(Isn(7)));
+        theirs.mkt.tcp_options = TcpOptions::Exclude;
+        let theirs = line(&theirs);
+        assert_eq!(
+            *theirs,
+            "192.0.2.2:179 192.0.2.1:40000 4294967295 7 hmac-sha-256-128 130 200 00ff exclude\n"
+        );
     }
 
     #[test]

@@ -11,10 +11,10 @@
 //! - `known`: what handshakes told, and what failed; `status`: what operators are shown; `key_log`: keys in clear, for
 //!   those who debug.
 
-use std::{future::pending, time::Instant};
+use std::time::Instant;
 
 use tcpauth_common::layout::Quartet;
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::sync::mpsc;
 
 use associations::Associations;
 pub(super) use channel::ChannelEvent;
@@ -50,14 +50,21 @@ mod timers;
 /// Events of channels that may wait: their tasks wait, too, and read no more.
 pub(super) const EVENT_BACKLOG: usize = 256;
 
-/// The daemon at one address of a neighbour.
+/// Identifies a channel by its two ends: a neighbor's address and one of our addresses. Each of our addresses has its own
+/// channel because the neighbor configures each as a separate neighbor. A channel agrees on keys only for connections between
+/// its own two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct KmpPeer {
     /// The neighbour's number.
     pub neighbor: u32,
     /// The address, as in the maps.
     pub address: [u8; 16],
+    /// Ours, as in the maps; or [`UNKNOWN`].
+    pub local: [u8; 16],
 }
+
+/// The address of ours with a peer that no connection has shown yet, and to which there is no route.
+pub(super) const UNKNOWN: [u8; 16] = [0; 16];
 
 /// What there is of agreed keys, and of ways to agree on them. Holds secrets: no `Debug`.
 pub(super) struct Kmp {
@@ -97,7 +104,7 @@ impl Kmp {
 impl KmpPeer {
     /// The daemon at the peer's end of a connection.
     pub fn of(neighbor: u32, quartet: &Quartet) -> Self {
-        Self { neighbor, address: quartet.peer }
+        Self { neighbor, address: quartet.peer, local: quartet.local }
     }
 }
 
@@ -109,13 +116,5 @@ impl Daemon {
         self.on_external_time(now);
         self.on_layered_time(now);
         self.on_refresh_time(now);
-    }
-}
-
-/// Ends at a moment, or never.
-pub(super) async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => pending().await,
     }
 }

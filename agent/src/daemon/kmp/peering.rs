@@ -30,11 +30,17 @@ impl Daemon {
             ChannelEvent::Received(id, octets) => self.on_received(id, &octets),
             ChannelEvent::Closed(id, error) => {
                 let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
-                if error.as_ref().is_some_and(is_gone) {
-                    self.kmp.channels.lose_local(id);
-                }
+                let gone = error
+                    .as_ref()
+                    .filter(|error| is_gone(error))
+                    .and_then(|_| self.kmp.channels.lose_address(id));
                 let because = self.why_closed(id, error.as_ref());
                 self.close_channel(id, Ending::Failed(because));
+                if let Some(peer) = gone {
+                    // Perhaps another one takes its place.
+                    self.keep_peers_of(peer.neighbor);
+                    self.keep_channels_up();
+                }
             }
         }
     }
@@ -61,11 +67,11 @@ impl Daemon {
                  does somebody on the peer, who is not its tcpauthd, connect to it? `tcpauth status` counts them"
             );
         }
-        // The peer's daemon knows us by it.
-        channels.learn_local(peer, local.ip());
         let by_lower = dials(peer_end.ip(), local.ip());
         let line = |id, events| Line::accepted(id, stream, events);
         let id = channels.begin(peer, false, by_lower, Instant::now(), line);
+        // The peer's daemon knows us by this address.
+        self.show_peer(peer);
         self.begin_tls(id, Side::Server, number, &quartet, &session);
     }
 
@@ -129,6 +135,7 @@ impl Daemon {
             Event::Ready { peer: capabilities, tls } => {
                 let ready = Ready { since: Instant::now(), tls, peer: capabilities };
                 self.tell_channel_up(peer, &ready);
+                self.note_key_of_channel(id);
                 if self.kmp.channels.ready(id, ready, Instant::now()) {
                     self.on_external_channel(id, peer);
                 }

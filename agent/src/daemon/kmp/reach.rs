@@ -14,9 +14,9 @@ use nix::sys::{
 
 use super::{
     super::Daemon,
-    KmpPeer,
+    KmpPeer, UNKNOWN,
     channel::{Admitted, Device, Line, Listener, address},
-    channels::{Channel, Timer},
+    channels::{Channel, Peering, Timer},
     dial::dials,
     ending::Ending,
 };
@@ -77,25 +77,66 @@ impl Daemon {
             }
             self.kmp.channels.forget(peer);
         }
-        let kept = self.neighbors.iter().filter(|(_, neighbor)| is_kept_up(neighbor));
-        let kept: Vec<KmpPeer> = kept
-            .map(|(number, neighbor)| KmpPeer { neighbor: number, address: mapped(neighbor.peer.address) })
-            .collect();
-        for peer in kept {
-            self.kmp.channels.peers.entry(peer).or_default().is_kept_up = true;
-        }
+        let numbers: Vec<u32> = self.neighbors.numbers().collect();
+        numbers.into_iter().for_each(|number| self.keep_peers_of(number));
         self.keep_channels_up();
+    }
+
+    /// Takes in that a connection with `peer` has our address of it.
+    pub(super) fn show_peer(&mut self, peer: KmpPeer) {
+        let is_new = self.kmp.channels.peers.get(&peer).is_none_or(|peering| !peering.is_shown);
+        self.kmp.channels.show(peer);
+        if is_new {
+            self.keep_peers_of(peer.neighbor);
+        }
+    }
+
+    /// Determines to which peers of a neighbor a channel is kept up: by the address of ours that is configured; else by
+    /// each that its connections have; else by the one that routing says.
+    pub(super) fn keep_peers_of(&mut self, number: u32) {
+        let Some(neighbor) = self.neighbors.numbered(number).filter(|neighbor| is_kept_up(neighbor)) else {
+            return;
+        };
+        let address = mapped(neighbor.peer.address);
+        let by = |local| KmpPeer { neighbor: number, address, local };
+        for peer in self.kmp.refresh.peers_of(number).collect::<Vec<_>>() {
+            self.kmp.channels.show(peer);
+        }
+        let configured = neighbor.kmp.as_ref().and_then(|kmp| kmp.local_address);
+        let kept: Vec<KmpPeer> = match configured {
+            Some(local) => vec![by(mapped(local))],
+            None => {
+                let is_there = |(_, peering): &(KmpPeer, &Peering)| peering.is_shown && !peering.is_gone;
+                self.kmp.channels.of_neighbor(number).filter(is_there).map(|(peer, _)| peer).collect()
+            }
+        };
+        let kept = match kept.is_empty() {
+            true => vec![by(self.routed_to(by(UNKNOWN), neighbor).map_or(UNKNOWN, mapped))],
+            false => kept,
+        };
+        let channels = &mut self.kmp.channels;
+        let is_over = |(peer, peering): &(KmpPeer, &Peering)| !kept.contains(peer) && !peering.is_shown;
+        let guesses: Vec<KmpPeer> =
+            channels.of_neighbor(number).filter(is_over).map(|(peer, _)| peer).collect();
+        for guess in guesses {
+            match channels.peers.get_mut(&guess) {
+                Some(peering) if !peering.channels.is_empty() => peering.is_kept_up = false,
+                _ => channels.forget(guess),
+            }
+        }
+        for peer in kept {
+            channels.peers.entry(peer).or_default().is_kept_up = true;
+        }
     }
 
     /// Opens the channels that our end is to keep up and that nobody has opened. Who is to do so may change with our
     /// addresses.
     pub(in super::super) fn keep_channels_up(&mut self) {
         let now = Instant::now();
-        // An address that was gone may be back.
-        self.kmp.channels.peers.values_mut().for_each(|peering| peering.unavailable = None);
         let channels = &self.kmp.channels;
         let alone = channels.peers.iter().filter(|(peer, peering)| {
             peering.is_kept_up
+                && !peering.is_gone
                 && peering.channels.is_empty()
                 && channels.timers.at(Timer::Dial(**peer)).is_none()
         });
@@ -106,15 +147,44 @@ impl Daemon {
         }
     }
 
-    /// Forgets peers to which no channel is kept up, and with which nothing was agreed for long.
+    /// Takes in that interfaces or addresses may be others: an address that was gone may be back, and routes may be others.
+    pub(in super::super) fn follow_addresses(&mut self) {
+        let mut numbers: BTreeSet<u32> = BTreeSet::new();
+        for (peer, peering) in &mut self.kmp.channels.peers {
+            if peering.is_gone || !peering.is_shown {
+                peering.is_gone = false;
+                numbers.insert(peer.neighbor);
+            }
+        }
+        numbers.into_iter().for_each(|number| self.keep_peers_of(number));
+        self.keep_channels_up();
+    }
+
+    /// Forgets peers to which no channel is kept up, and with which nothing was agreed for long; also those that no
+    /// connection has our address of any more, while another one has a channel.
     pub(in super::super) fn tidy_channels(&mut self) {
         let now = Instant::now();
+        let is_shown =
+            |peer: &KmpPeer| self.kmp.channels.peers.get(peer).is_some_and(|peering| peering.is_shown);
+        let numbers =
+            self.neighbors.iter().filter(|(_, neighbor)| is_kept_up(neighbor)).map(|(number, _)| number);
+        let unseen = numbers.filter(|number| !self.kmp.refresh.peers_of(*number).all(|peer| is_shown(&peer)));
+        for number in unseen.collect::<Vec<_>>() {
+            self.keep_peers_of(number);
+            self.keep_channels_up();
+        }
         let channels = &self.kmp.channels;
         let is_old = |ended: Instant| REMEMBER <= now.saturating_duration_since(ended);
+        let is_left = |peer: &KmpPeer| {
+            let of_neighbor = || channels.of_neighbor(peer.neighbor);
+            of_neighbor().any(|(other, peering)| other != *peer && peering.active.is_some())
+                && !self.kmp.refresh.peers_of(peer.neighbor).any(|other| other == *peer)
+                && self.kmp.associations.waiting_for(*peer).is_empty()
+        };
         let old = channels.peers.iter().filter(|(peer, peering)| {
-            !peering.is_kept_up
+            (!peering.is_kept_up || is_left(peer))
                 && peering.channels.is_empty()
-                && channels.timers.at(Timer::Dial(**peer)).is_none()
+                && (channels.timers.at(Timer::Dial(**peer)).is_none() || peering.is_kept_up)
                 && peering.ended.is_none_or(is_old)
         });
         let old: Vec<KmpPeer> = old.map(|(peer, _)| *peer).collect();
@@ -131,22 +201,33 @@ impl Daemon {
         if peering.channels.iter().any(|id| channels.channels.get(id).is_some_and(is_under_way)) {
             return;
         }
-        let is_needed = peering.is_needed;
+        let (is_needed, is_shown) = (peering.is_needed, peering.is_shown);
+        if !is_needed && (!peering.is_kept_up || peering.is_gone) {
+            return;
+        }
+        if !is_shown && kmp.local_address.is_none() {
+            match self.routed_to(peer, neighbor) {
+                Ok(local) if mapped(local) == peer.local => {}
+                Ok(_) => {
+                    // Routing says another one than before.
+                    self.keep_peers_of(peer.neighbor);
+                    self.keep_channels_up();
+                    return;
+                }
+                Err(error) => {
+                    let because = format!("no route to {}: {error}", sessions::address(peer.address));
+                    let channels = &mut self.kmp.channels;
+                    if let Some(peering) = channels.peers.get_mut(&peer) {
+                        peering.because = Some(because);
+                        channels.timers.set(Timer::Dial(peer), peering.dialer.again(now, None));
+                    }
+                    return;
+                }
+            }
+        }
         let device = self.device_of(neighbor);
         let peer_end = peer_end(kmp, peer, device.as_ref());
-        let bound = self.local_of(peer, kmp);
-        let local = match bound.map_or_else(|| routed(peer_end, device.as_ref()), Ok) {
-            Ok(local) => local,
-            Err(error) => {
-                let because = format!("no route to {}: {error}", peer_end.ip());
-                let channels = &mut self.kmp.channels;
-                if let Some(peering) = channels.peers.get_mut(&peer) {
-                    peering.because = Some(because);
-                    channels.timers.set(Timer::Dial(peer), peering.dialer.again(now, None));
-                }
-                return;
-            }
-        };
+        let local = local_of(peer, kmp);
         let by_lower = dials(local, peer_end.ip());
         if !is_needed && (!by_lower || peering.active.is_some()) {
             // The peer's to keep up, or there already.
@@ -157,25 +238,15 @@ impl Daemon {
             peering.dialer.begin(now);
             peering.is_needed = false;
         }
-        let line = |id, events| Line::dial(id, bound, peer_end, device, events);
-        let id = channels.begin(peer, true, by_lower, now, line);
-        if let Some(channel) = channels.channels.get_mut(&id) {
-            channel.from = bound;
-        }
+        let line = |id, events| Line::dial(id, Some(local), peer_end, device, events);
+        channels.begin(peer, true, by_lower, now, line);
     }
 
-    /// The address of ours that a channel to `peer` begins at: the one that is configured; else that of a connection
-    /// that needs keys, as the peer's daemon knows us by it; else the one that the last channel had. `None`: the one
-    /// that routing chooses.
-    fn local_of(&self, peer: KmpPeer, kmp: &Kmp) -> Option<IpAddr> {
-        let peering = self.kmp.channels.peers.get(&peer);
-        let waiting = self.kmp.associations.waiting_for(peer).first().copied();
-        let in_need = waiting.or_else(|| self.kmp.refresh.session_with(peer));
-        let of_connection = in_need.map(|quartet| sessions::address(quartet.local));
-        let of_channel = peering.and_then(|peering| peering.local);
-        let unavailable = peering.and_then(|peering| peering.unavailable);
-        let is_there = |local: &IpAddr| unavailable != Some(*local);
-        kmp.local_address.or(of_connection.filter(is_there)).or(of_channel.filter(is_there))
+    /// The address of ours that routing says for connections to `peer`.
+    fn routed_to(&self, peer: KmpPeer, neighbor: &Neighbor) -> io::Result<IpAddr> {
+        let device = self.device_of(neighbor);
+        let kmp = neighbor.kmp.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        routed(peer_end(kmp, peer, device.as_ref()), device.as_ref())
     }
 
     /// The interface that a neighbor is bound to, under its name of now.
@@ -186,18 +257,15 @@ impl Daemon {
 
     /// Whether our end keeps a channel to `peer` up.
     pub(super) fn is_ours_to_dial(&self, peer: KmpPeer) -> bool {
-        let Some(neighbor) = self.neighbors.numbered(peer.neighbor).filter(|neighbor| is_kept_up(neighbor))
-        else {
-            return false;
-        };
-        let Some(kmp) = &neighbor.kmp else { return false };
-        let device = self.device_of(neighbor);
-        let peer_end = peer_end(kmp, peer, device.as_ref());
-        match self.local_of(peer, kmp).map_or_else(|| routed(peer_end, device.as_ref()), Ok) {
-            Ok(local) => dials(local, peer_end.ip()),
-            // Who is to dial is seen once there is a route: `dial` says that there is none.
-            Err(_) => true,
-        }
+        let is_kept_up =
+            self.kmp.channels.peers.get(&peer).is_some_and(|peering| peering.is_kept_up && !peering.is_gone);
+        // Who is to dial is seen once there is a route: `dial` says that there is none.
+        let local = self
+            .neighbors
+            .numbered(peer.neighbor)
+            .and_then(|neighbor| Some(local_of(peer, neighbor.kmp.as_ref()?)));
+        let dials = |local| dials(local, sessions::address(peer.address));
+        is_kept_up && (peer.local == UNKNOWN || local.is_some_and(dials))
     }
 
     /// Listens where neighbours' daemons connect to.
@@ -245,6 +313,11 @@ impl Daemon {
 /// Whether there is a channel with this neighbour all the time.
 fn is_kept_up(neighbor: &Neighbor) -> bool {
     neighbor.key_management == KeyManagement::External && neighbor.peer.is_host()
+}
+
+/// The address of ours that a channel to `peer` begins at.
+fn local_of(peer: KmpPeer, kmp: &Kmp) -> IpAddr {
+    kmp.local_address.unwrap_or_else(|| sessions::address(peer.local))
 }
 
 /// Where the daemon of `peer` listens.

@@ -42,6 +42,8 @@ pub(in super::super) enum ChannelState {
         since: Instant,
         /// What TLS agreed on.
         tls: Summary,
+        /// The key that it began under, by its number.
+        key: Option<u32>,
     },
 }
 
@@ -77,7 +79,7 @@ impl ChannelState {
                 let seconds = until.saturating_duration_since(now).as_secs_f64().ceil();
                 format!("connecting again in {seconds} s: {because}")
             }
-            Self::Up { since, tls } => {
+            Self::Up { since, tls, .. } => {
                 format!("up for {} s, {} with {}", ago(since), tls.version, tls.suite)
             }
         }
@@ -119,7 +121,7 @@ mod tests {
                 "waiting",
                 "connecting again in 3 s: the port is filtered",
             ),
-            (ChannelState::Up { since: ago(90), tls }, "up", "up for 90 s, TLS 1.3 with TLS_X"),
+            (ChannelState::Up { since: ago(90), tls, key: Some(1) }, "up", "up for 90 s, TLS 1.3 with TLS_X"),
         ] {
             assert_eq!((state.name(), state.line(now).as_str()), (name, line));
             let contract = crate::control::words::ChannelState::WORDS;

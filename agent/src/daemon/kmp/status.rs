@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use tcpauth_common::{Algorithm, layout::Session, rollover::slot_at};
 
-use super::{super::Daemon, KmpPeer, known, state::ChannelState};
+use super::{super::Daemon, known, state::ChannelState};
 use crate::{
     config::{KeyManagement, Neighbor},
     control::{
         protocol::{ChannelStatus, Event, KmpFailure, KmpStatus, PeerCapabilities, TlsStatus},
         words::KmpChange,
     },
-    kernel::mapped,
     kmp::{Agreed, Capabilities, Connection, tls::Summary},
     sessions::{Monotonic, Progress, progress},
 };
@@ -31,10 +30,11 @@ impl Daemon {
         let known = self.kmp.known.of(number);
         let report = self.kmp.refresh.report(number);
         let last = known.and_then(|known| known.last.as_ref());
-        let state = neighbor.peer.is_host().then(|| {
-            let peer = KmpPeer { neighbor: number, address: mapped(neighbor.peer.address) };
-            self.kmp.channels.state(peer)
+        let until = self.kmp.channels.states(number).into_iter().filter_map(|state| match state {
+            ChannelState::Waiting { until, .. } => Some(until),
+            _ => None,
         });
+        let until = until.min();
         Some(KmpStatus {
             crowded_out_handshakes: self.kmp.channels.crowded_out(number),
             mode: neighbor.key_management.name().to_owned(),
@@ -53,12 +53,10 @@ impl Daemon {
                 text: failure.text,
                 seconds_ago: now.since(failure.at).as_secs(),
                 attempts: failure.attempts.into(),
-                retry_seconds: match (&state, failure.next) {
+                retry_seconds: match (until, failure.next) {
                     (_, Some(next)) => Some(next.since(now).as_secs()),
-                    (Some(ChannelState::Waiting { until, .. }), None) => {
-                        Some(until.saturating_duration_since(instant).as_secs())
-                    }
-                    _ => None,
+                    (Some(until), None) => Some(until.saturating_duration_since(instant).as_secs()),
+                    (None, None) => None,
                 },
             }),
         })
@@ -105,22 +103,22 @@ impl Daemon {
         }
     }
 
-    /// The channel to a neighbour, or those to each of its addresses.
+    /// The channel to a neighbour, or those to each of its addresses and from each of ours.
     fn channel_status(&self, number: u32, neighbor: &Neighbor, now: Instant) -> ChannelStatus {
         let on_demand = neighbor.key_management == KeyManagement::Layered;
-        if neighbor.peer.is_host() {
-            let peer = KmpPeer { neighbor: number, address: mapped(neighbor.peer.address) };
-            return channel_status(&self.kmp.channels.state(peer), on_demand, now);
-        }
-        let states: Vec<_> = self.kmp.channels.states(number).collect();
-        if let [state] = &states[..] {
-            return channel_status(state, on_demand, now);
+        let states = self.kmp.channels.states(number);
+        match &states[..] {
+            [] if neighbor.peer.is_host() => {
+                return channel_status(&ChannelState::Idle { because: None }, on_demand, now);
+            }
+            [state] => return channel_status(state, on_demand, now),
+            _ => {}
         }
         let up = states.iter().filter(|state| matches!(state, ChannelState::Up { .. })).count();
         let failed = states.iter().find(|state| matches!(state, ChannelState::Waiting { .. }));
         let state = failed.unwrap_or(&ChannelState::Idle { because: None });
         let name = if failed.is_none() && up > 0 { "up" } else { state.name() };
-        ChannelStatus { state: name.into(), text: format!("{up} of {} up", states.len()) }
+        ChannelStatus { state: name.into(), text: format!("{up} of {} up", states.len()), key: None }
     }
 }
 
@@ -131,7 +129,11 @@ fn channel_status(state: &ChannelState, on_demand: bool, now: Instant) -> Channe
         }
         _ => state.line(now),
     };
-    ChannelStatus { state: state.name().into(), text }
+    let key = match state {
+        ChannelState::Up { key, .. } => *key,
+        _ => None,
+    };
+    ChannelStatus { state: state.name().into(), text, key }
 }
 
 fn tls_status(tls: &Summary) -> TlsStatus {

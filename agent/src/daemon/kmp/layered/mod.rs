@@ -44,6 +44,8 @@ const ACKNOWLEDGMENT_LIMIT: Duration = Duration::from_secs(64);
 const STALE: Duration = Duration::from_secs(3);
 /// Handshakes on connections that one peer has opened: each costs as much memory as a thousand that await theirs.
 const MAX_OF_PEER: usize = 64;
+/// What went wrong with a peer is forgotten so long after its end: by then nobody tries again.
+const TROUBLE_ENDS: Duration = Duration::from_secs(600);
 /// A connection on which no keys were agreed is forgotten after this: by then both ends' stacks were told.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
 
@@ -143,6 +145,12 @@ impl Daemon {
         let is_there = |number| self.neighbors.numbered(number).is_some();
         let stays = |peer: &KmpPeer| is_there(peer.neighbor) && !changed(peer.neighbor);
         self.kmp.layered.troubles.retain(|peer, _| stays(peer));
+    }
+
+    /// Forgets what went wrong long ago: with a prefix, any number of peers may have come and gone.
+    pub(in super::super) fn tidy_troubles(&mut self) {
+        let now = Instant::now();
+        self.kmp.layered.troubles.retain(|_, trouble| now < trouble.until + TROUBLE_ENDS);
     }
 
     /// Takes in a segment of a handshake, which verified.
@@ -354,7 +362,7 @@ impl Daemon {
     fn forget_closed(&mut self, quartet: &Quartet) {
         self.kmp.layered.forget(quartet);
         if matches!(self.session_phase(quartet), Some(Session::HANDSHAKE | Session::FAILED))
-            && let Err(error) = self.dataplane.remove_session(quartet)
+            && let Err(error) = self.drop_session(quartet)
         {
             tracing::error!("a connection without keys could not be forgotten: {error}");
         }

@@ -68,9 +68,9 @@ impl Refresh {
         self.planner.is_due(quartet)
     }
 
-    /// A session with `peer`, one that waits for new keys if there is one.
-    pub(super) fn session_with(&self, peer: KmpPeer) -> Option<Quartet> {
-        self.planner.session_with(peer)
+    /// The peers of a neighbor with which there are sessions.
+    pub(super) fn peers_of(&self, neighbor: u32) -> impl Iterator<Item = KmpPeer> {
+        self.planner.peers_of(neighbor)
     }
 
     /// What there is to say of a neighbour.

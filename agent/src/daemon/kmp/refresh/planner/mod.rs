@@ -177,16 +177,15 @@ impl Planner {
         self.peers.get(&peer).map_or_else(Vec::new, |state| state.sessions.iter().copied().collect())
     }
 
-    /// A session with a peer: the first that waits for new keys, or the first of all.
-    pub fn session_with(&self, peer: KmpPeer) -> Option<Quartet> {
-        let state = self.peers.get(&peer)?;
-        state.due.first().or_else(|| state.sessions.iter().min()).copied()
+    /// The peers of a neighbor with which there are sessions.
+    pub fn peers_of(&self, neighbor: u32) -> impl Iterator<Item = KmpPeer> {
+        let with_sessions = |(_, state): &(&KmpPeer, &Peer)| !state.sessions.is_empty();
+        self.peers.range(all_of(neighbor)).filter(with_sessions).map(|(peer, _)| *peer)
     }
 
     /// What there is to say of a neighbour.
     pub fn report(&self, neighbor: u32) -> Report<'_> {
-        let peers = (self.peers)
-            .range(KmpPeer { neighbor, address: [0; 16] }..=KmpPeer { neighbor, address: [0xff; 16] });
+        let peers = self.peers.range(all_of(neighbor));
         let mut report = Report { failure: None, refreshed: None, next: None, due: 0 };
         for (_, state) in peers {
             let offers = if let Stage::Offering { offers, .. } = &state.stage { offers.len() } else { 0 };
@@ -412,6 +411,12 @@ impl Planner {
         }
         state.at = at;
     }
+}
+
+/// Whatever is a peer of this neighbor.
+fn all_of(neighbor: u32) -> std::ops::RangeInclusive<KmpPeer> {
+    let all = |octet| KmpPeer { neighbor, address: [octet; 16], local: [octet; 16] };
+    all(0)..=all(0xff)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ fn at(seconds: u64) -> Monotonic {
 }
 
 fn peer(number: u32) -> KmpPeer {
-    KmpPeer { neighbor: number, address: [number as u8; 16] }
+    KmpPeer { neighbor: number, address: [number as u8; 16], local: [0xfe; 16] }
 }
 
 fn quartet(peer: u32, port: u16) -> Quartet {
