@@ -187,6 +187,38 @@ pub fn with_priority_tags(frame: &[u8], tags: usize) -> Vec<u8> {
     [&frame[..12], &tag.repeat(tags), &frame[12..]].concat()
 }
 
+/// The packet of a frame behind an MPLS label.
+pub fn behind_label(frame: &[u8], label: u32) -> Vec<u8> {
+    // The last label, and a TTL.
+    let entry = label << 12 | 1 << 8 | 64;
+    [&frame[..12], &[0x88, 0x47], &entry.to_be_bytes(), &frame[14..]].concat()
+}
+
+/// An IPv6 extension header: its number, and its octets, the first of which is the number of what follows.
+pub type Extension = (u8, Vec<u8>);
+
+/// The packet of a frame inside of an IPv6 packet with extension headers.
+pub fn inside_ipv6(
+    frame: &[u8],
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    extensions: &[Extension],
+) -> Vec<u8> {
+    let mut next = if frame[12..14] == [0x08, 0x00] { libc::IPPROTO_IPIP } else { libc::IPPROTO_IPV6 } as u8;
+    let mut payload = frame[14..].to_vec();
+    for (number, octets) in extensions.iter().rev() {
+        payload = [&[next], &octets[1..], &payload[..]].concat();
+        next = *number;
+    }
+    let mut outer = [&frame[..12], &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+    outer.extend((payload.len() as u16).to_be_bytes());
+    outer.extend([next, 64]);
+    outer.extend(source.octets());
+    outer.extend(destination.octets());
+    outer.extend(payload);
+    outer
+}
+
 /// Makes an IPv4 frame the first fragment of a packet.
 pub fn mark_fragment(frame: &mut [u8]) {
     let header = &mut frame[14..34];
@@ -226,17 +258,17 @@ pub fn icmp_unreachable(
     frame
 }
 
-fn fill_checksum(tcp: &mut [u8], addresses: &[&[u8]; 2]) {
+pub(crate) fn fill_checksum(tcp: &mut [u8], addresses: &[&[u8]; 2]) {
     let pseudo = sum(addresses[0]) + sum(addresses[1]) + libc::IPPROTO_TCP as u32 + tcp.len() as u32;
     let checksum = !fold(pseudo + sum(tcp));
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
 }
 
-fn sum(octets: &[u8]) -> u32 {
+pub(crate) fn sum(octets: &[u8]) -> u32 {
     octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum()
 }
 
-fn fold(mut sum: u32) -> u16 {
+pub(crate) fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -279,6 +311,20 @@ mod tests {
             assert_eq!(read.tcp_ao(), Some((9, &[0xab; 12][..])));
             assert_eq!(read.next_seq(), 0xffff_fff3);
         }
+    }
+
+    #[test]
+    fn a_packet_inside_of_another_is_behind_its_extension_headers() {
+        let frame = segment("[2001:db8::1]:179", "[2001:db8::2]:40000").frame([2; 6], [4; 6]);
+        let [source, destination] = [1, 2].map(|end| Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, end));
+        let options = (60, vec![0, 0, 1, 4, 0, 0, 0, 0]);
+        let outer = inside_ipv6(&frame, source, destination, &[options.clone(), options]);
+        assert_eq!(
+            outer[14 + 4..14 + 7],
+            [&((16 + frame.len() - 14) as u16).to_be_bytes()[..], &[60]].concat()
+        );
+        assert_eq!((outer[54], outer[62]), (60, 41));
+        assert_eq!(outer[70..], frame[14..]);
     }
 
     #[test]

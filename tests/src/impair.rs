@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     io::Read,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -19,7 +19,7 @@ use socket2::Socket;
 use crate::{
     frame::Segment,
     namespace::Namespace,
-    wire::{packet_socket, set_option, would_block},
+    wire::{lock, packet_socket, set_option, would_block},
 };
 
 /// How TCP segments are treated, each chosen at random by `seed`: the same seed, the same choices.
@@ -211,8 +211,4 @@ impl Random {
     pub fn below(&mut self, limit: u32) -> u32 {
         (self.next() % u64::from(limit)) as u32
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

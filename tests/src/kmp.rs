@@ -31,6 +31,12 @@ pub const CHANNEL_PORT: u16 = 17_179;
 /// How long a channel may take to be up after both daemons have started.
 const CHANNEL_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long new keys may take: the interval, a quarter of it more, and the handshake.
+const REFRESH_LIMIT: Duration = Duration::from_secs(25);
+
+/// A field of a neighbor: new keys as often as the configuration allows.
+pub const REKEYING: &str = "rekey-interval = 10";
+
 /// Where the handshake is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -113,6 +119,34 @@ pub fn wait_for_channel(agent: &Agent, peer: &str) -> Result<()> {
         ensure!(channel["state"] == "up", "{channel}");
         Ok(Some(()))
     })
+}
+
+/// Waits until the keys of the agent's BGP session are younger than they were; the neighbor has [`REKEYING`].
+///
+/// # Errors
+/// If they do not get so in time.
+pub fn wait_for_new_keys(agent: &Agent) -> Result<()> {
+    let mut oldest = 0;
+    eventually(REFRESH_LIMIT, "the age of the keys to fall", || {
+        let age = keys_age(agent)?;
+        let is_younger = age < oldest;
+        oldest = oldest.max(age);
+        let peer = agent.status()?["neighbors"][0].clone();
+        ensure!(is_younger, "they are {age} s old: {}", peer["kmp"]);
+        Ok(Some(()))
+    })
+}
+
+fn keys_age(agent: &Agent) -> Result<u64> {
+    let sessions = agent.sessions()?;
+    let is_of_bgp = |session: &&Value| {
+        [&session["local"], &session["peer"]]
+            .iter()
+            .any(|end| end.as_str().is_some_and(|end| end.ends_with(":179")))
+            && session["state"] == "established"
+    };
+    let session = sessions.iter().find(is_of_bgp).with_context(|| format!("no session: {sessions:?}"))?;
+    session["keys_age_seconds"].as_u64().with_context(|| format!("no age: {session}"))
 }
 
 /// What passes the forwarder, if the routers are joined by one.
@@ -214,14 +248,17 @@ pub struct AgreedKey {
     pub recv_id: u8,
     /// In hex.
     pub master_key: String,
+    /// Whether its MACs include or exclude other TCP options.
+    pub tcp_options: String,
 }
 
 impl AgreedKey {
     fn parse(line: &str) -> Result<Self> {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master_key] = fields[..]
+        let [local, peer, client_isn, server_isn, algorithm, send_id, recv_id, master_key, tcp_options] =
+            fields[..]
         else {
-            anyhow::bail!("{} fields, not eight", fields.len());
+            anyhow::bail!("{} fields, not nine", fields.len());
         };
         let server_isn = if server_isn == "-" { None } else { Some(server_isn.parse()?) };
         Ok(Self {
@@ -233,6 +270,7 @@ impl AgreedKey {
             send_id: send_id.parse()?,
             recv_id: recv_id.parse()?,
             master_key: master_key.to_owned(),
+            tcp_options: tcp_options.to_owned(),
         })
     }
 
@@ -367,12 +405,14 @@ mod tests {
 
     #[test]
     fn a_line_of_a_key_log_is_read() {
-        let key =
-            AgreedKey::parse("192.0.2.1:40000 192.0.2.2:179 7 - hmac-sha-256-128 130 200 00ff").unwrap();
+        let key = AgreedKey::parse("192.0.2.1:40000 192.0.2.2:179 7 - hmac-sha-256-128 130 200 00ff exclude")
+            .unwrap();
+        assert_eq!(key.tcp_options, "exclude");
         assert_eq!((key.client_isn, key.server_isn), (7, None));
         assert_eq!((key.send_id, key.recv_id), (130, 200));
         let theirs =
-            AgreedKey::parse("192.0.2.2:179 192.0.2.1:40000 7 - hmac-sha-256-128 200 130 00ff").unwrap();
+            AgreedKey::parse("192.0.2.2:179 192.0.2.1:40000 7 - hmac-sha-256-128 200 130 00ff exclude")
+                .unwrap();
         assert_eq!(key.of_the_peer(), theirs);
         assert!(AgreedKey::parse("192.0.2.1:40000 192.0.2.2:179 7").is_err());
     }

@@ -169,6 +169,21 @@ impl Network {
 }
 
 impl Router {
+    /// Makes a container on a macvlan above the router's link: a namespace whose [`INTERFACE`] has `address`, with its
+    /// prefix length, and is up.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn container_on_macvlan(&self, address: &str) -> Result<Namespace> {
+        let container = Namespace::create("container")?;
+        self.namespace
+            .ip(&["link", "add", "above", "link", INTERFACE, "type", "macvlan", "mode", "bridge"])?;
+        self.namespace.ip(&["link", "set", "above", "netns", container.name(), "name", INTERFACE])?;
+        container.ip(&["address", "add", address, "dev", INTERFACE])?;
+        container.ip(&["link", "set", INTERFACE, "up"])?;
+        Ok(container)
+    }
+
     fn new(role: &str, number: u8) -> Result<Self> {
         Ok(Self {
             namespace: Namespace::create(role)?,
@@ -251,7 +266,7 @@ fn bring_up(namespace: &Namespace, interface: &str, mtu: u32) -> Result<()> {
     Ok(())
 }
 
-/// Arguments of `ip` for a veth from here to `peer` in namespace `there`.
-fn veth<'a>(here: &'a str, there: &'a Namespace, peer: &'a str) -> [&'a str; 10] {
+/// Returns the arguments of `ip` that make a veth from `here` to `peer` in the namespace `there`.
+pub fn veth<'a>(here: &'a str, there: &'a Namespace, peer: &'a str) -> [&'a str; 10] {
     ["link", "add", here, "type", "veth", "peer", "name", peer, "netns", there.name()]
 }

@@ -43,6 +43,10 @@ pub struct Options {
     pub ao: Option<NativeKey>,
     /// The client's ISN, if not the kernel's choice.
     pub isn: Option<u32>,
+    /// `SO_MARK` of both ends' sockets.
+    pub mark: u32,
+    /// `SO_PRIORITY` of both ends' sockets.
+    pub priority: u32,
     /// How long connecting may take, 20 seconds if not given.
     pub connect_limit: Option<Duration>,
 }
@@ -135,7 +139,10 @@ pub fn accept_other_end(listener: &Socket, near: &TcpStream) -> Result<TcpStream
 pub fn pair(client: &End, server: &End, options: &Options) -> Result<(TcpStream, TcpStream)> {
     let listener = listen(server, client.address.ip(), options)?;
     let near = connect(client, server.address, options)?;
-    Ok((near, accept(&listener)?))
+    let far = accept(&listener)?;
+    // Linux gives the sockets of a listening one its mark, but not its priority.
+    set_option(&far, libc::SOL_SOCKET, libc::SO_PRIORITY, &options.priority)?;
+    Ok((near, far))
 }
 
 /// Sends `octets` both ways at once, checks every one of them, closes, and gives the time it took.
@@ -242,6 +249,30 @@ pub fn ping(mut near: &TcpStream, mut far: &TcpStream) -> Result<()> {
     near.read_exact(&mut octet).context("the answer did not arrive")?;
     ensure!(octet == *b"!", "another octet arrived");
     Ok(())
+}
+
+/// Segments that TCP has taken up for the connection, right ones or not, modulo 2^32.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn segments_received(stream: &TcpStream) -> Result<u32> {
+    /// `tcpi_segs_in`, which libc's structure lacks.
+    const AT: usize = 140;
+    let mut info = [0_u8; AT + 4];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the pointers are to a value of this size and to its length; the kernel writes no more.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    ensure!(result == 0, "TCP_INFO: {}", std::io::Error::last_os_error());
+    ensure!(len as usize == info.len(), "this kernel counts no segments");
+    Ok(u32::from_ne_bytes([info[AT], info[AT + 1], info[AT + 2], info[AT + 3]]))
 }
 
 /// What the stack waits for an acknowledgment before it sends again.
@@ -370,6 +401,8 @@ fn stream_socket(own: SocketAddr, peer: IpAddr, options: &Options) -> Result<Soc
     if let Some(key) = &options.ao {
         native::add_key(&socket, peer, key)?;
     }
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, &options.mark)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_PRIORITY, &options.priority)?;
     Ok(socket)
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at.
+/// How often a condition is looked at, on a machine of one's own.
 const PERIOD: Duration = Duration::from_millis(50);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -35,7 +35,7 @@ pub fn eventually<T>(
         if start.elapsed() >= limit {
             bail!("{what}: not within {limit:?}{last}");
         }
-        thread::sleep(PERIOD);
+        thread::sleep(pause());
     }
 }
 
@@ -43,6 +43,12 @@ pub fn eventually<T>(
 /// machine takes tens of times as long.
 pub fn slowness() -> u32 {
     std::env::var("TCPAUTH_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// How often a condition is looked at. Most conditions start a process, which takes an emulated machine as long as the
+/// pause itself: what is waited for would come later for it.
+fn pause() -> Duration {
+    PERIOD * slowness().clamp(1, 10)
 }
 
 /// Checks that `condition` holds all through `period`.
@@ -56,7 +62,7 @@ pub fn steadily(period: Duration, what: &str, mut condition: impl FnMut() -> Res
             bail!("{what}: no longer so after {:.1?}", start.elapsed());
         }
         check_interrupted()?;
-        thread::sleep(PERIOD);
+        thread::sleep(pause());
     }
     Ok(())
 }

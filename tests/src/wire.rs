@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -32,14 +32,20 @@ const MAX_FRAME: usize = 66_000;
 /// Collects the TCP segments that pass an interface.
 pub struct Sniffer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
-    segments: Mutex<Vec<Segment>>,
-    largest_frame: AtomicUsize,
+    tap: Mutex<Tap>,
     stop: AtomicBool,
+}
+
+/// The socket, and what was read from it.
+struct Tap {
+    socket: Socket,
+    buffer: Vec<u8>,
+    segments: Vec<Segment>,
+    largest_frame: usize,
 }
 
 impl Sniffer {
@@ -48,36 +54,28 @@ impl Sniffer {
     /// # Errors
     /// If the socket cannot be opened.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let mut socket = namespace.enter(|| packet_socket(interface))?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let shared = Arc::new(Shared::default());
-        let sink = Arc::clone(&shared);
+        let socket = namespace.enter(|| packet_socket(interface))?;
+        socket.set_nonblocking(true)?;
+        let tap = Tap { socket, buffer: vec![0; MAX_FRAME], segments: Vec::new(), largest_frame: 0 };
+        let shared = Arc::new(Shared { tap: Mutex::new(tap), stop: AtomicBool::new(false) });
+        let source = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let mut buffer = vec![0; MAX_FRAME];
-            while !sink.stop.load(Ordering::Relaxed) {
-                let length = match socket.read(&mut buffer) {
-                    Ok(length) => length,
-                    Err(error) if would_block(&error) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                sink.largest_frame.fetch_max(length, Ordering::Relaxed);
-                if let Some(segment) = Segment::parse(&buffer[..length]) {
-                    lock(&sink.segments).push(segment);
-                }
+            while !source.stop.load(Ordering::Relaxed) {
+                lock(&source.tap).empty();
+                std::thread::sleep(Duration::from_millis(5));
             }
-            Ok(())
         });
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// All segments so far.
+    /// All segments so far, to the last that passed before the call.
     pub fn segments(&self) -> Vec<Segment> {
-        lock(&self.shared.segments).clone()
+        self.emptied().segments.clone()
     }
 
     /// Octets of the largest frame so far.
     pub fn largest_frame(&self) -> usize {
-        self.shared.largest_frame.load(Ordering::Relaxed)
+        self.emptied().largest_frame
     }
 
     /// Waits for a segment that comes from now on.
@@ -85,9 +83,9 @@ impl Sniffer {
     /// # Errors
     /// When none came in time.
     pub fn next(&self, limit: Duration, what: &str, accept: impl Fn(&Segment) -> bool) -> Result<Segment> {
-        let seen = lock(&self.shared.segments).len();
+        let seen = self.emptied().segments.len();
         eventually(limit, what, || {
-            Ok(lock(&self.shared.segments)[seen..].iter().find(|segment| accept(segment)).cloned())
+            Ok(self.emptied().segments[seen..].iter().find(|segment| accept(segment)).cloned())
         })
     }
 
@@ -102,6 +100,30 @@ impl Sniffer {
                 && segment.destination.ip() == to.v4
                 && segment.flags & (flags::SYN | flags::RST | flags::ACK) == flags::ACK
         })
+    }
+
+    /// The tap once nothing is left in its socket, because the thread may not have run for a while.
+    fn emptied(&self) -> MutexGuard<'_, Tap> {
+        let mut tap = lock(&self.shared.tap);
+        tap.empty();
+        tap
+    }
+}
+
+impl Tap {
+    /// Reads all that the socket holds.
+    fn empty(&mut self) {
+        loop {
+            let length = match self.socket.read(&mut self.buffer) {
+                Ok(length) => length,
+                Err(error) if would_block(&error) => return,
+                // Told once when the interface goes down; it may come up again.
+                Err(error) if error.kind() == io::ErrorKind::NetworkDown => continue,
+                Err(error) => panic!("a sniffer's socket: {error}"),
+            };
+            self.largest_frame = self.largest_frame.max(length);
+            self.segments.extend(Segment::parse(&self.buffer[..length]));
+        }
     }
 }
 
@@ -147,6 +169,16 @@ pub fn inject_past_queue(namespace: &Namespace, interface: &str, frames: &[Vec<u
         let socket = send_only_socket(interface)?;
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32)?;
         Ok(socket)
+    })
+}
+
+/// Sends IPv4 packets out of an interface without Ethernet headers, as they are.
+///
+/// # Errors
+/// If the socket refuses one.
+pub fn inject_packets(namespace: &Namespace, interface: &str, packets: &[Vec<u8>]) -> Result<()> {
+    inject_through(namespace, interface, packets, |interface| {
+        Ok(bound_packet_socket(interface, libc::ETH_P_IP as u16)?.0)
     })
 }
 
@@ -221,7 +253,8 @@ impl Capture {
 /// sends are seen too.
 pub(crate) fn packet_socket(interface: &str) -> Result<Socket> {
     let (socket, index) = bound_packet_socket(interface, libc::ETH_P_ALL as u16)?;
-    socket.set_recv_buffer_size(16 << 20)?;
+    // More than `net.core.rmem_max` allows, because a test that sees not all proves nothing.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(16_i32 << 20))?;
     let membership = libc::packet_mreq {
         mr_ifindex: index as i32,
         mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -282,6 +315,7 @@ pub fn belongs_to(segment: &Segment, a: SocketAddr, b: SocketAddr) -> bool {
     (segment.source, segment.destination) == (a, b) || (segment.source, segment.destination) == (b, a)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex, also after a thread that held it has panicked.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

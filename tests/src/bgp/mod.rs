@@ -8,14 +8,29 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-pub use self::{bird::Bird, frr::Frr, gobgp::GoBgp};
+pub use self::{
+    bird::{BIRD3_VARIABLE, Bird, config as bird_config, has_bird3},
+    frr::Frr,
+    gobgp::GoBgp,
+};
 use crate::{
+    native::NativeKey,
     network::{INTERFACE, Network, Router},
-    wait::eventually,
+    wait::{eventually, slowness},
 };
 
 /// How long a session may take to come up: daemons try again after a few seconds.
 const ESTABLISH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Seconds between keepalives: more in a virtual machine, where a BIRD may wait some seconds for its turn.
+fn keepalive() -> u32 {
+    if slowness() > 1 { 5 } else { 1 }
+}
+
+/// How long a session lasts without keepalives, unless its [`Peering`] was told otherwise.
+pub fn hold_time() -> Duration {
+    Duration::from_secs(3 * u64::from(keepalive()))
+}
 
 /// One end of an eBGP session.
 #[derive(Clone, Debug)]
@@ -36,8 +51,12 @@ pub struct Peering {
     pub hops: u8,
     /// A password for the daemon's own TCP-MD5.
     pub md5: Option<String>,
+    /// Keys for the daemon's own TCP-AO, which BIRD 3 has; the first is preferred.
+    pub ao: Vec<NativeKey>,
     /// Waits for the neighbour to connect.
     pub passive: bool,
+    /// The VRF that it is in.
+    pub vrf: Option<String>,
 }
 
 impl Peering {
@@ -54,10 +73,12 @@ impl Peering {
             local: a,
             peer: b,
             routes: 10,
-            keepalive: 1,
+            keepalive: keepalive(),
             hops: 1,
             md5: None,
+            ao: Vec::new(),
             passive: false,
+            vrf: None,
         };
         let second = Self { local_as: 65002, peer_as: 65001, local: b, peer: a, ..first.clone() };
         (first, second)
