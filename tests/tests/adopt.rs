@@ -47,6 +47,45 @@ fn a_connection_by_interfaces_without_offloads() -> Result<()> {
     full_segments(&network, a, b)
 }
 
+/// Its socket is of this host; the programs that its segments pass are those of the interface below.
+#[test]
+fn a_connection_by_a_macvlan_is_taken_over_on_the_interface_below() -> Result<()> {
+    let network = Network::switched()?;
+    let r1 = &network.r1.namespace;
+    r1.ip(&["link", "add", "above", "link", INTERFACE, "type", "macvlan", "mode", "bridge"])?;
+    r1.ip(&["address", "add", "198.51.100.1/24", "dev", "above"])?;
+    r1.ip(&["link", "set", "above", "up"])?;
+    network.r2.namespace.ip(&["address", "add", "198.51.100.2/24", "dev", INTERFACE])?;
+    full_segments(&network, "198.51.100.1".parse()?, "198.51.100.2".parse()?)
+}
+
+/// Its socket is in the container, so there is nothing to take over here, and its segments are its own.
+#[test]
+fn a_connection_of_a_container_on_a_macvlan_is_left_alone() -> Result<()> {
+    let network = Network::switched()?;
+    let container = network.r1.container_on_macvlan("192.0.2.3/24")?;
+    let server = end(&network.r2, 179);
+    let connect = |client| transfer::pair(&client, &server, &Options::default());
+    let (contained, its_peer) = connect(end_at(&container, "192.0.2.3:0".parse()?))?;
+    let (ours, our_peer) = connect(end(&network.r1, 0))?;
+    let peer = network.r2.v4.to_string();
+    let agent = Agent::start(&network.r1.namespace, &neighbor(&peer, PASSWORD, MODE))?;
+    wait_attached(&agent, INTERFACE)?;
+    says(&agent, &peer, "unsigned", "0 of 1 sessions signed")?;
+    let local = agent.sessions()?[0]["local"].clone();
+    ensure!(local == ours.local_addr()?.to_string(), "{local} is taken over");
+    transfer::ping(&ours, &our_peer)?;
+    // The first segment of the host's own that is signed ends nothing of the container's.
+    agent.tcpauth(&["neighbor", "sign", &peer])?;
+    let sniffer = network.sniff()?;
+    transfer::exchange(contained, its_peer, 5 << 20)?;
+    let signed = sniffer.segments().iter().filter(|segment| segment.tcp_ao().is_some()).count();
+    ensure!(signed == 0, "{signed} segments of the container are signed");
+    ensure!(agent.sessions()?.len() == 1, "{:?}", agent.sessions()?);
+    ensure!(agent.dropped_in_all(&peer)? == 0, "{}", agent.neighbor(&peer)?);
+    Ok(())
+}
+
 #[test]
 fn bird_and_bird() -> Result<()> {
     let network = Network::switched()?;
@@ -233,7 +272,7 @@ fn stays_up<A: Speaker, B: Speaker>(
     let before = (a.incarnation()?, b.incarnation()?);
     let sides = Sides::start(network, peering.local, peering.peer, || Ok(()))?;
     // Unsigned for some keepalives yet; then one side signs, and some later the other.
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(bgp::hold_time());
     sides.agent2.tcpauth(&["neighbor", "sign", &sides.peer2])?;
     sides.wait_signed()?;
     sides.agent1.tcpauth(&["neighbor", "sign", &sides.peer1])?;

@@ -1,6 +1,6 @@
 //! The status tells of programs as they are in the kernel, and of what takes segments past them.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
@@ -8,7 +8,7 @@ use tcpauth_tests::{
     bgp,
     network::{INTERFACE, Network},
     scenario::{PASSWORD, Protected, neighbor, wait_attached},
-    tcx::Intruder,
+    tcx::{self, Intruder},
     wait::eventually,
 };
 
@@ -20,8 +20,7 @@ fn lane_without_its_program_fails_and_gets_it_back() -> Result<()> {
     let agent = &protected.agent1;
     let events = agent.events()?;
     ensure!(agent.status_code()? == 0, "it is failing from the beginning");
-    // The pin is all that keeps the link.
-    fs::remove_file(agent.pin_dir().join("links/lane1"))?;
+    tcx::take_off(agent, "tcpauth-lane1", "ingress", "lane1")?;
     let status = agent.status()?;
     let lane = interface(&status, "lane").context("the status has no line about the lane")?;
     ensure!(
@@ -44,13 +43,9 @@ fn lane_without_its_program_fails_and_gets_it_back() -> Result<()> {
 fn interface_without_its_program_fails_and_gets_it_back() -> Result<()> {
     let protected = Protected::switched()?;
     let agent = &protected.agent1;
-    let links = fs::read_dir(agent.pin_dir().join("links"))?;
-    let names: Vec<_> =
-        links.map(|link| Ok(link?.file_name().into_string().unwrap_or_default())).collect::<Result<_>>()?;
     let status = agent.status()?;
     let index = interface(&status, INTERFACE).context("no eth0")?["index"].clone();
-    ensure!(names.contains(&format!("{index}-egress")), "{names:?}");
-    fs::remove_file(agent.pin_dir().join(format!("links/{index}-egress")))?;
+    tcx::take_off(agent, INTERFACE, "egress", &format!("{index}-egress"))?;
     ensure!(agent.status_code()? == 4, "status does not tell");
     let neighbor = agent.neighbor(&protected.peer2())?;
     // In the meantime it may have been attached again.
@@ -67,7 +62,8 @@ fn program_in_front_of_ours_makes_the_status_fail() -> Result<()> {
     let status = agent.status()?;
     let eth0 = interface(&status, INTERFACE).context("no eth0")?;
     let attached = eth0["attached"].as_str().unwrap_or_default();
-    ensure!(attached.contains("behind program other_prog") && eth0["failing"] == true, "{eth0}");
+    let told = attached.contains(&format!("behind {}", intruder.name()));
+    ensure!(told && eth0["failing"] == true, "{eth0}");
     ensure!(status["neighbors"][0]["state"] == "failing", "{status}");
     ensure!(agent.status_code()? == 4, "the exit code does not tell");
     drop(intruder);
@@ -136,6 +132,28 @@ fn route_that_puts_a_header_in_front_is_told_of() -> Result<()> {
     })?;
     ensure!(reason.contains("puts an SRv6 header in front"), "{reason}");
     Ok(())
+}
+
+#[test]
+fn route_out_of_a_port_of_a_bridge_is_told_of() -> Result<()> {
+    let network = Network::switched()?;
+    let r1 = &network.r1.namespace;
+    let agent = Agent::start(r1, &neighbor("192.0.2.2", PASSWORD, ""))?;
+    wait_attached(&agent, INTERFACE)?;
+    // The address stays on the port.
+    r1.ip(&["link", "add", "br0", "type", "bridge"])?;
+    r1.ip(&["link", "set", "br0", "up"])?;
+    r1.ip(&["link", "set", INTERFACE, "master", "br0"])?;
+    let reason = eventually(SOON, "the neighbor to be failing", || {
+        let neighbor = agent.neighbor("192.0.2.2")?;
+        ensure!(neighbor["state"] == "failing", "{neighbor}");
+        Ok(neighbor["reason"].as_str().map(str::to_owned))
+    })?;
+    ensure!(reason.contains("leads out of eth0, a port of br0"), "{reason}");
+    ensure!(agent.status_code()? == 4, "the exit code does not tell");
+    r1.ip(&["address", "del", "192.0.2.1/24", "dev", INTERFACE])?;
+    r1.ip(&["address", "add", "192.0.2.1/24", "dev", "br0"])?;
+    eventually(SOON, "the status not to fail", || Ok((agent.status_code()? == 0).then_some(())))
 }
 
 fn interface<'a>(status: &'a serde_json::Value, name: &str) -> Option<&'a serde_json::Value> {

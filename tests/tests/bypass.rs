@@ -7,7 +7,8 @@ use tcpauth_tests::{
     agent::Agent,
     bgp::{self, Speaker},
     network::{INTERFACE, Network},
-    scenario::{PASSWORD, Protected, neighbor, wait_attached},
+    process::run,
+    scenario::{PASSWORD, Protected, end, neighbor, wait_attached},
     tcx::Intruder,
     transfer::{self, Options},
     wait::eventually,
@@ -71,15 +72,42 @@ fn protected_session_that_is_led_past_the_programs_is_reported() -> Result<()> {
     bgp::wait_for_routes(&a, &b, 10, 10)?;
     ensure!(protected.agent1.status_code()? == 0, "it is failing from the beginning");
     let incarnation = a.incarnation()?;
-    let _intruders = (
-        Intruder::before_others(protected.agent1.namespace(), INTERFACE)?,
-        Intruder::before_others(protected.agent2.namespace(), INTERFACE)?,
-    );
+    // All at once: with some of them nothing gets through, and the session would end.
+    let agents = [&protected.agent1, &protected.agent2];
+    let [first, second] = agents.map(|agent| Intruder::start(agent.namespace(), INTERFACE));
+    let mut intruders = [first?, second?];
+    for intruder in &mut intruders {
+        intruder.wait_until_attached()?;
+    }
     for (agent, peer) in [(&protected.agent1, protected.peer2()), (&protected.agent2, protected.peer1())] {
         wait_unprotected(agent, &peer, "did not verify")?;
         ensure!(agent.status_code()? == 4, "the exit code of status does not tell");
     }
     ensure!(a.incarnation()? == incarnation, "the session did not go on: this shows nothing");
+    Ok(())
+}
+
+/// The programs see the port on the wire. Where NAT of this host turns it into the one that the BGP daemon listens on,
+/// the connection is nobody's for them.
+#[test]
+fn connection_that_nat_turns_to_the_port_is_reported() -> Result<()> {
+    let network = Network::switched()?;
+    let r1 = &network.r1.namespace;
+    let agent = Agent::start(r1, &neighbor("192.0.2.2", PASSWORD, ""))?;
+    wait_attached(&agent, INTERFACE)?;
+    let rules = "add table ip nat; \
+                 add chain ip nat prerouting { type nat hook prerouting priority -100; }; \
+                 add rule ip nat prerouting tcp dport 1790 redirect to :179";
+    let mut nft = r1.command("nft");
+    nft.arg(rules);
+    run(nft).context("nftables")?;
+    let listener = transfer::listen(&end(&network.r1, 179), network.r2.v4.into(), &Options::default())?;
+    let near = transfer::connect(&end(&network.r2, 0), "192.0.2.1:1790".parse()?, &Options::default())?;
+    let (far, _) = listener.accept()?;
+    let far = far.into();
+    transfer::ping(&near, &far)?;
+    wait_unprotected(&agent, "192.0.2.2", "without a session")?;
+    ensure!(agent.status_code()? == 4, "the exit code of status does not tell");
     Ok(())
 }
 

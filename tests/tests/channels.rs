@@ -1,8 +1,8 @@
 //! Channels between daemons where something is in the way: answers that are late, keys that end by schedule, other users
-//! of the routers, interfaces that are renamed or in a VRF.
+//! of the routers, interfaces that are renamed.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -13,10 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use tcpauth_tests::{
     agent::Agent,
     frame::Segment,
-    impair::Impairment,
+    impair::{Forwarder, Impairment},
     kmp::{self, CHANNEL_PORT, Mode},
     network::{INTERFACE, Network, Wire},
-    scenario::{PASSWORD, Protected, neighbor},
+    scenario::{PASSWORD, Protected, end, end_at, neighbor},
     transfer::{self, Options},
     wait::eventually,
 };
@@ -130,6 +130,107 @@ fn a_key_that_rolls_by_schedule_ends_an_idle_channel() -> Result<()> {
     Ok(())
 }
 
+/// To the peer they are two neighbors, each with a channel of its own.
+#[test]
+fn each_of_two_own_addresses_has_a_channel() -> Result<()> {
+    const STABLE: u64 = 8;
+    let network = Network::switched()?;
+    let second: Ipv4Addr = "192.0.2.101".parse()?;
+    network.r1.namespace.ip(&["address", "add", &format!("{second}/24"), "dev", INTERFACE])?;
+    let own = [network.r1.v4, second].map(|address| address.to_string());
+    let fields = Mode::External.fields("");
+    let configs = [
+        neighbor(&network.r2.v4.to_string(), PASSWORD, &fields),
+        own.iter().map(|address| neighbor(address, PASSWORD, &fields)).collect(),
+    ];
+    let protected = Protected::with(network, &configs[0], &configs[1])?;
+    let Protected { agent1, agent2, network } = &protected;
+    let server = end(&network.r2, 179);
+    let mut pairs = Vec::new();
+    for _ in 0..2 {
+        for address in &own {
+            let client = end_at(&network.r1.namespace, format!("{address}:0").parse()?);
+            pairs.push(transfer::pair(&client, &server, &Options::default())?);
+        }
+    }
+    pairs.iter().try_for_each(|(near, far)| transfer::ping(near, far))?;
+    ensure!(agent1.sessions()?.iter().filter(is_of_bgp).all(|session| session["keys"] == "agreed"));
+    // Neither takes the place of the other.
+    eventually(Duration::from_secs(40), "both channels to stay up", || {
+        for address in &own {
+            let age = channel_age(agent2, address)?;
+            ensure!(age >= STABLE, "the channel with {address} is up for {age} s");
+        }
+        Ok(Some(()))
+    })?;
+    agent1.tcpauth(&["key", "refresh"])?;
+    eventually(Duration::from_secs(20), "all sessions to have new keys", || {
+        pairs.iter().try_for_each(|(near, far)| transfer::ping(near, far))?;
+        let sessions = agent1.sessions()?;
+        let ages = sessions.iter().filter(is_of_bgp).map(|session| session["keys_age_seconds"].as_u64());
+        let oldest = ages.max().flatten().context("no session")?;
+        ensure!(oldest < STABLE, "the oldest keys are {oldest} s old");
+        Ok(Some(()))
+    })
+}
+
+/// The handshake began under the old key, and ends after another one is preferred.
+#[test]
+fn a_key_that_rolls_during_a_handshake_is_that_of_the_next_channel() -> Result<()> {
+    rolls_while_a_channel_is_opened(|forwarder| {
+        forwarder.keep_back(|segment| is_said_on_channel(segment) && is_from_r2(segment));
+    })
+}
+
+/// The SYN left under the old key, and is answered after another one is preferred.
+#[test]
+fn a_key_that_rolls_while_a_channel_connects_is_that_of_the_next_one() -> Result<()> {
+    rolls_while_a_channel_is_opened(|forwarder| {
+        forwarder.filter(|segment| kmp::is_of_channel(segment) && is_from_r2(segment));
+    })
+}
+
+fn rolls_while_a_channel_is_opened(impede: impl Fn(&Forwarder)) -> Result<()> {
+    const ROLL: i64 = 20;
+    let network = Network::with(Wire::Impaired(Impairment::default()), 1500)?;
+    let begin = Timestamp::now();
+    let roll = begin + SignedDuration::from_secs(ROLL);
+    let sleep_until = |moment: Timestamp| {
+        thread::sleep(Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or_default());
+    };
+    // The old key is accepted for long: nothing but the roll ends a channel.
+    let keys = format!(
+        "key.1 = {{ password = \"first\", send-lifetime = \"/{roll}\" }}\n\
+         key.2 = {{ password = \"second\", send-lifetime = \"{roll}/\" }}\n"
+    );
+    let config = |peer: &str| {
+        let fields = Mode::External.fields("");
+        format!("[key-chain.backbone]\n{keys}\n[neighbor.\"{peer}\"]\nkey-chain = \"backbone\"\n{fields}\n")
+    };
+    let configs = [network.r2.v4, network.r1.v4].map(|peer| config(&peer.to_string()));
+    let protected = Protected::with(network, &configs[0], &configs[1])?;
+    let ends = [(&protected.agent1, protected.peer2()), (&protected.agent2, protected.peer1())];
+    for (agent, peer) in &ends {
+        kmp::wait_for_channel(agent, peer)?;
+        ensure!(agent.kmp(peer)?["channel"]["key"] == 1, "{}", agent.kmp(peer)?);
+    }
+    sleep_until(roll - SignedDuration::from_secs(4));
+    let forwarder = kmp::forwarder(&protected)?;
+    impede(forwarder);
+    kmp::close_channels(&protected.network.r1.namespace)?;
+    sleep_until(roll + SignedDuration::from_secs(1));
+    forwarder.filter(|_| false);
+    forwarder.release();
+    for (agent, peer) in &ends {
+        eventually(Duration::from_secs(15), "a channel by the new key", || {
+            let channel = agent.kmp(peer)?["channel"].clone();
+            ensure!(channel["key"] == 2, "{channel}");
+            Ok(Some(()))
+        })?;
+    }
+    Ok(())
+}
+
 /// They have no password, and need none: their segments are signed as all of their host.
 #[test]
 fn other_users_of_the_peer_do_not_keep_its_daemon_out() -> Result<()> {
@@ -194,31 +295,16 @@ fn an_interface_that_is_renamed_keeps_its_channel() -> Result<()> {
     transfer::exchange_many(&client, &server, 1, 1, 10_000)
 }
 
-/// The end that waits for the peer to connect has its link in a VRF.
-#[test]
-fn a_channel_comes_up_in_a_vrf() -> Result<()> {
-    let network = Network::switched()?;
-    let r2 = &network.r2.namespace;
-    if r2.ip(&["link", "add", "red", "type", "vrf", "table", "10"]).is_err() {
-        println!("NOT RUN: this kernel has no VRF");
-        return Ok(());
-    }
-    r2.ip(&["link", "set", "red", "up"])?;
-    r2.ip(&["link", "set", INTERFACE, "master", "red"])?;
-    let fields = Mode::External.fields("");
-    let bound = format!("{}%{INTERFACE}", network.r1.v4);
-    let configs = [network.r2.v4.to_string(), bound.clone()].map(|peer| neighbor(&peer, PASSWORD, &fields));
-    let protected = Protected::with(network, &configs[0], &configs[1])?;
-    kmp::wait_for_channel(&protected.agent1, &protected.peer2())?;
-    kmp::wait_for_channel(&protected.agent2, &bound)
-}
-
 fn is_said_on_channel(segment: &Segment) -> bool {
     kmp::is_of_channel(segment) && !segment.data.is_empty()
 }
 
 fn is_from_r2(segment: &Segment) -> bool {
     segment.source.ip().to_string().ends_with(".2")
+}
+
+fn is_of_bgp(session: &&serde_json::Value) -> bool {
+    session["peer"].as_str().is_some_and(|peer| peer.ends_with(":179"))
 }
 
 fn channel_age(agent: &Agent, peer: &str) -> Result<u64> {

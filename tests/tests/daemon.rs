@@ -18,7 +18,7 @@ fn a_session_outlives_its_daemons() -> Result<()> {
     let (a, b) = bgp::birds(&protected.network)?;
     bgp::wait_for_routes(&a, &b, 10, 10)?;
     let incarnations = (a.incarnation()?, b.incarnation()?);
-    let hold_time = Duration::from_secs(3);
+    let hold_time = bgp::hold_time();
     for signal in [libc::SIGTERM, libc::SIGKILL] {
         protected.agent1.end(signal)?;
         protected.agent2.end(signal)?;
@@ -27,8 +27,10 @@ fn a_session_outlives_its_daemons() -> Result<()> {
         protected.agent1.start_again()?;
         protected.agent2.start_again()?;
         stays_up(&a, &b, &incarnations)?;
+        // BIRD may have connected from both ends at once: the connection that it closed is known for a while.
         let sessions = protected.agent1.sessions()?;
-        ensure!(sessions.len() == 1, "the session is not known any more: {sessions:?}");
+        let established = sessions.iter().filter(|session| session["state"] == "established").count();
+        ensure!(established == 1, "the session is not known any more: {sessions:?}");
     }
     let before = protected.agent1.neighbor(&protected.peer2())?;
     std::thread::sleep(hold_time + Duration::from_secs(1));

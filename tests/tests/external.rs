@@ -263,8 +263,8 @@ fn daemons_restart_under_live_sessions() -> Result<()> {
                     agent.end(signal)?;
                 }
             }
-            // Longer than the hold time of three seconds.
-            thread::sleep(Duration::from_secs(4));
+            // Longer than the hold time.
+            thread::sleep(bgp::hold_time() + Duration::from_secs(1));
             for (agent, is_chosen) in [&mut protected.agent1, &mut protected.agent2].into_iter().zip(which) {
                 if is_chosen {
                     agent.start_again()?;

@@ -12,29 +12,24 @@ use tcpauth_tests::{
     kmp::{self, AgreedKey, Mode},
     network::{INTERFACE, Network, Router},
     scenario::{PASSWORD, Protected, neighbor},
-    wait::{eventually, slowness},
+    tcx,
+    wait::eventually,
     wire::{self, Sniffer},
 };
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Seconds between keepalives: more in a virtual machine, where a BIRD may wait some seconds for its turn.
-fn keepalive() -> u32 {
-    if slowness() > 1 { 5 } else { 1 }
-}
-
-/// BIRD's, three keepalives.
-fn hold_time() -> Duration {
-    Duration::from_secs(3 * u64::from(keepalive()))
-}
-
+/// One pair of daemons for all of that: to verify programs is most of what this takes in a virtual machine.
 #[test]
-fn bgp_outlives_forged_segments_a_roll_and_its_daemons() -> Result<()> {
-    let mut protected = passwords(Network::switched()?, "")?;
+fn bgp_outlives_adoption_forged_segments_a_roll_and_its_daemons() -> Result<()> {
+    let network = Network::switched()?;
+    let sessions = Sessions::start(&network)?;
+    let mut protected = passwords(network, "unauthenticated = \"accept-until-authenticated\"")?;
     for agent in [&protected.agent1, &protected.agent2] {
-        ensure!(attached(agent)? == expected_hook()?, "attached by {}", attached(agent)?);
+        ensure!(attached(agent)? == tcx::hook()?, "attached by {}", attached(agent)?);
     }
-    let sessions = Sessions::start(&protected.network)?;
+    sessions_are_adopted(&protected)?;
+    sessions.stay_up()?;
     let sniffer = protected.network.sniff()?;
     for family in Family::ALL {
         forged_segments_are_dropped(&protected, &sniffer, family).with_context(|| format!("{family:?}"))?;
@@ -59,7 +54,7 @@ fn bgp_outlives_forged_segments_a_roll_and_its_daemons() -> Result<()> {
     sessions.stay_up()?;
     protected.agent1.end(libc::SIGKILL)?;
     protected.agent2.end(libc::SIGKILL)?;
-    thread::sleep(hold_time() + Duration::from_secs(1));
+    thread::sleep(bgp::hold_time() + Duration::from_secs(1));
     sessions.stay_up()?;
     protected.agent1.start_again()?;
     protected.agent2.start_again()?;
@@ -68,7 +63,7 @@ fn bgp_outlives_forged_segments_a_roll_and_its_daemons() -> Result<()> {
         peers.iter().map(|peer| verified_segments(&protected.agent1, peer)).collect()
     };
     let before = verified(&protected)?;
-    thread::sleep(hold_time() + Duration::from_secs(1));
+    thread::sleep(bgp::hold_time() + Duration::from_secs(1));
     sessions.stay_up()?;
     // Connections that collided may still be listed as closed.
     let mut known = protected.agent1.sessions()?;
@@ -76,14 +71,13 @@ fn bgp_outlives_forged_segments_a_roll_and_its_daemons() -> Result<()> {
     ensure!(known.len() == 2, "{known:?}");
     let after = verified(&protected)?;
     ensure!(before.iter().zip(&after).all(|(before, after)| after > before), "{before:?} {after:?}");
-    Ok(())
+    drop(sessions);
+    // The first ones came up without tcpauth.
+    Sessions::start(&protected.network)?.stay_up()
 }
 
-#[test]
-fn sessions_that_are_up_are_adopted() -> Result<()> {
-    let network = Network::switched()?;
-    let sessions = Sessions::start(&network)?;
-    let protected = passwords(network, "unauthenticated = \"accept-until-authenticated\"")?;
+/// Both ends take over what is up, and the second is told to sign by what the first sends.
+fn sessions_are_adopted(protected: &Protected) -> Result<()> {
     let in_state = |agent: &Agent, peer: &str, state: &str| {
         eventually(SOON, &format!("{peer} to be {state}"), || {
             let found = agent.neighbor(peer)?;
@@ -92,20 +86,19 @@ fn sessions_that_are_up_are_adopted() -> Result<()> {
         })
     };
     for family in Family::ALL {
-        let peer1 = family.peer(&protected, 1);
+        let peer1 = family.peer(protected, 1);
         in_state(&protected.agent1, &peer1, "unsigned")?;
-        in_state(&protected.agent2, &family.peer(&protected, 2), "unsigned")?;
+        in_state(&protected.agent2, &family.peer(protected, 2), "unsigned")?;
         protected.agent1.tcpauth(&["neighbor", "sign", &peer1])?;
     }
-    // The second is told by what the first sends.
     for family in Family::ALL {
         for (agent, number) in [(&protected.agent1, 1), (&protected.agent2, 2)] {
-            let peer = family.peer(&protected, number);
+            let peer = family.peer(protected, number);
             in_state(agent, &peer, "established")?;
             ensure!(agent.dropped_in_all(&peer)? == 0, "{}", agent.neighbor(&peer)?);
         }
     }
-    sessions.stay_up()
+    Ok(())
 }
 
 /// Beside the connections over IPv4, on those over IPv6.
@@ -147,15 +140,6 @@ fn keys_are_agreed_on_and_replaced() -> Result<()> {
 /// How many segments of `peer` were dropped for any of `reasons`.
 fn dropped_for(agent: &Agent, peer: &str, reasons: &[&str]) -> Result<u64> {
     reasons.iter().map(|reason| agent.dropped(peer, reason)).sum()
-}
-
-/// As status has it: TCX links since Linux 6.6, unless the tests are told to use the older hook.
-fn expected_hook() -> Result<&'static str> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let has_tcx = version >= (6, 6) && std::env::var("TCPAUTH_HOOK").as_deref() != Ok("clsact");
-    Ok(if has_tcx { "tcx" } else { "clsact" })
 }
 
 fn attached(agent: &Agent) -> Result<String> {
@@ -256,9 +240,8 @@ impl Sessions {
         let mut birds = Vec::new();
         for family in Family::ALL {
             let (first, second) = Peering::between(family.address(&network.r1), family.address(&network.r2));
-            let [a, b] = [(&network.r1, first), (&network.r2, second)].map(|(router, peering)| {
-                Bird::start(&router.namespace, &Peering { keepalive: keepalive(), ..peering })
-            });
+            let [a, b] = [(&network.r1, first), (&network.r2, second)]
+                .map(|(router, peering)| Bird::start(&router.namespace, &peering));
             birds.push([a?, b?]);
         }
         let up = |birds: [Bird; 2]| {

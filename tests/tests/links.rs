@@ -1,13 +1,17 @@
 //! Interfaces of other kinds, that come later, or that lead to somebody else.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
+    agent::Agent,
     bgp::{self, Bird, Peering},
     frame::{Segment, flags},
     namespace::Namespace,
-    network::{INTERFACE, Network},
+    network::{INTERFACE, Network, veth},
     scenario::{PASSWORD, Protected, end_at, neighbor, wait_attached},
     transfer::{self, Options},
     tunnel::{self, Tunnel},
@@ -42,6 +46,31 @@ fn an_interface_that_comes_later_and_goes() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn interface_that_cannot_be_forgotten_at_once_is_forgotten_later() -> Result<()> {
+    let protected = Protected::switched()?;
+    let agent = &protected.agent1;
+    protected.network.add_link("eth1")?;
+    wait_attached(agent, "eth1")?;
+    let status = agent.status()?;
+    let interfaces = status["interfaces"].as_array().cloned().unwrap_or_default();
+    let index = interfaces.iter().find(|interface| interface["name"] == "eth1").map(|it| it["index"].clone());
+    // A folder where the pin of the link was: the kernel opens no link of it.
+    let pin = agent.pin_dir().join("links").join(format!("{}-ingress", index.context("eth1 has no index")?));
+    if pin.exists() {
+        std::fs::remove_file(&pin)?;
+    }
+    std::fs::create_dir(&pin)?;
+    protected.network.r1.namespace.ip(&["link", "del", "eth1"])?;
+    eventually(Duration::from_secs(10), "the error", || {
+        Ok(agent.log().contains("not up to date, trying again").then_some(()))
+    })?;
+    std::fs::remove_dir(&pin)?;
+    eventually(Duration::from_secs(20), "the interface to be forgotten", || {
+        Ok(agent.log().contains("forgotten at last").then_some(()))
+    })
+}
+
 /// The BGP daemon is in a container whose segments r1 forwards; its neighbour is r2.
 #[test]
 fn a_container_behind_the_router() -> Result<()> {
@@ -49,7 +78,7 @@ fn a_container_behind_the_router() -> Result<()> {
     let (inside, outside): (IpAddr, IpAddr) = ("198.51.100.2".parse()?, network.r2.v4.into());
     let container = Namespace::create("container")?;
     let r1 = &network.r1.namespace;
-    r1.ip(&["link", "add", "veth0", "type", "veth", "peer", "name", INTERFACE, "netns", container.name()])?;
+    r1.ip(&veth("veth0", &container, INTERFACE))?;
     r1.ip(&["address", "add", "198.51.100.1/24", "dev", "veth0"])?;
     r1.ip(&["link", "set", "veth0", "up"])?;
     r1.sysctl("net.ipv4.ip_forward", "1")?;
@@ -77,6 +106,57 @@ fn a_container_behind_the_router() -> Result<()> {
     let naked = sniffer.segments().into_iter().filter(|segment| segment.tcp_ao().is_none()).count();
     ensure!(naked == 0, "{naked} segments without the option on the wire");
     ensure!(sniffer.largest_frame() <= 1514, "a frame of {} octets", sniffer.largest_frame());
+    Ok(())
+}
+
+/// What a container on a macvlan sends is its own, with an address of its own. With ours it is taken for ours and
+/// signed, because the kernel does not tell them apart: docs/security.md says so.
+#[test]
+fn a_container_on_a_macvlan_has_sessions_of_its_own_and_can_claim_ours() -> Result<()> {
+    let protected = Protected::switched()?;
+    let Protected { agent1, network, .. } = &protected;
+    let container = network.r1.container_on_macvlan("192.0.2.3/24")?;
+    let sniffer = network.sniff()?;
+    let (client, server) = protected.ends();
+    let (near, far) =
+        transfer::pair(&end_at(&container, "192.0.2.3:0".parse()?), &server, &Options::default())?;
+    transfer::exchange(near, far, 1 << 20)?;
+    let of_container = |segment: &Segment| segment.source.ip() == "192.0.2.3".parse::<IpAddr>().unwrap();
+    let signed = |segment: &Segment| segment.tcp_ao().is_some();
+    let segments = sniffer.segments();
+    ensure!(segments.iter().any(of_container), "none of {} segments is the container's", segments.len());
+    ensure!(!segments.iter().any(|segment| of_container(segment) && signed(segment)), "they are signed");
+
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::ping(&near, &far)?;
+    let from_r1 =
+        |segment: &Segment| segment.source == near.local_addr().unwrap() && segment.flags == flags::ACK;
+    let last = eventually(std::time::Duration::from_secs(3), "a segment from r1 to be seen", || {
+        Ok(sniffer.segments().into_iter().rfind(from_r1))
+    })?;
+    let claim = wire::forge(&last, flags::ACK | flags::PSH, b"claimed");
+    wire::inject_by(&container, INTERFACE, &[claim.frame(network.r1.mac, network.r2.mac)])?;
+    eventually(std::time::Duration::from_secs(3), "the claim to be on the wire", || {
+        let seen = sniffer.segments().into_iter().find(|segment| segment.data == b"claimed");
+        ensure!(seen.as_ref().is_none_or(signed), "it went by without the option");
+        Ok(seen)
+    })?;
+    ensure!(agent1.dropped_in_all(&protected.peer2())? == 0, "r1 dropped something");
+    Ok(())
+}
+
+/// The daemon runs on the switch, and has one of its hosts for a neighbor.
+#[test]
+fn frames_bridged_from_port_to_port_are_left_alone() -> Result<()> {
+    let network = Network::switched()?;
+    let (switch, interface) = network.tap();
+    let agent = Agent::start(switch, &neighbor("192.0.2.2", PASSWORD, ""))?;
+    wait_attached(&agent, "bridge")?;
+    let client = end_at(&network.r1.namespace, SocketAddr::new(network.r1.v4.into(), 0));
+    let server = end_at(&network.r2.namespace, SocketAddr::new(network.r2.v4.into(), 179));
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::exchange(near, far, 5 << 20)?;
+    ensure!(agent.dropped_in_all("192.0.2.2")? == 0, "something was dropped by the switch, {interface}");
     Ok(())
 }
 

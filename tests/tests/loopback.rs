@@ -7,20 +7,14 @@ use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
     agent::Agent,
     bgp::{Bird, Peering, Speaker},
-    kmp::{self, Mode},
+    kmp::{self, Mode, REKEYING},
     namespace::Namespace,
-    network::INTERFACE,
+    network::{INTERFACE, veth},
     scenario::{PASSWORD, neighbor, wait_attached},
     wait::eventually,
 };
 
 const LOOPBACKS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 255, 0, 1), Ipv4Addr::new(10, 255, 0, 2)];
-
-/// The shortest interval that the configuration takes.
-const REKEYING: &str = "rekey-interval = 10";
-
-/// How long new keys may take: the interval, a quarter of it more, and the handshake.
-const REFRESH_LIMIT: Duration = Duration::from_secs(25);
 
 #[test]
 fn sessions_get_new_keys() -> Result<()> {
@@ -104,18 +98,7 @@ impl Domain {
         let routers = [Namespace::create("r1")?, Namespace::create("r2")?];
         for (number, (router, own)) in routers.iter().zip(LOOPBACKS).enumerate() {
             let port = format!("to-r{}", number + 1);
-            router.ip(&[
-                "link",
-                "add",
-                INTERFACE,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                &port,
-                "netns",
-                transit.name(),
-            ])?;
+            router.ip(&veth(INTERFACE, &transit, &port))?;
             router.ip(&["address", "add", &format!("{own}/32"), "dev", "lo"])?;
             router.ip(&["address", "add", &format!("198.18.{number}.1/24"), "dev", INTERFACE])?;
             router.ip(&["link", "set", INTERFACE, "up"])?;
@@ -157,18 +140,7 @@ impl Domain {
 
     /// Waits until the keys of the session are younger than they were, at both ends.
     fn wait_for_new_keys(&self) -> Result<()> {
-        for agent in &self.agents {
-            let mut oldest = 0;
-            eventually(REFRESH_LIMIT, "the age of the keys to fall", || {
-                let age = keys_age(agent)?;
-                let is_younger = age < oldest;
-                oldest = oldest.max(age);
-                let peer = agent.status()?["neighbors"][0].clone();
-                ensure!(is_younger, "they are {age} s old: {}", peer["kmp"]);
-                Ok(Some(()))
-            })?;
-        }
-        Ok(())
+        self.agents.iter().try_for_each(kmp::wait_for_new_keys)
     }
 }
 
@@ -178,16 +150,4 @@ impl Session {
         ensure!(now == self.incarnations, "the session was down meanwhile");
         Ok(())
     }
-}
-
-fn keys_age(agent: &Agent) -> Result<u64> {
-    let sessions = agent.sessions()?;
-    let is_of_bgp = |session: &&serde_json::Value| {
-        [&session["local"], &session["peer"]]
-            .iter()
-            .any(|end| end.as_str().is_some_and(|end| end.ends_with(":179")))
-            && session["state"] == "established"
-    };
-    let session = sessions.iter().find(is_of_bgp).with_context(|| format!("no session: {sessions:?}"))?;
-    session["keys_age_seconds"].as_u64().with_context(|| format!("no age: {session}"))
 }

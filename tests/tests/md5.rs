@@ -175,7 +175,7 @@ fn peers(
             .with_context(|| format!("the neighbour is passive: {passive}"))?;
         let incarnations = (a.incarnation()?, b.incarnation()?);
         // Longer than the hold time.
-        thread::sleep(Duration::from_secs(4));
+        thread::sleep(bgp::hold_time() + Duration::from_secs(1));
         ensure!((a.incarnation()?, b.incarnation()?) == incarnations, "the session was down meanwhile");
         legacy.is_verified(capture)?;
     }

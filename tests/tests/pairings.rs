@@ -109,7 +109,7 @@ fn every_segment_verifies(
     let capture = Capture::start(namespace, interface, 179, &folder.path().join("wire.pcap"))?;
     session(network)?;
     // A few keepalives, and whatever else ends the handshake.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(bgp::hold_time());
     let sessions = (agent1.sessions()?, agent2.sessions()?);
     ensure!(!sessions.0.is_empty() && !sessions.1.is_empty(), "no session is shown: {sessions:?}");
     let said =

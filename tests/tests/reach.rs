@@ -13,8 +13,14 @@ use tcpauth_tests::{
     transfer::{self, Options},
 };
 
-const HASTE: Options =
-    Options { md5: None, ao: None, isn: None, connect_limit: Some(Duration::from_secs(3)) };
+const HASTE: Options = Options {
+    md5: None,
+    ao: None,
+    isn: None,
+    mark: 0,
+    priority: 0,
+    connect_limit: Some(Duration::from_secs(3)),
+};
 
 /// `r1` takes in all of 203.0.113.0/24 and 2001:db8:113::/64, and `r2` sends it there.
 fn with_local_routes() -> Result<Network> {

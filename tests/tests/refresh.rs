@@ -129,6 +129,36 @@ fn when_the_password_changes() -> Result<()> {
 }
 
 /// By a chain: the next password is added on both ends, and then preferred.
+/// The daemon does not keep what its sessions' keys were agreed under: those of before serve until they are due.
+#[test]
+fn password_that_changes_while_the_daemons_are_stopped_is_used_from_the_next_refresh_on() -> Result<()> {
+    let mut protected = kmp::agreeing(Network::switched()?, Mode::External, "")?;
+    let (client, server) = protected.ends();
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    transfer::ping(&near, &far)?;
+    let before = keys_of_bgp(&protected.agent1)?;
+    let Protected { agent1, agent2, network } = &mut protected;
+    for (agent, other) in [(&mut *agent1, &network.r2), (&mut *agent2, &network.r1)] {
+        agent.end(libc::SIGTERM)?;
+        agent.configure(&kmp::config(other, "another password", &Mode::External.fields("")))?;
+    }
+    agent1.start_again()?;
+    agent2.start_again()?;
+    for _ in 0..8 {
+        transfer::ping(&near, &far)?;
+        thread::sleep(Duration::from_secs(1));
+    }
+    ensure!(keys_of_bgp(agent1)? == before, "new keys were agreed on without being asked for");
+    agent1.refresh_keys(&network.r2.v4.to_string())?;
+    eventually(SOON, "new keys", || {
+        let now = keys_of_bgp(agent1)?;
+        ensure!(now.len() > before.len(), "no new ones");
+        Ok(Some(()))
+    })?;
+    transfer::exchange(near, far, 1 << 20)?;
+    Ok(())
+}
+
 #[test]
 fn when_the_password_is_rolled() -> Result<()> {
     for mode in Mode::ALL {

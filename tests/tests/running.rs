@@ -97,6 +97,49 @@ fn neighbor_added_by_command_stays_protected_when_the_daemon_is_killed() -> Resu
     Ok(())
 }
 
+/// As on a full or read-only /run.
+#[test]
+fn change_that_cannot_be_kept_is_told_with_the_answer() -> Result<()> {
+    let network = Network::switched()?;
+    let agent = Agent::start(&network.r1.namespace, &neighbor("203.0.113.9", PASSWORD, ""))?;
+    let in_the_way = format!("/run/tcpauth/{}.running.new", network.r1.namespace.name());
+    std::fs::create_dir(&in_the_way)?;
+    let add = ["neighbor", "add", "192.0.2.2", "--password-file=-"];
+    let answer = agent.tcpauth_with(&add, PASSWORD);
+    let status = agent.status();
+    std::fs::remove_dir(&in_the_way)?;
+    let answer = answer?;
+    ensure!(answer.contains("WARNING") && answer.contains("running.toml"), "{answer}");
+    ensure!(status?["agent"]["keep_error"].is_string(), "the status does not say that it is not kept");
+    let answer = agent.tcpauth(&["neighbor", "remove", "203.0.113.9"])?;
+    ensure!(!answer.contains("WARNING"), "{answer}");
+    ensure!(agent.status()?["agent"]["keep_error"].is_null(), "{}", agent.status()?["agent"]);
+    Ok(())
+}
+
+/// The daemon was killed after the file was written, and before what it had kept was removed.
+#[test]
+fn file_counts_after_a_daemon_that_was_killed_while_it_wrote_it() -> Result<()> {
+    let network = Network::switched()?;
+    let mut agent = Agent::start(&network.r1.namespace, &neighbor("203.0.113.9", PASSWORD, ""))?;
+    agent.tcpauth_with(&["neighbor", "add", "192.0.2.2", "--password-file=-"], PASSWORD)?;
+    let kept = format!("/run/tcpauth/{}.running.toml", network.r1.namespace.name());
+    let before = std::fs::read(&kept)?;
+    agent.tcpauth(&["config", "write"])?;
+    agent.end(libc::SIGKILL)?;
+    std::fs::write(&kept, before)?;
+    agent.start_again()?;
+    ensure!(agent.status()?["agent"]["unsaved"] == false, "the file has all");
+    agent.tcpauth(&["neighbor", "remove", "203.0.113.9"])?;
+    agent.tcpauth(&["config", "write"])?;
+    // What was kept is gone, and does not come back when the file is changed by hand.
+    agent.end(libc::SIGKILL)?;
+    agent.configure(&neighbor("192.0.2.2", PASSWORD, "ttl-security = 3"))?;
+    agent.start_again()?;
+    ensure!(agent.neighbor("192.0.2.2")?["ttl_security"] == 3, "{}", agent.neighbor("192.0.2.2")?);
+    Ok(())
+}
+
 #[test]
 fn file_that_loses_every_neighbor_is_refused_until_forced() -> Result<()> {
     let mut protected = Protected::switched()?;
