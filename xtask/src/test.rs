@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Result, ensure};
-use tcpauth_tests::{binaries::FOLDER_VARIABLE, namespace};
+use tcpauth_tests::{bgp::BIRD3_VARIABLE, binaries::FOLDER_VARIABLE, namespace};
 
 use crate::{
     build::{cargo, programs_under_test},
@@ -43,7 +43,7 @@ struct Layer {
     hook: Option<&'static str>,
 }
 
-/// Environment variable by which `tcpauthd` and the tests take the hook of older kernels.
+/// Environment variable by which `tcpauthd` and the tests take the hook of kernels without TCX.
 const HOOK_VARIABLE: &str = "TCPAUTH_HOOK";
 
 const LAYERS: &[Layer] = &[
@@ -72,7 +72,7 @@ const LAYERS: &[Layer] = &[
         hook: None,
     },
     Layer {
-        title: "The hook of kernels before 6.6, clsact",
+        title: "The hook of kernels without TCX, clsact",
         needs_root: true,
         runs: &[
             &[
@@ -165,12 +165,23 @@ fn heading(number: usize, title: &str, start: Instant) {
 /// Runs tests on other kernels, one after the other: each guest uses the CPUs there are.
 fn on_kernels(choice: Choice, selection: Selection, summary: &mut Summary) -> Result<()> {
     let programs = kernel::build(selection)?;
-    let script = kernel::script(selection, &programs, &programs_under_test()?);
+    let binaries = programs_under_test()?;
     for release in choice.releases() {
         let start = Instant::now();
         let name = release.name();
         println!("\n--- Linux {name}");
-        let outcome = kernel::run(release, &script, |line| {
+        let mut environment = kernel::environment(&binaries);
+        if kernel::want_bird3(&programs, release) {
+            match kernel::fetch_bird3() {
+                Ok(root) => environment.push((BIRD3_VARIABLE, root.display().to_string())),
+                Err(reason) => {
+                    println!("NOT RUN with BIRD 3: {reason:#}");
+                    summary.not_run.push(format!("BIRD 3: {reason:#}"));
+                }
+            }
+        }
+        let job = kernel::job(release, selection, &programs, &environment);
+        let outcome = kernel::run(release, &job, |line| {
             println!("{line}");
             summary.totals.add(line);
         })?;

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tcpauth_tests::binaries::workspace;
 
 use super::release::Release;
@@ -17,6 +17,9 @@ const FLAVOR: &str = "cloud-amd64";
 
 /// Keys of every Debian release up to the one after this machine's.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The package of BIRD 3, which speaks TCP-AO, if the kernel has it.
+const BIRD3: &str = "bird3";
 
 /// A kernel and its modules, extracted.
 pub struct Kernel {
@@ -72,9 +75,33 @@ pub fn fetch(release: Release) -> Result<Kernel> {
     let kernel = Kernel { version: version.clone(), folder: folder.join("root") };
     let _ = fs::remove_dir_all(&kernel.folder);
     fs::create_dir_all(&kernel.folder)?;
-    extract(&packages, &kernel)?;
+    extract_kernel(&packages, &kernel)?;
     fs::write(version_file, version)?;
     Ok(kernel)
+}
+
+/// Returns the folder with BIRD 3 and its dependencies from Debian 13. They are fetched once, as kernels are.
+///
+/// # Errors
+/// If the mirror does not have it or cannot be reached.
+pub fn fetch_bird3() -> Result<PathBuf> {
+    let folder = folder().join(BIRD3);
+    let root = folder.join("root");
+    if root.is_dir() {
+        return Ok(root);
+    }
+    let packages = folder.join("packages");
+    fs::create_dir_all(packages.join("partial"))?;
+    let apt = Apt::new(&folder.join("apt"), Release::Linux6_12.suite())?;
+    apt.download_with_dependencies(BIRD3, &packages)?;
+    // Renamed once it is whole, because a run may be interrupted between two packages.
+    let unpacked = folder.join("unpacked");
+    let _ = fs::remove_dir_all(&unpacked);
+    extract(&packages, &unpacked)?;
+    let bird = unpacked.join("usr/sbin/bird");
+    ensure!(bird.is_file(), "the package {BIRD3} is not as expected: there is no {}", bird.display());
+    fs::rename(&unpacked, &root)?;
+    Ok(root)
 }
 
 /// apt with folders of its own, which knows of one suite and of no installed package.
@@ -130,6 +157,15 @@ impl Apt {
         };
         run_with_progress(&format!("Download Linux {version}"), download)
     }
+
+    /// Downloads `package` with all its dependencies, including the C library.
+    fn download_with_dependencies(&self, package: &str, into: &Path) -> Result<()> {
+        let mut install = self.command("apt-get");
+        let archives = format!("Dir::Cache::archives={}", into.display());
+        install.args(["-q", "--yes", "--no-install-recommends", "--download-only", "-o", &archives]);
+        install.args(["install", package]);
+        run_with_progress(&format!("Download {package}"), install)
+    }
 }
 
 fn newest_kernel(dependencies: &str) -> Option<&str> {
@@ -159,14 +195,25 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";
     )
 }
 
-fn extract(packages: &Path, kernel: &Kernel) -> Result<()> {
+/// Extracts all packages in the folder `packages`.
+fn extract(packages: &Path, into: &Path) -> Result<()> {
     for package in fs::read_dir(packages)? {
+        let package = package?.path();
+        if package.extension().is_none_or(|extension| extension != "deb") {
+            continue;
+        }
         let mut dpkg = Command::new("dpkg");
-        dpkg.arg("--extract").arg(package?.path()).arg(&kernel.folder);
+        dpkg.arg("--extract").arg(package).arg(into);
         if !dpkg.status().context("dpkg")?.success() {
             bail!("{dpkg:?} failed");
         }
     }
+    Ok(())
+}
+
+/// Extracts the packages of a kernel, and makes its modules findable.
+fn extract_kernel(packages: &Path, kernel: &Kernel) -> Result<()> {
+    extract(packages, &kernel.folder)?;
     // Newer packages have all below /usr; modprobe of Debian 12 looks into /lib.
     if !kernel.folder.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", kernel.folder.join("lib"))?;

@@ -22,6 +22,9 @@ use super::{
     initramfs::{self, JOB_FOLDER, JOB_TAG, ROOT_TAG},
 };
 
+/// The init that the second script of a job runs under; in Debian's package systemd.
+pub const SYSTEMD: &str = "/lib/systemd/systemd";
+
 /// Shows folders of the host to guests; in Debian's package qemu-system-common.
 pub const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 
@@ -36,11 +39,19 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(900);
 
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Why a script was not run to its end.
+/// What a guest does, by bash as root, in the folder of the workspace.
+pub struct Job {
+    /// Run while nothing else runs.
+    pub script: String,
+    /// Run afterwards, as a service of a systemd that has become the first process.
+    pub under_systemd: Option<String>,
+}
+
+/// Why a job was not done to its end.
 pub enum Failure {
     /// The guest did not come to the point where it runs scripts.
     NotBooted(anyhow::Error),
-    /// The guest or the script stopped, or we were interrupted.
+    /// The guest or a script stopped, or we were interrupted.
     Stopped(anyhow::Error),
 }
 
@@ -52,25 +63,30 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Begins to boot `kernel`, which will run `script` by bash as root, in the folder of the workspace.
+    /// Begins to boot `kernel`, which will do `job`.
     ///
     /// # Errors
     /// If something cannot be made or started.
-    pub fn boot(kernel: &Kernel, script: &str) -> Result<Self> {
+    pub fn boot(kernel: &Kernel, job: &Job) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("guest-").tempdir_in(fetch::folder())?;
-        let job = folder.path().join("job");
-        fs::create_dir(&job)?;
-        fs::write(job.join("init"), init(kernel))?;
-        fs::write(job.join("script"), script)?;
+        let shared = folder.path().join("job");
+        fs::create_dir(&shared)?;
+        fs::write(shared.join("init"), init(kernel))?;
+        fs::write(shared.join("script"), &job.script)?;
+        if let Some(script) = &job.under_systemd {
+            fs::write(shared.join("under-systemd"), script)?;
+            fs::write(shared.join("job.service"), service())?;
+        }
         fs::write(folder.path().join("initramfs"), initramfs::build(kernel)?)?;
-        let shares = [share(folder.path(), ROOT_TAG, Path::new("/"))?, share(folder.path(), JOB_TAG, &job)?];
+        let shares =
+            [share(folder.path(), ROOT_TAG, Path::new("/"))?, share(folder.path(), JOB_TAG, &shared)?];
         let emulator = emulator(folder.path(), kernel);
         let emulator = Process::start(emulator, &folder.path().join("qemu.log"))?;
         Ok(Self { emulator, _shares: shares, folder })
     }
 
-    /// Gives each line that the script prints to `line`, and calls `silent` when there was none for long. Says whether
-    /// the script succeeded.
+    /// Gives each line that the scripts print to `line`, and calls `silent` when there was none for long. Says whether
+    /// they succeeded.
     pub fn follow(mut self, mut line: impl FnMut(&str), mut silent: impl FnMut()) -> Result<bool, Failure> {
         let start = Instant::now();
         let mut output = loop {
@@ -168,9 +184,11 @@ fn emulator(folder: &Path, kernel: &Kernel) -> Command {
     command.args(["-object", &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on")]);
     command.args(["-numa", "node,memdev=memory"]);
     command.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(folder.join("initramfs"));
+    // no_timer_check: an emulator that waits for a CPU delivers the timer too late for the kernel's test of it, which
+    // ends in a panic.
     command.args([
         "-append",
-        "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr cryptomgr.notests",
+        "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr cryptomgr.notests no_timer_check",
     ]);
     for tag in [ROOT_TAG, JOB_TAG] {
         command.args(["-chardev", &format!("socket,id={tag},path={}", socket(folder, tag).display())]);
@@ -212,14 +230,60 @@ echo /run/modprobe >/proc/sys/kernel/modprobe
 ip link set lo up
 cd {workspace}
 bash {JOB_FOLDER}/script >{JOB_FOLDER}/output 2>&1 </dev/null
-echo $? >{JOB_FOLDER}/status
-sync
-/bin/busybox poweroff -f
+status=$?
+finish() {{
+    echo $status >{JOB_FOLDER}/status
+    sync
+    /bin/busybox poweroff -f
+}}
+[ -e {JOB_FOLDER}/under-systemd ] || finish
+# Here begins what is for systemd: folders that an operator writes to, and nothing of what the host has enabled.
+/run/modprobe overlay
+for folder in /etc /usr/bin; do
+    mkdir -p /run/written$folder /run/work$folder
+    mount -t overlay -o lowerdir=$folder,upperdir=/run/written$folder,workdir=/run/work$folder files $folder
+done
+: >/etc/fstab
+# As if what is done at the first boot after an update of /usr were done.
+touch /etc/.updated
+mount -t tmpfs -o mode=755 units /etc/systemd/system
+cp {JOB_FOLDER}/job.service /etc/systemd/system/
+# What takes long and nothing here is in want of.
+for unit in modprobe@ systemd-modules-load systemd-sysctl systemd-tmpfiles-setup systemd-tmpfiles-setup-dev \
+    systemd-update-utmp; do
+    ln -s /dev/null /etc/systemd/system/$unit.service
+done
+# Five starts within ten seconds are never reached here, where all takes long.
+mkdir -p /etc/systemd/system.conf.d
+printf '[Manager]\nDefaultStartLimitIntervalSec=1h\n' >/etc/systemd/system.conf.d/limit.conf
+declare -p status PATH >/run/job
+declare -f finish >>/run/job
+# The host may be a container, this is none.
+export container=
+exec {SYSTEMD} --crash-reboot --show-status=error --unit=job.service
 ",
         path = quoted(&std::env::var("PATH").unwrap_or_default()),
         kept = kept.join(" "),
         modules = quoted(&kernel.folder.display().to_string()),
         workspace = quoted(&workspace().display().to_string()),
+    )
+}
+
+/// The only service that systemd starts by itself: it runs the second script and ends the machine, also if it cannot.
+fn service() -> String {
+    format!(
+        "[Unit]
+FailureAction=reboot-force
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+Environment=HOME=/root LANG=C.UTF-8 TERM=dumb
+WorkingDirectory={workspace}
+ExecStart=/bin/bash -c '. /run/job; bash {JOB_FOLDER}/under-systemd </dev/null || status=1; finish'
+StandardOutput=append:{JOB_FOLDER}/output
+StandardError=inherit
+",
+        workspace = workspace().display().to_string().replace('%', "%%"),
     )
 }
 

@@ -15,13 +15,14 @@ use self::{
     guest::{Failure, Guest},
 };
 pub use self::{
-    guest::{QEMU, VIRTIOFSD, quoted},
-    programs::{Selection, build, script},
+    fetch::fetch_bird3,
+    guest::{Job, QEMU, SYSTEMD, VIRTIOFSD, quoted},
+    programs::{Selection, build, environment, job, want_bird3},
     release::{Choice, Release},
 };
 use crate::{command::require_root, setup};
 
-/// How a script on a kernel ended.
+/// How a job on a kernel ended.
 pub enum Outcome {
     /// It was run; whether it succeeded.
     Ran { succeeded: bool },
@@ -29,13 +30,13 @@ pub enum Outcome {
     NotRun(anyhow::Error),
 }
 
-/// Runs a shell's script on the kernel of `release`, and gives each line that it prints to `line`.
+/// Does `job` on the kernel of `release`, and gives each line that it prints to `line`.
 ///
 /// # Errors
 /// If the guest stops in the middle, or we are interrupted.
-pub fn run(release: Release, script: &str, line: impl FnMut(&str)) -> Result<Outcome> {
+pub fn run(release: Release, job: &Job, line: impl FnMut(&str)) -> Result<Outcome> {
     let start = Instant::now();
-    let guest = match kernel(release).and_then(|kernel| Guest::boot(&kernel, script)) {
+    let guest = match kernel(release).and_then(|kernel| Guest::boot(&kernel, job)) {
         Ok(guest) => guest,
         Err(error) => return not_run(error),
     };

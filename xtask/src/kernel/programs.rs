@@ -8,30 +8,46 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tcpauth_tests::binaries::FOLDER_VARIABLE;
+use tcpauth_tests::{binaries::FOLDER_VARIABLE, systemd::SYSTEMD_VARIABLE, wait::slowness};
 
-use super::guest::quoted;
+use super::{
+    guest::{Job, quoted},
+    release::Release,
+};
 use crate::build::cargo;
 
-/// By how much the tests' limits are longer in a guest: instructions are emulated, perhaps while others use the CPUs.
-const SLOWNESS: &str = "20";
+/// By how much the tests' limits are longer in a guest than outside: instructions are emulated.
+const SLOWNESS: u32 = 20;
+
+/// Environment variables that go on to the tests.
+const PASSED_ON: [&str; 1] = ["TCPAUTH_TEST_MEGABYTES"];
+
+/// The program whose tests want BIRD 3, and a kernel with TCP-AO.
+const WITH_BIRD3: &str = "native_ao";
 
 /// Which tests to run.
 #[derive(Clone, Copy, Debug)]
 pub enum Selection<'a> {
     /// All of layers 2 and 3.
     All,
-    /// Those whose name contains this.
+    /// All of the program of this name; if there is none, the tests whose name contains it.
     Named(&'a str),
     /// Those of [`QUICK`].
     Quick,
 }
 
 /// The tests that each run of CI makes on each kernel, program by program: all that depends on the kernel, once.
-const QUICK: [(&str, &str); 2] = [("bpf_programs", "programs_load_with_room_to_grow"), ("kernel_smoke", "")];
+const QUICK: [(&str, &str); 3] =
+    [("bpf_programs", "programs_load_with_room_to_grow"), ("kernel_smoke", ""), ("systemd", "bgp_outlives")];
 
 /// The programs that run without the kernel's part, and so alike on each kernel: left out unless a test is named.
 const ALIKE: [&str; 3] = ["cli", "systemd_units", "tls_interop"];
+
+/// The program whose tests want a systemd that is the first process, and a machine that they may change.
+const UNDER_SYSTEMD: &str = "systemd";
+
+/// Where CI runs them: on the kernel that systemd was released with, which verifies programs the fastest, too.
+const QUICK_UNDER_SYSTEMD: Release = Release::Linux6_1;
 
 /// How many tests of [`QUICK`] run at a time: they wait much. Others may be in want of the CPUs for themselves.
 const QUICK_THREADS: &str = "3";
@@ -50,48 +66,87 @@ pub struct TestProgram {
 /// # Errors
 /// If one does not build, or there is no such test.
 pub fn build(selection: Selection) -> Result<Vec<TestProgram>> {
+    let all = [executables("tcpauth")?, executables("tcpauth-tests")?].concat();
+    let names: Vec<String> = all.iter().map(|(name, ..)| name.clone()).collect();
     let mut programs = Vec::new();
-    for package in ["tcpauth", "tcpauth-tests"] {
-        for (name, executable, folder) in executables(package)? {
-            let filter = match selection {
-                Selection::All if ALIKE.contains(&name.as_str()) => continue,
-                Selection::All => String::new(),
-                Selection::Named(filter) => filter.to_owned(),
-                Selection::Quick => match QUICK.iter().find(|(program, _)| *program == name) {
-                    Some((_, filter)) => (*filter).to_owned(),
-                    None => continue,
-                },
-            };
-            let program = TestProgram { name, executable, folder, filter };
-            if program.has_tests()? {
-                programs.push(program);
-            }
+    for (name, executable, folder) in all {
+        let Some(filter) = selection.filter(&name, &names) else { continue };
+        let program = TestProgram { name, executable, folder, filter: filter.to_owned() };
+        if program.has_tests()? {
+            programs.push(program);
         }
     }
     ensure!(!programs.is_empty(), "no test of layers 2 and 3 has such a name");
     Ok(programs)
 }
 
-/// The shell's script that runs `programs`, one test at a time, with `tcpauthd` and `tcpauth` of the folder `binaries`.
-pub fn script(selection: Selection, programs: &[TestProgram], binaries: &Path) -> String {
-    let threads = if matches!(selection, Selection::Quick) { QUICK_THREADS } else { "1" };
-    let binaries = quoted(&binaries.display().to_string());
-    let mut script = format!(
-        "export {FOLDER_VARIABLE}={binaries} TCPAUTH_TEST_SLOWNESS={SLOWNESS} RUST_BACKTRACE=0\n\
-         failed=0\n"
-    );
+/// Environment of the tests: the folder of `tcpauthd` and `tcpauth`, limits, and what is passed on.
+pub fn environment(binaries: &Path) -> Vec<(&'static str, String)> {
+    let mut environment = vec![
+        (FOLDER_VARIABLE, binaries.display().to_string()),
+        ("TCPAUTH_TEST_SLOWNESS", (SLOWNESS * slowness()).to_string()),
+        ("RUST_BACKTRACE", "0".to_owned()),
+    ];
+    let passed_on = PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
+    environment.extend(passed_on);
+    environment
+}
+
+/// Whether one of `programs` wants BIRD 3 on `release`.
+pub fn want_bird3(programs: &[TestProgram], release: Release) -> bool {
+    release == Release::Newest && programs.iter().any(|program| program.name == WITH_BIRD3)
+}
+
+/// Runs `programs` on `release`, one test at a time, in that environment.
+pub fn job(
+    release: Release,
+    selection: Selection,
+    programs: &[TestProgram],
+    environment: &[(&str, String)],
+) -> Job {
+    let (under_systemd, alone): (Vec<_>, Vec<_>) =
+        programs.iter().partition(|program| program.name == UNDER_SYSTEMD);
+    let is_quick = matches!(selection, Selection::Quick);
+    let threads = if is_quick { QUICK_THREADS } else { "1" };
+    let runs_systemd = !under_systemd.is_empty() && (!is_quick || release == QUICK_UNDER_SYSTEMD);
+    let under_systemd = runs_systemd
+        .then(|| format!("export {SYSTEMD_VARIABLE}=1\n{}", script(&under_systemd, "1", environment)));
+    Job { script: script(&alone, threads, environment), under_systemd }
+}
+
+/// The shell's script that runs `programs`.
+fn script(programs: &[&TestProgram], threads: &str, environment: &[(&str, String)]) -> String {
+    let mut script = String::new();
+    for (name, value) in environment {
+        // Writing to a string does not fail.
+        let _ = writeln!(script, "export {name}={}", quoted(value));
+    }
+    script += "failed=0\n";
     for TestProgram { name, executable, folder, filter } in programs {
         let [folder, executable] = [folder, executable].map(|path| quoted(&path.display().to_string()));
         let filter = if filter.is_empty() { String::new() } else { quoted(filter) };
-        // Writing to a string does not fail.
         let _ = writeln!(
             script,
-            "echo; echo \"$(uname -r): {name} (after $SECONDS s)\"\n\
+            "echo; echo \"$(uname -r): {name} (after $(cut -d. -f1 /proc/uptime) s)\"\n\
              cd {folder} && {executable} --test-threads={threads} {output} {filter} || failed=1",
             output = if name == "bpf_programs" { "--nocapture" } else { "" },
         );
     }
     script + "exit $failed\n"
+}
+
+impl<'a> Selection<'a> {
+    /// What names of tests in `program` have to contain, or `None` if it is not to run. `programs` are all there are.
+    fn filter(self, program: &str, programs: &[String]) -> Option<&'a str> {
+        match self {
+            Self::All => (!ALIKE.contains(&program)).then_some(""),
+            Self::Named(name) if programs.iter().any(|program| program == name) => {
+                (program == name).then_some("")
+            }
+            Self::Named(part) => Some(part),
+            Self::Quick => QUICK.iter().find(|(quick, _)| *quick == program).map(|(_, filter)| *filter),
+        }
+    }
 }
 
 impl TestProgram {
@@ -147,6 +202,16 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_selected_by_name_before_tests_are() {
+        let programs = ["cli", "links", "mtu"].map(str::to_owned);
+        let filter = |selection: Selection<'static>, program| selection.filter(program, &programs);
+        assert_eq!(filter(Selection::Named("links"), "links"), Some(""));
+        assert_eq!(filter(Selection::Named("links"), "mtu"), None);
+        assert_eq!(filter(Selection::Named("a_bridge"), "mtu"), Some("a_bridge"));
+        assert_eq!((filter(Selection::All, "cli"), filter(Selection::All, "mtu")), (None, Some("")));
+    }
+
+    #[test]
     fn scripts_run_each_program_and_remember_failures() {
         let program = TestProgram {
             name: "links".to_owned(),
@@ -154,12 +219,38 @@ mod tests {
             folder: "/a/tests".into(),
             filter: "a vlan".to_owned(),
         };
-        let script = script(Selection::All, &[program], Path::new("/t/release"));
+        let job = job(
+            Release::Linux6_12,
+            Selection::All,
+            &[program],
+            &[(FOLDER_VARIABLE, "/t/release".to_owned())],
+        );
+        let script = job.script;
         assert!(script.contains("TCPAUTH_BIN_DIR='/t/release'"), "{script}");
         assert!(
             script.contains("cd '/a/tests' && '/t/links-1' --test-threads=1  'a vlan' || failed=1"),
             "{script}"
         );
         assert!(script.ends_with("exit $failed\n"));
+        assert_eq!(job.under_systemd, None);
+    }
+
+    #[test]
+    fn what_wants_systemd_runs_there_and_nowhere_else() {
+        let of = |name: &str| TestProgram {
+            name: name.to_owned(),
+            executable: format!("/t/{name}-1").into(),
+            folder: "/a/tests".into(),
+            filter: String::new(),
+        };
+        let programs = [of("links"), of("systemd")];
+        let job = |release, selection| super::job(release, selection, &programs, &[]);
+        assert_eq!(job(Release::Newest, Selection::Quick).under_systemd, None);
+        assert!(job(Release::Linux6_1, Selection::Quick).under_systemd.is_some());
+        let job = job(Release::Newest, Selection::All);
+        let under_systemd = job.under_systemd.unwrap();
+        assert!(job.script.contains("/t/links-1") && !job.script.contains("/t/systemd-1"), "{}", job.script);
+        assert!(under_systemd.contains("/t/systemd-1") && !under_systemd.contains("/t/links-1"));
+        assert!(under_systemd.starts_with("export TCPAUTH_TEST_SYSTEMD=1\n"), "{under_systemd}");
     }
 }

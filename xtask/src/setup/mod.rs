@@ -53,6 +53,7 @@ const TEST: &[Need] = &[
     Need { name: "FRR", package: "frr", is_there: || exists("/usr/lib/frr/bgpd") },
     Need { name: "GoBGP", package: "gobgpd", is_there: || exists("/usr/bin/gobgpd") },
     Need { name: "ethtool", package: "ethtool", is_there: || in_path("ethtool") },
+    Need { name: "nft", package: "nftables", is_there: || in_path("nft") },
     Need { name: "faketime", package: "faketime", is_there: || in_path("faketime") },
     Need { name: "openssl", package: "openssl", is_there: || in_path("openssl") },
     Need { name: "GnuTLS", package: "libgnutls30", is_there: has_gnutls },
@@ -64,6 +65,7 @@ const VIRTUAL_MACHINES: &[Need] = &[
     Need { name: "virtiofsd", package: "qemu-system-common", is_there: || exists(kernel::VIRTIOFSD) },
     Need { name: "busybox", package: "busybox-static", is_there: || exists("/bin/busybox") },
     Need { name: "depmod and modprobe", package: "kmod", is_there: || exists("/sbin/modprobe") },
+    Need { name: "systemd", package: "systemd", is_there: || exists(kernel::SYSTEMD) },
     Need { name: "xz", package: "xz-utils", is_there: || in_path("xz") },
 ];
 

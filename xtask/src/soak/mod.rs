@@ -25,7 +25,7 @@ use tcpauth_tests::{
 use crate::{
     build::programs_under_test,
     command::require_root,
-    kernel::{self, Outcome, Release},
+    kernel::{self, Job, Outcome, Release},
     setup,
 };
 
@@ -136,7 +136,7 @@ fn in_guest(release: Release) -> Result<()> {
         tcpauth = quoted(&programs.join("tcpauth")),
         arguments = arguments.join(" "),
     );
-    match kernel::run(release, &script, |line| println!("{line}"))? {
+    match kernel::run(release, &Job { script, under_systemd: None }, |line| println!("{line}"))? {
         Outcome::Ran { succeeded } => ensure!(succeeded, "the campaign failed"),
         Outcome::NotRun(reason) => bail!("NOT RUN: {reason:#}"),
     }

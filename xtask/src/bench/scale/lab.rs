@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -31,6 +31,9 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// Connections that wait to be accepted.
 const MOST_WAITING: libc::c_int = 16_384;
+
+/// What `r2` calls `r1`: a prefix, because one address may not have as many sessions.
+const R1: &str = "192.0.2.0/31";
 
 /// `r1` has the neighbours, `r2` their addresses.
 pub struct Lab {
@@ -82,7 +85,7 @@ impl Lab {
         run(ip)?;
         network.r1.namespace.ip(&["route", "add", "198.18.0.0/15", "via", &network.r2.v4.to_string()])?;
         let agent = Agent::start(&network.r1.namespace, &config(neighbors, &secret))?;
-        let agent2 = Agent::start(&network.r2.namespace, &config_of(network.r1.v4, &secret))?;
+        let agent2 = Agent::start(&network.r2.namespace, &config_of(R1, &secret))?;
         for agent in [&agent, &agent2] {
             wait_attached(agent, INTERFACE)?;
         }
@@ -129,8 +132,12 @@ impl Lab {
     /// If one refuses it.
     pub fn reload_with(&mut self, secret: String) -> Result<()> {
         self.secret = secret;
+        // What was changed by command would be lost otherwise, and the daemons refuse that.
+        for agent in [&self.agent, &self.agent2] {
+            agent.tcpauth(&["config", "write"])?;
+        }
         self.agent.configure(&config(self.neighbors, &self.secret))?;
-        self.agent2.configure(&config_of(self.network.r1.v4, &self.secret))?;
+        self.agent2.configure(&config_of(R1, &self.secret))?;
         for agent in [&self.agent, &self.agent2] {
             agent.tcpauth(&["reload"])?;
         }
@@ -244,8 +251,8 @@ fn config(neighbors: u32, secret: &str) -> String {
     (0..neighbors).map(|number| config_of(address(number), secret)).collect()
 }
 
-/// One neighbour of a configuration.
-fn config_of(peer: Ipv4Addr, secret: &str) -> String {
+/// One neighbor of a configuration.
+fn config_of(peer: impl Display, secret: &str) -> String {
     format!("neighbor.\"{peer}\" = {{ {secret} }}\n")
 }
 
