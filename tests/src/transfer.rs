@@ -25,6 +25,9 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 /// Not in libc: of `TCP_REPAIR`, off without a window probe.
 const TCP_REPAIR_OFF_NO_WP: i32 = -1;
 
+/// Not in libc (Linux 4.15).
+const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
+
 /// One end of a connection to be.
 #[derive(Clone)]
 pub struct End {
@@ -47,6 +50,8 @@ pub struct Options {
     pub mark: u32,
     /// `SO_PRIORITY` of both ends' sockets.
     pub priority: u32,
+    /// The client's SYN carries its first data, without a cookie (RFC 7413): `connect` sends nothing.
+    pub fast_open: bool,
     /// How long connecting may take, 20 seconds if not given.
     pub connect_limit: Option<Duration>,
 }
@@ -91,6 +96,10 @@ pub fn prepare(client: &End, server: IpAddr, options: &Options) -> Result<Prepar
         socket.bind(&client.address.into())?;
         Ok(socket)
     })?;
+    if options.fast_open {
+        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &1_i32)?;
+        set_option(&socket, libc::IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &1_i32)?;
+    }
     if let Some(isn) = options.isn {
         set_isn(&socket, isn)?;
     }

@@ -19,6 +19,7 @@ const HASTE: Options = Options {
     isn: None,
     mark: 0,
     priority: 0,
+    fast_open: false,
     connect_limit: Some(Duration::from_secs(3)),
 };
 

@@ -202,6 +202,27 @@ fn retransmissions() -> Result<()> {
     })
 }
 
+/// Held for its keys, as each SYN, and not lost for its length: it would be sent again after a second, without data.
+#[test]
+fn a_syn_full_of_data() -> Result<()> {
+    const AMOUNT: usize = 4000;
+    for wires in [Wires::v4()?, Wires::v6()?] {
+        let options = Options { fast_open: true, ..Options::default() };
+        let listener = transfer::listen(&wires.server, wires.client.address.ip(), &options)?;
+        let mut near = transfer::connect(&wires.client, wires.server.address, &options)?;
+        near.write_all(&[7; AMOUNT])?;
+        let mut received = [0; AMOUNT];
+        transfer::accept(&listener)?.read_exact(&mut received)?;
+        ensure!(received == [7; AMOUNT], "other data arrived");
+        wires.all_verified(|segments| {
+            let is_full =
+                |segment: &Segment| segment.flags & flags::SYN != 0 && segment.data.len() > 1300;
+            count(segments, is_full) == 1
+        })?;
+    }
+    Ok(())
+}
+
 /// What was sent before is authentic, so it verifies; and TCP has it already, so it takes nothing from it.
 #[test]
 fn old_segments_of_the_same_connection() -> Result<()> {

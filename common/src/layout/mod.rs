@@ -53,9 +53,9 @@ pub mod maps {
 /// Slots for interfaces, one of them (0) unused.
 pub const MAX_INTERFACES: u32 = 4096;
 
-/// Largest frame that can be held for keys, in octets. SYN, SYN-ACK and RST carry no data (a SYN
-/// with data is cut off at the sender by the loss of its Fast Open option).
-pub const MAX_HELD: usize = 1280;
+/// Largest frame that can be held for keys, in octets: a SYN full of data (RFC 7413) over an MTU of 1500, with tags. TCP
+/// sends a longer one again without data.
+pub const MAX_HELD: usize = 2048;
 
 /// Most sessions of all neighbors.
 pub const MAX_SESSIONS: u32 = 262_144;
