@@ -1,6 +1,6 @@
 //! The TC programs: loaded, and pinned for those who look.
 
-use std::path::Path;
+use std::{panic::resume_unwind, path::Path, thread};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -49,11 +49,10 @@ impl Programs {
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
         let maps = Maps::take(&mut ebpf)?;
+        verify(&mut ebpf)?;
         let mut programs = Self(ebpf);
         for name in ALL {
-            let program = programs.get(name)?;
-            program.load().map_err(|error| program_error(name, &error))?;
-            pin(program, &pins.programs(), name)?;
+            pin(programs.get(name)?, &pins.programs(), name)?;
         }
         Ok((programs, maps))
     }
@@ -64,6 +63,24 @@ impl Programs {
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| KernelError::Object { kind: "program", name: name.to_owned() })
     }
+}
+
+/// Has the kernel verify the programs: [`REKEY`], which takes it the longest, beside all the others, because verifying is
+/// most of the time in which the daemon starts.
+fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let (longest, others): (Vec<_>, Vec<_>) = ebpf
+        .programs_mut()
+        .filter_map(|(name, program)| Some((name, <&mut SchedClassifier>::try_from(program).ok()?)))
+        .partition(|(name, _)| *name == REKEY);
+    let verify = |programs: Vec<(&str, &mut SchedClassifier)>| {
+        let mut programs = programs.into_iter();
+        programs.try_for_each(|(name, program)| program.load().map_err(|error| program_error(name, &error)))
+    };
+    thread::scope(|scope| {
+        let verifying = scope.spawn(move || verify(longest));
+        verify(others)?;
+        verifying.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 fn pin(program: &mut SchedClassifier, folder: &Path, name: &str) -> Result<(), KernelError> {
