@@ -215,8 +215,7 @@ fn a_syn_full_of_data() -> Result<()> {
         transfer::accept(&listener)?.read_exact(&mut received)?;
         ensure!(received == [7; AMOUNT], "other data arrived");
         wires.all_verified(|segments| {
-            let is_full =
-                |segment: &Segment| segment.flags & flags::SYN != 0 && segment.data.len() > 1300;
+            let is_full = |segment: &Segment| segment.flags & flags::SYN != 0 && segment.data.len() > 1300;
             count(segments, is_full) == 1
         })?;
     }
