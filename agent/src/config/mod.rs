@@ -233,8 +233,12 @@ impl Config {
 
     /// The neighbour that an operator calls `name`: an address or prefix in any of its forms.
     pub fn neighbor(&self, name: &str) -> Option<&Neighbor> {
-        let peer: Peer = name.parse().ok()?;
-        let index = self.neighbors.binary_search_by(|neighbor| neighbor.peer.cmp(&peer)).ok()?;
+        self.of(&name.parse().ok()?)
+    }
+
+    /// The neighbor with this peer.
+    pub fn of(&self, peer: &Peer) -> Option<&Neighbor> {
+        let index = self.neighbors.binary_search_by(|neighbor| neighbor.peer.cmp(peer)).ok()?;
         self.neighbors.get(index)
     }
 

@@ -49,7 +49,7 @@ pub(super) fn resolve(document: &Document<'_>, folder: &Path, report: &mut Repor
     check_defaults(&defaults, &chains, report);
     let mut entries = document.neighbors(folder, report);
     // The file's order, so that of two that exclude each other the second is wrong.
-    entries.sort_by_key(|entry| entry.span.start);
+    entries.sort_by_cached_key(|entry| entry.span.start);
     let mut resolver =
         Resolver { defaults: &defaults, chains: Chains::new(chains), trials: Trials::default(), report };
     let mut neighbors = Vec::with_capacity(entries.len());

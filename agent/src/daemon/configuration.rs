@@ -109,9 +109,9 @@ impl Daemon {
                 ));
             }
         }
-        let change = Change::between(&self.config, &config);
         let protected = self.config.neighbors.len();
-        if protected > 0 && change.removed == protected && !force {
+        let keeps_one = config.neighbors.iter().any(|new| self.config.of(&new.peer).is_some());
+        if protected > 0 && !keeps_one && !force {
             return Err(format!(
                 "{} keeps none of the {protected} neighbors that are protected: is it empty or another file by mistake? \
                  `tcpauth reload --force` takes their protection away",
@@ -382,13 +382,11 @@ pub(super) fn same_peer(neighbor: &Neighbor, peer: &str) -> bool {
 
 impl Change {
     fn between(old: &Config, new: &Config) -> Self {
-        let before: HashMap<_, _> = old.neighbors.iter().map(|neighbor| (&neighbor.peer, neighbor)).collect();
-        let after: BTreeSet<_> = new.neighbors.iter().map(|neighbor| &neighbor.peer).collect();
-        let kept = new.neighbors.iter().filter_map(|new| Some((new, *before.get(&new.peer)?)));
+        let kept: Vec<_> = new.neighbors.iter().filter_map(|new| Some((new, old.of(&new.peer)?))).collect();
         Self {
-            added: new.neighbors.iter().filter(|new| !before.contains_key(&new.peer)).count(),
-            changed: kept.filter(|(new, old)| new != old).count(),
-            removed: old.neighbors.iter().filter(|old| !after.contains(&old.peer)).count(),
+            added: new.neighbors.len() - kept.len(),
+            changed: kept.iter().filter(|(new, old)| new != old).count(),
+            removed: old.neighbors.len() - kept.len(),
             sessions: Reconciled::default(),
         }
     }
