@@ -26,7 +26,8 @@ const HELD_PER_SECOND: u64 = 1000;
 const WITHOUT_SOCKET_PER_SECOND: u64 = 100;
 /// TCP_SYN_SENT: only a TCP socket is in this state.
 const SYN_SENT: u32 = 2;
-/// SYNs of all neighbors together that are held on arrival in a second: as many as `HELD` has room for.
+/// SYNs of all neighbors together that are held on arrival in a second: as many as `HELD` has room for, if they carry no
+/// data.
 const FORGEABLE_PER_SECOND: u64 = 4000;
 
 /// Takes the segment off its way and hands it to the daemon.

@@ -86,11 +86,19 @@ pub extern "C" fn is_unpacked_here(skb: *mut __sk_buff, scratch: *const Scratch)
     if neighbor::is_local(&destination) {
         return is_routed;
     }
-    let (source, destination) = (socket::words(&segment.source), socket::words(&destination));
+    // The kernel looks no route up for a link-local source, and passes such a packet to an action all the same.
+    let source = if is_link_local(&segment.source) { [0; 4] } else { socket::words(&segment.source) };
+    let destination = socket::words(&destination);
     match socket::route(skb, ETHERTYPE_IPV6, segment.protocol.into(), source, destination) {
         HAS_ACTION | FORWARDS_NOTHING => 1,
         NOT_FORWARDED => is_routed,
         // Where the kernel cannot tell, it is taken to be.
         other => u32::from(other < 0),
     }
+}
+
+/// Whether an IPv6 address is of fe80::/10.
+#[inline(always)]
+fn is_link_local(address: &[u8; 16]) -> bool {
+    address[0] == 0xfe && address[1] & 0xc0 == 0x80
 }

@@ -77,6 +77,8 @@ pub extern "C" fn leads_here(skb: *mut __sk_buff, scratch: *const Scratch) -> u3
         NOT_FORWARDED => 1,
         // A host that forwards nothing takes in what reaches it.
         FORWARDS_NOTHING => u32::from(skb_field!(skb, pkt_type) != OTHER_HOST),
+        // An action may go on to the next destination in the packet, which is an address of this host if it is in a VRF.
+        HAS_ACTION => scratch.segment.is_routed.into(),
         // Where the kernel cannot tell, the segment is taken for ours.
         other => u32::from(other < 0),
     }

@@ -24,6 +24,9 @@ const UNPACKS_IPV6: Ipv6Addr = Ipv6Addr::new(0xfc00, 2, 0, 0, 0, 0, 0, 0xd6);
 /// r2 unpacks IPv4 that is sent there, and sends it to itself.
 const UNPACKS_IPV4: Ipv6Addr = Ipv6Addr::new(0xfc00, 2, 0, 0, 0, 0, 0, 0xd4);
 
+/// A source from which the kernel forwards nothing, but from which it unpacks.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x666);
+
 /// A frame of a forged segment, as the attacker sends it.
 type Packed = fn(&[u8], Ipv6Addr, Ipv6Addr) -> Vec<u8>;
 
@@ -90,17 +93,19 @@ fn forged_segments_that_srv6_unpacks_are_dropped() -> Result<()> {
             Ok(())
         };
         let peer = r1.to_string();
-        for (what, packed) in FOUND {
-            let before = agent2.dropped(&peer, "no-option")?;
-            wire::inject_frames(attacker, &[packed(&reset()?, attacker.v6, segment_id)])?;
-            eventually(SOON, &format!("{what} for {r2} to be counted"), || {
-                Ok((agent2.dropped(&peer, "no-option")? == before + 1).then_some(()))
-            })?;
-            is_unharmed(what)?;
-        }
-        for (what, packed) in HIDDEN {
-            wire::inject_frames(attacker, &[packed(&reset()?, attacker.v6, segment_id)])?;
-            is_unharmed(what)?;
+        for from in [attacker.v6, LINK_LOCAL] {
+            for (what, packed) in FOUND {
+                let before = agent2.dropped(&peer, "no-option")?;
+                wire::inject_frames(attacker, &[packed(&reset()?, from, segment_id)])?;
+                eventually(SOON, &format!("{what} from {from} for {r2} to be counted"), || {
+                    Ok((agent2.dropped(&peer, "no-option")? == before + 1).then_some(()))
+                })?;
+                is_unharmed(what)?;
+            }
+            for (what, packed) in HIDDEN {
+                wire::inject_frames(attacker, &[packed(&reset()?, from, segment_id)])?;
+                is_unharmed(what)?;
+            }
         }
     }
     Ok(())

@@ -1,7 +1,10 @@
 //! Routers whose links are in a VRF. Needs a kernel that has VRFs, and says that it was not run where it does not:
 //! `cargo xtask test --kernel 7.x vrf` runs it in a virtual machine.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
@@ -62,6 +65,52 @@ fn a_session_in_a_vrf_comes_up_and_forged_segments_behind_a_label_are_dropped() 
         ensure!(a.is_established()? && b.is_established()?, "the session is down");
     }
     Ok(())
+}
+
+/// The program of the link sees the address of the first segment, which is no connection's; the kernel's action `End` goes
+/// on to the next one. Outside of a VRF it delivers nothing to the host itself.
+#[test]
+fn forged_segments_that_srv6_leads_to_an_address_in_a_vrf_are_dropped() -> Result<()> {
+    let Some(network) = with_vrf(|network| vec![&network.r2])? else { return Ok(()) };
+    let (r1, r2) = (&network.r1, &network.r2);
+    let segment_id: Ipv6Addr = "fc00:2::e".parse()?;
+    for (name, value) in [
+        ("net.ipv4.tcp_l3mdev_accept", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        ("net.ipv6.conf.all.seg6_enabled", "1"),
+        (&format!("net.ipv6.conf.{INTERFACE}.seg6_enabled"), "1"),
+        (&format!("net.ipv6.conf.{VRF}.seg6_enabled"), "1"),
+    ] {
+        r2.namespace.sysctl(name, value)?;
+    }
+    // What is put into a VRF loses its addresses of IPv6.
+    r2.namespace.ip(&["address", "replace", &format!("{}/64", r2.v6), "dev", INTERFACE, "nodad"])?;
+    let action = ["encap", "seg6local", "action", "End", "dev", INTERFACE, "table", TABLE];
+    r2.namespace.ip(&[&["-6", "route", "add", &format!("{segment_id}/128")], &action[..]].concat())?;
+    let configs = [r2.v6, r1.v6].map(|peer| neighbor(&peer.to_string(), PASSWORD, ""));
+    let protected = Protected::with(network, &configs[0], &configs[1])?;
+    let Protected { agent2, network, .. } = &protected;
+    let (r1, r2, attacker) = (&network.r1, &network.r2, network.attacker());
+    let at = |router: &Router, port| end_at(&router.namespace, SocketAddr::new(router.v6.into(), port));
+    let server = end_at(&r2.namespace, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 179));
+    let listener = transfer::listen(&server, r1.v6.into(), &Options::default())?;
+    let sniffer = network.sniff()?;
+    let near = transfer::connect(&at(r1, 0), SocketAddr::new(r2.v6.into(), 179), &Options::default())?;
+    let far = transfer::accept(&listener)?;
+    transfer::ping(&near, &far)?;
+    let peer = r1.v6.to_string();
+    let last = sniffer
+        .segments()
+        .into_iter()
+        .rfind(|segment| segment.source.ip() == r1.v6)
+        .context("nothing of r1 was on the wire")?;
+    let reset = wire::forge(&last, flags::RST | flags::ACK, b"").frame(attacker.mac, r2.mac);
+    let before = agent2.dropped(&peer, "no-option")?;
+    wire::inject_frames(attacker, &[by_way_of(&reset, segment_id)])?;
+    eventually(SOON, "it to be dropped", || {
+        Ok((agent2.dropped(&peer, "no-option")? == before + 1).then_some(()))
+    })?;
+    transfer::ping(&near, &far)
 }
 
 /// They pass two programs, the link's and that of the VRF, and have the option at the first only.
@@ -180,6 +229,19 @@ fn birds(network: &Network, in_vrf: &[&Router]) -> Result<(Bird, Bird)> {
     let (a, b) = (bird(&network.r1, first)?, bird(&network.r2, second)?);
     bgp::wait_for_routes(&a, &b, 10, 10)?;
     Ok((a, b))
+}
+
+/// The IPv6 packet of a frame, sent to `first`, and on from there to where it was to go (RFC 8754).
+fn by_way_of(frame: &[u8], first: Ipv6Addr) -> Vec<u8> {
+    const ROUTING: u8 = 43;
+    const SEGMENT_ROUTING: u8 = 4;
+    let (ethernet, packet) = frame.split_at(14);
+    let (header, content) = packet.split_at(40);
+    // Its length beyond 8 octets in units of 8, and one segment left, which is its first.
+    let routing = [header[6], 2, SEGMENT_ROUTING, 1, 0, 0, 0, 0];
+    let len = (routing.len() + 16 + content.len()) as u16;
+    let head = [&header[..4], &len.to_be_bytes(), &[ROUTING], &header[7..24], &first.octets()].concat();
+    [ethernet, &head, &routing, &header[24..], content].concat()
 }
 
 fn at_port(segment: &Segment, port: u16) -> SocketAddr {
