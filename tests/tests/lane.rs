@@ -72,6 +72,26 @@ fn lane_that_others_changed_is_put_right_and_made_anew() -> Result<()> {
 }
 
 #[test]
+fn end_of_the_lane_that_was_renamed_is_not_taken_for_an_interface() -> Result<()> {
+    let protected = Protected::switched()?;
+    let r1 = &protected.network.r1.namespace;
+    let (client, server) = protected.ends();
+    let (near, far) = transfer::pair(&client, &server, &Options::default())?;
+    eventually(ROUND, "the end to be renamed", || {
+        // Linux before 6.2 renames none that is up, and the daemon puts it up again.
+        r1.ip(&["link", "set", LANE[0], "down"])?;
+        Ok(r1.ip(&["link", "set", LANE[0], "name", "renamed"]).is_ok().then_some(()))
+    })?;
+    eventually(ROUND, "the log to tell", || {
+        Ok(protected.agent1.log().contains("tcpauth-lane0 was renamed").then_some(()))
+    })?;
+    transfer::exchange(near, far, 1 << 20)?;
+    let log = protected.agent1.log();
+    ensure!(!log.contains("interface=\"renamed\""), "{log}");
+    Ok(())
+}
+
+#[test]
 fn socket_bound_to_the_lane_opens_no_connection() -> Result<()> {
     let protected = Protected::switched()?;
     let network = &protected.network;

@@ -158,7 +158,9 @@ impl Daemon {
             observations.push(Observation { neighbor: number, quartet, cookie, socket, session });
             observed.insert(cookie, connection);
         }
-        self.limit_segments(&narrow)?;
+        if let Err(error) = self.limit_segments(&narrow) {
+            tracing::error!("segments cannot be cut for narrow routes, trying again: {error}");
+        }
         Ok((observations, observed))
     }
 

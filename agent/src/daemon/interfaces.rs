@@ -62,6 +62,11 @@ impl Interfaces {
         interfaces
     }
 
+    /// Whether it is an end of the lane, whatever its name is now.
+    pub fn is_lane(&self, index: u32) -> bool {
+        self.lane.contains(&index)
+    }
+
     /// Knows the lane's ends by their names.
     pub fn learn_lane(&mut self) {
         self.lane = [LANE0, LANE1].iter().filter_map(|name| if_nametoindex(*name).ok()).collect();

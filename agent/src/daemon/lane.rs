@@ -57,6 +57,8 @@ impl Daemon {
         let LaneState { changes, dropped } = match self.dataplane.keep_lane() {
             Ok(state) => state,
             Err(error) => {
+                // Trying may itself be told of as a change.
+                self.lane.mended = Some(Monotonic::now());
                 tracing::error!(
                     "the lane, in which segments are signed, cannot be put right, trying again: {error}"
                 );

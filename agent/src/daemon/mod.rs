@@ -350,6 +350,11 @@ impl Daemon {
 
     fn on_link_event(&mut self, event: LinkEvent) {
         let result = match event {
+            // An end of the lane that was renamed is no interface to attach to.
+            LinkEvent::Up(link) if self.interfaces.is_lane(link.index) => {
+                self.on_lane_event();
+                Ok(())
+            }
             LinkEvent::Up(link) => {
                 self.interfaces.up(&mut self.dataplane, link);
                 Ok(())

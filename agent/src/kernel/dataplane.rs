@@ -237,10 +237,10 @@ impl Dataplane {
         if !found.changes.is_empty() {
             let lane = lane::set_up(&mut netlink, &self.instance)?;
             if lane != self.lane {
-                self.lane = lane;
-                self.attach_lane()?;
-                // Last: from now on segments go there.
+                self.attach_to(lane)?;
+                // From now on segments go there. If one of these fails, the next look finds the lane changed still.
                 self.maps.set_settings(&settings(lane, self.netns))?;
+                self.lane = lane;
             }
         }
         Ok(found)
@@ -251,7 +251,10 @@ impl Dataplane {
     /// # Errors
     /// [`KernelError::Attach`].
     pub fn attach_lane(&mut self) -> Result<(), KernelError> {
-        let Lane { lane0, lane1 } = self.lane;
+        self.attach_to(self.lane)
+    }
+
+    fn attach_to(&mut self, Lane { lane0, lane1 }: Lane) -> Result<(), KernelError> {
         for (program, ifindex, pin) in [(SEAL, lane1, "lane1"), (RELEASE, lane0, "lane0")] {
             let pin = self.pins.link(pin);
             self.hook.attach(self.programs.get(program)?, ifindex, TcAttachType::Ingress, &pin)?;

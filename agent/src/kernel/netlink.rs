@@ -203,6 +203,10 @@ impl Netlink {
                 }
                 match answer.payload {
                     NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    // What ended it before its time.
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(io::Error::from_raw_os_error(done.code.wrapping_neg()));
+                    }
                     NetlinkPayload::Done(_) => return Ok(answers),
                     NetlinkPayload::Error(error) => match error.code {
                         None => return Ok(answers),

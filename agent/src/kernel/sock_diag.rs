@@ -207,18 +207,20 @@ impl SockDiag {
                 }
                 match message.kind {
                     BY_FAMILY => connections.extend(parse(message.payload)),
-                    DONE => return Ok(()),
-                    ERROR => {
-                        return match word(message.payload, 0).map(u32::cast_signed) {
-                            Some(0) => Ok(()),
-                            Some(code) => Err(io::Error::from_raw_os_error(-code)),
-                            None => Err(malformed()),
-                        };
-                    }
+                    DONE | ERROR => return outcome(message.payload),
                     _ => {}
                 }
             }
         }
+    }
+}
+
+/// What the end of the answers says: also that of a list may say that it is not whole.
+fn outcome(payload: &[u8]) -> io::Result<()> {
+    match word(payload, 0).map(u32::cast_signed) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+        None => Err(malformed()),
     }
 }
 
@@ -378,6 +380,15 @@ mod tests {
         let ends = (mapped(local.ip()), mapped(peer.ip()), local.port(), peer.port());
         let listed = diag.sending(&BTreeSet::from([peer.port()])).unwrap();
         listed.into_iter().find(|found| (found.local, found.peer, found.local_port, found.peer_port) == ends)
+    }
+
+    #[test]
+    fn a_list_that_is_not_whole_is_none() {
+        assert!(outcome(&0i32.to_ne_bytes()).is_ok());
+        // As the kernel ends it without its module `tcp_diag`.
+        let error = outcome(&(-libc::ENOENT).to_ne_bytes()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        assert!(outcome(&[]).is_err());
     }
 
     #[test]
