@@ -1,7 +1,11 @@
 //! Sessions between loopbacks, with a third router between: daemons reach each other from the addresses that the
 //! sessions have, not from those of the interfaces on the way.
 
-use std::{net::Ipv4Addr, thread, time::Duration};
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use tcpauth_tests::{
@@ -10,7 +14,8 @@ use tcpauth_tests::{
     kmp::{self, Mode, REKEYING},
     namespace::Namespace,
     network::{INTERFACE, veth},
-    scenario::{PASSWORD, neighbor, wait_attached},
+    scenario::{PASSWORD, end_at, neighbor, wait_attached},
+    transfer::{self, Options},
     wait::eventually,
 };
 
@@ -55,27 +60,37 @@ fn daemons_restart_under_sessions() -> Result<()> {
     Ok(())
 }
 
-/// The address of the channel is taken away: it is not tried again and again, and once it is back the channel is, too.
+/// The address of the channel is taken away, with a session that has it or after it: it is not tried again and again, and
+/// once it is back the channel is, too.
 #[test]
 fn an_address_that_is_gone_is_not_tried() -> Result<()> {
-    let domain = Domain::start(Mode::External, "")?;
-    drop(domain.establish([false, false])?);
-    domain.wait_for_channels()?;
-    let [first, _] = &domain.routers;
-    let own = format!("{}/32", LOOPBACKS[0]);
-    first.ip(&["address", "del", &own, "dev", "lo"])?;
-    kmp::close_channels(first)?;
-    eventually(Duration::from_secs(20), "the address to be given up", || {
-        let channel = domain.agents[0].kmp(&LOOPBACKS[1].to_string())?["channel"].clone();
-        ensure!(channel["state"] == "awaited", "{channel}");
-        ensure!(
-            channel["text"].as_str().is_some_and(|text| text.contains("our address 10.255.0.1")),
-            "{channel}"
-        );
-        Ok(Some(()))
-    })?;
-    first.ip(&["address", "add", &own, "dev", "lo"])?;
-    domain.wait_for_channels()
+    for is_session_up in [false, true] {
+        let domain = Domain::start(Mode::External, "")?;
+        let connection = domain.connect()?;
+        let _session = is_session_up.then_some(connection);
+        domain.wait_for_channels()?;
+        // So that the daemon has seen the session in its rounds.
+        thread::sleep(Duration::from_secs(7));
+        let [first, _] = &domain.routers;
+        let own = format!("{}/32", LOOPBACKS[0]);
+        first.ip(&["address", "del", &own, "dev", "lo"])?;
+        kmp::close_channels(first)?;
+        let is_given_up = || -> Result<()> {
+            let channel = domain.agents[0].kmp(&LOOPBACKS[1].to_string())?["channel"].clone();
+            ensure!(channel["state"] == "awaited", "{channel}");
+            let text = channel["text"].as_str().unwrap_or_default();
+            ensure!(text.contains("our address 10.255.0.1"), "{channel}");
+            Ok(())
+        };
+        eventually(Duration::from_secs(20), "the address to be given up", || is_given_up().map(Some))?;
+        for _ in 0..30 {
+            thread::sleep(Duration::from_millis(50));
+            is_given_up().with_context(|| format!("with a session: {is_session_up}"))?;
+        }
+        first.ip(&["address", "add", &own, "dev", "lo"])?;
+        domain.wait_for_channels()?;
+    }
+    Ok(())
 }
 
 /// Two routers of one autonomous system, each with a loopback, and the router between them.
@@ -131,6 +146,17 @@ impl Domain {
         })?;
         let incarnations = [birds[0].incarnation()?, birds[1].incarnation()?];
         Ok(Session { birds, incarnations })
+    }
+
+    /// A connection that stays up when an address goes, as that of a BGP daemon does which does not look at interfaces.
+    fn connect(&self) -> Result<(TcpStream, TcpStream)> {
+        let [client, server] = [0, 1].map(|number| {
+            let port = if number == 1 { 179 } else { 0 };
+            end_at(&self.routers[number], (LOOPBACKS[number], port).into())
+        });
+        let connection = transfer::pair(&client, &server, &Options::default())?;
+        transfer::ping(&connection.0, &connection.1)?;
+        Ok(connection)
     }
 
     fn wait_for_channels(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    KmpPeer, UNKNOWN,
+    KmpPeer,
     channel::{ChannelEvent, ChannelId, Device, Gate, Line, Listener},
     dial::{AT_ONCE, Dialer, Rival, replaces},
     state::ChannelState,
@@ -32,7 +32,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// All channels.
 pub(in super::super) struct Channels {
-    pub(super) peers: HashMap<KmpPeer, Peering>,
+    pub(super) peers: BTreeMap<KmpPeer, Peering>,
     pub(super) channels: HashMap<ChannelId, Channel>,
     pub(super) listeners: BTreeMap<(SocketAddr, Option<Device>), Result<Listener, String>>,
     pub(super) admitted: Gate,
@@ -71,8 +71,8 @@ pub(super) struct Peering {
     pub(super) is_hopeless: bool,
     /// When it was last logged that connections have no agreed keys.
     pub(super) told: Option<Instant>,
-    /// Whether connections have our address of it: else it is what routing says, until one shows another.
-    pub(super) is_shown: bool,
+    /// When a connection last had our address of it. `None`: it is what routing says, until a connection shows another.
+    pub(super) shown: Option<Instant>,
     /// Our address of it is not this host's any more.
     pub(super) is_gone: bool,
     /// Unfinished handshakes that made room for newer ones.
@@ -119,7 +119,7 @@ impl Channels {
     /// None yet.
     pub fn new(events: mpsc::Sender<ChannelEvent>) -> Self {
         Self {
-            peers: HashMap::new(),
+            peers: BTreeMap::new(),
             channels: HashMap::new(),
             listeners: BTreeMap::new(),
             admitted: Gate::default(),
@@ -172,8 +172,8 @@ impl Channels {
     /// How the channels to all peers of a neighbour stand; of those with an address of ours that no connection has shown
     /// only if there are no others.
     pub fn states(&self, neighbor: u32) -> Vec<ChannelState> {
-        let is_any_shown = self.of_neighbor(neighbor).any(|(_, peering)| peering.is_shown);
-        let told = self.of_neighbor(neighbor).filter(|(_, peering)| peering.is_shown || !is_any_shown);
+        let is_any_shown = self.of_neighbor(neighbor).any(|(_, peering)| peering.shown.is_some());
+        let told = self.of_neighbor(neighbor).filter(|(_, peering)| peering.shown.is_some() || !is_any_shown);
         told.map(|(peer, _)| self.state(peer)).collect()
     }
 
@@ -187,7 +187,6 @@ impl Channels {
     pub fn dial(&mut self, peer: KmpPeer, now: Instant) {
         let peering = self.peers.entry(peer).or_default();
         peering.is_needed = true;
-        peering.is_shown |= peer.local != UNKNOWN;
         // One that we open just after the peer opened one does not take its place.
         let active = peering.active.and_then(|active| self.channels.get(&active));
         let rival = active.filter(|active| active.by_lower && !active.is_ours);
@@ -219,9 +218,8 @@ impl Channels {
     }
 
     /// Takes in that a connection with `peer` has our address of it.
-    pub fn show(&mut self, peer: KmpPeer) {
-        let peering = self.peers.entry(peer).or_default();
-        (peering.is_shown, peering.is_gone) = (true, false);
+    pub fn show(&mut self, peer: KmpPeer, now: Instant) {
+        self.peers.entry(peer).or_default().shown = Some(now);
     }
 
     /// Takes in that our address of a channel that was to be opened is not this host's any more. It is not tried again
@@ -234,7 +232,8 @@ impl Channels {
 
     /// The peers of a neighbor, and what there is about each.
     pub(super) fn of_neighbor(&self, neighbor: u32) -> impl Iterator<Item = (KmpPeer, &Peering)> {
-        self.peers.iter().filter(move |(peer, _)| peer.neighbor == neighbor).map(|(peer, it)| (*peer, it))
+        let at = |octet| KmpPeer { neighbor, address: [octet; 16], local: [octet; 16] };
+        self.peers.range(at(0)..=at(0xff)).map(|(peer, it)| (*peer, it))
     }
 
     /// Makes room for one more channel that the peer opens. `false`: it has too many.
@@ -264,8 +263,7 @@ impl Channels {
 
     /// Unfinished handshakes of a neighbor's peers that made room for newer ones.
     pub fn crowded_out(&self, neighbor: u32) -> u64 {
-        let peers = self.peers.iter().filter(|(peer, _)| peer.neighbor == neighbor);
-        peers.map(|(_, peering)| peering.crowded_out).sum()
+        self.of_neighbor(neighbor).map(|(_, peering)| peering.crowded_out).sum()
     }
 
     /// Forgets a peer without channels.
@@ -316,7 +314,7 @@ impl Channels {
         peering.is_needed = false;
         peering.is_hopeless = false;
         // The peer's daemon knows us by it.
-        peering.is_shown = true;
+        peering.shown.get_or_insert(now);
         peering.told = None;
         peering.because = None;
         let old = peering.active.and_then(|old| Some((old, self.channels.get(&old)?.rival())));

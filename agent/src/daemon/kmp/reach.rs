@@ -82,11 +82,13 @@ impl Daemon {
         self.keep_channels_up();
     }
 
-    /// Takes in that a connection with `peer` has our address of it.
+    /// Takes in that a connection with `peer` has our address of it now.
     pub(super) fn show_peer(&mut self, peer: KmpPeer) {
-        let is_new = self.kmp.channels.peers.get(&peer).is_none_or(|peering| !peering.is_shown);
-        self.kmp.channels.show(peer);
+        let before = self.kmp.channels.peers.get(&peer);
+        let is_new = before.is_none_or(|peering| peering.shown.is_none() || peering.is_gone);
+        self.kmp.channels.show(peer, Instant::now());
         if is_new {
+            self.kmp.channels.peers.entry(peer).or_default().is_gone = false;
             self.keep_peers_of(peer.neighbor);
         }
     }
@@ -99,14 +101,16 @@ impl Daemon {
         };
         let address = mapped(neighbor.peer.address);
         let by = |local| KmpPeer { neighbor: number, address, local };
+        // Also with an address that is gone: such a session ends later.
         for peer in self.kmp.refresh.peers_of(number).collect::<Vec<_>>() {
-            self.kmp.channels.show(peer);
+            self.kmp.channels.show(peer, Instant::now());
         }
         let configured = neighbor.kmp.as_ref().and_then(|kmp| kmp.local_address);
         let kept: Vec<KmpPeer> = match configured {
             Some(local) => vec![by(mapped(local))],
             None => {
-                let is_there = |(_, peering): &(KmpPeer, &Peering)| peering.is_shown && !peering.is_gone;
+                let is_there =
+                    |(_, peering): &(KmpPeer, &Peering)| peering.shown.is_some() && !peering.is_gone;
                 self.kmp.channels.of_neighbor(number).filter(is_there).map(|(peer, _)| peer).collect()
             }
         };
@@ -115,7 +119,7 @@ impl Daemon {
             false => kept,
         };
         let channels = &mut self.kmp.channels;
-        let is_over = |(peer, peering): &(KmpPeer, &Peering)| !kept.contains(peer) && !peering.is_shown;
+        let is_over = |(peer, peering): &(KmpPeer, &Peering)| !kept.contains(peer) && peering.shown.is_none();
         let guesses: Vec<KmpPeer> =
             channels.of_neighbor(number).filter(is_over).map(|(peer, _)| peer).collect();
         for guess in guesses {
@@ -151,7 +155,7 @@ impl Daemon {
     pub(in super::super) fn follow_addresses(&mut self) {
         let mut numbers: BTreeSet<u32> = BTreeSet::new();
         for (peer, peering) in &mut self.kmp.channels.peers {
-            if peering.is_gone || !peering.is_shown {
+            if peering.is_gone || peering.shown.is_none() {
                 peering.is_gone = false;
                 numbers.insert(peer.neighbor);
             }
@@ -165,7 +169,7 @@ impl Daemon {
     pub(in super::super) fn tidy_channels(&mut self) {
         let now = Instant::now();
         let is_shown =
-            |peer: &KmpPeer| self.kmp.channels.peers.get(peer).is_some_and(|peering| peering.is_shown);
+            |peer: &KmpPeer| self.kmp.channels.peers.get(peer).is_some_and(|peering| peering.shown.is_some());
         let numbers =
             self.neighbors.iter().filter(|(_, neighbor)| is_kept_up(neighbor)).map(|(number, _)| number);
         let unseen = numbers.filter(|number| !self.kmp.refresh.peers_of(*number).all(|peer| is_shown(&peer)));
@@ -182,10 +186,13 @@ impl Daemon {
                 && self.kmp.associations.waiting_for(*peer).is_empty()
         };
         let old = channels.peers.iter().filter(|(peer, peering)| {
-            (!peering.is_kept_up || is_left(peer))
-                && peering.channels.is_empty()
-                && (channels.timers.at(Timer::Dial(**peer)).is_none() || peering.is_kept_up)
-                && peering.ended.is_none_or(is_old)
+            peering.channels.is_empty()
+                && match peering.is_kept_up {
+                    true => peering.shown.is_none_or(is_old) && is_left(peer),
+                    false => {
+                        peering.ended.is_none_or(is_old) && channels.timers.at(Timer::Dial(**peer)).is_none()
+                    }
+                }
         });
         let old: Vec<KmpPeer> = old.map(|(peer, _)| *peer).collect();
         old.into_iter().for_each(|peer| self.kmp.channels.forget(peer));
@@ -201,7 +208,7 @@ impl Daemon {
         if peering.channels.iter().any(|id| channels.channels.get(id).is_some_and(is_under_way)) {
             return;
         }
-        let (is_needed, is_shown) = (peering.is_needed, peering.is_shown);
+        let (is_needed, is_shown) = (peering.is_needed, peering.shown.is_some());
         if !is_needed && (!peering.is_kept_up || peering.is_gone) {
             return;
         }

@@ -127,6 +127,7 @@ impl Daemon {
             self.refresh_failed(peer, text.to_owned());
         }
         while let Some(peer) = self.kmp.refresh.planner.begin(time) {
+            self.show_peer(peer);
             self.kmp.channels.dial(peer, now);
         }
         if self.kmp.refresh.settle_at.is_some_and(|at| at <= time) {
