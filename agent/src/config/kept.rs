@@ -10,7 +10,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Config, ConfigErrors, Difference, diff, text};
+use super::{Config, ConfigErrors, Difference, Problem, diff, text};
 
 /// First line of a kept configuration, for people.
 const TITLE: &str =
@@ -62,18 +62,21 @@ impl Config {
     }
 
     /// Reads what [`Config::keep`] left at `path` since the machine started, for the file at `file`; `None` if there is
-    /// nothing that the file does not have. What was kept of another file is not used.
+    /// nothing that the file does not have.
     ///
     /// # Errors
-    /// It cannot be read, or is wrong.
+    /// It cannot be read, is wrong, or was kept of another file.
     pub fn kept(path: &Path, file: &Path) -> Result<Option<Self>, ConfigErrors> {
         if !path.exists() {
             return Ok(None);
         }
         let (kept, _) = text::read(path)?;
         let Some(kept) = Kept::parse(&kept) else { return Ok(None) };
-        if boot_id().ok().as_deref() != Some(kept.boot) || kept.file != shown(file) {
+        if boot_id().ok().as_deref() != Some(kept.boot) {
             return Ok(None);
+        }
+        if kept.file != shown(file) {
+            return Err(ConfigErrors::of_file(path, Problem::KeptOfAnother(kept.file.to_owned())));
         }
         let now = text::read(file).map(|(text, _)| text).unwrap_or_default();
         if *now == kept.running {
@@ -222,12 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_of_another_file_is_not_used() {
+    fn what_was_kept_of_another_file_is_not_used_and_told_of() {
         let place = Place::new();
         place.keep(&place.edited());
         let other = place.folder.path().join("other.toml");
         fs::copy(place.file(), &other).unwrap();
-        assert!(Config::kept(&place.kept(), &other).unwrap().is_none());
+        let error = Config::kept(&place.kept(), &other).err().unwrap().to_string();
+        assert!(error.contains(&format!("made to {}, another file", place.file().display())), "{error}");
         assert!(Config::kept(&place.kept(), &place.file()).unwrap().is_some());
     }
 

@@ -17,6 +17,8 @@ pub enum Problem {
     NotUtf8,
     #[error("the file is in UTF-16; save it as UTF-8")]
     Utf16,
+    #[error("made to {0}, another file; start with that one to have them")]
+    KeptOfAnother(String),
     #[error("not TOML: {0}; correct this line, with text in quotes: field = \"text\"")]
     Syntax(String),
     #[error("not TOML: {0}; put text with backslashes in single quotes, which keep them: field = 'text'")]

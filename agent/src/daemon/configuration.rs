@@ -35,7 +35,7 @@ pub(super) struct Change {
 /// The configuration that a daemon starts with.
 pub(super) struct Start {
     pub(super) config: Config,
-    /// Whether what an earlier daemon kept is not to be touched: it may be readable again the next time.
+    /// Whether what an earlier daemon kept is not to be touched: it may be of use the next time.
     pub(super) leaves_kept: bool,
 }
 
@@ -57,7 +57,10 @@ pub(super) fn at_start(options: &Options) -> Result<Start, DaemonError> {
         }
         Ok(None) => false,
         Err(errors) => {
-            tracing::error!("changes made by command are lost: {}: {errors}", kept.display());
+            tracing::error!(
+                "changes made by command are not used, and lost with the next change of the configuration: {}: {errors}",
+                kept.display()
+            );
             true
         }
     };
