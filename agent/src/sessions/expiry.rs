@@ -68,10 +68,12 @@ pub enum Whereabouts {
     Forwarded,
 }
 
+/// In [`Session::seen`]: each end has closed its direction.
+pub(super) const BOTH_FINS: u32 = Session::FIN_SENT | Session::FIN_RECEIVED;
+
 /// How far the session has come.
 pub fn progress(session: &Session) -> Progress {
     const ANY_RST: u32 = Session::RST_SENT | Session::RST_RECEIVED;
-    const BOTH_FINS: u32 = Session::FIN_SENT | Session::FIN_RECEIVED;
     match session.phase {
         Session::OPEN => {}
         Session::HANDSHAKE | Session::SWITCHING => return Progress::Handshake,

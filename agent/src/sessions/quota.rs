@@ -13,7 +13,7 @@ use std::{
 
 use tcpauth_common::layout::{MAX_SESSIONS, Quartet, Session};
 
-use super::{Progress, Whereabouts, progress};
+use super::{Progress, Whereabouts, expiry::BOTH_FINS, progress};
 
 /// Sessions of a neighbor that is one address.
 const OF_ADDRESS: usize = 4096;
@@ -222,7 +222,6 @@ impl Count {
 /// Whether the session carries no connection: it failed, has ended, or has not come up. An RST alone ends nothing: the
 /// socket that it was sent to may not have believed it, or a local user may have made it up.
 fn is_spare(session: &Session, whereabouts: impl FnOnce() -> Whereabouts) -> bool {
-    const BOTH_FINS: u32 = Session::FIN_SENT | Session::FIN_RECEIVED;
     match progress(session) {
         Progress::Failed | Progress::SynSent | Progress::SynReceived => true,
         Progress::Closed => session.seen & BOTH_FINS == BOTH_FINS || whereabouts() == Whereabouts::Gone,
