@@ -25,10 +25,12 @@ const MAX_HANDSHAKES: usize = 8;
 /// Other channels with one peer. Each that is replaced [lingers](LINGER): so many a peer can have in that time.
 const MAX_OF_PEER: usize = 32;
 /// A channel that another one replaced is left for what is under way on it.
-pub(super) const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(5);
 /// A channel that is not to be there all the time is closed by the end that opened it, so long after it was last asked
 /// for.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// What is known of a peer, after its last channel ended or a connection last had our address of it.
+const REMEMBER: Duration = Duration::from_secs(600);
 
 /// All channels.
 pub(in super::super) struct Channels {
@@ -266,6 +268,22 @@ impl Channels {
         self.of_neighbor(neighbor).map(|(_, peering)| peering.crowded_out).sum()
     }
 
+    /// The peers to forget: those without channels to which none is kept up, and with which nothing was agreed for long;
+    /// also those that no connection has had our address of for long, while another one of the neighbor has a channel.
+    /// `is_used` says whether a connection has it now.
+    pub(super) fn over(&self, is_used: impl Fn(KmpPeer) -> bool, now: Instant) -> Vec<KmpPeer> {
+        let is_long_ago = |moment: Instant| REMEMBER <= now.saturating_duration_since(moment);
+        let has_another = |peer: KmpPeer| {
+            self.of_neighbor(peer.neighbor).any(|(other, peering)| other != peer && peering.active.is_some())
+        };
+        let is_over = |peer: KmpPeer, peering: &Peering| match peering.is_kept_up {
+            true => peering.shown.is_none_or(is_long_ago) && has_another(peer) && !is_used(peer),
+            false => peering.ended.is_none_or(is_long_ago) && self.timers.at(Timer::Dial(peer)).is_none(),
+        };
+        let over = self.peers.iter().filter(|(peer, it)| it.channels.is_empty() && is_over(**peer, it));
+        over.map(|(peer, _)| *peer).collect()
+    }
+
     /// Forgets a peer without channels.
     pub(super) fn forget(&mut self, peer: KmpPeer) {
         self.peers.remove(&peer);
@@ -346,6 +364,14 @@ impl Channels {
         }
     }
 
+    /// A channel by an older key that nobody needs ends soon, however often this is said.
+    pub(super) fn linger(&mut self, id: ChannelId, now: Instant) {
+        let at = now + LINGER;
+        if self.timers.at(Timer::Close(id)).is_none_or(|due| at < due) {
+            self.timers.set(Timer::Close(id), at);
+        }
+    }
+
     /// Forgets a channel, and closes it once what was sent is written.
     pub(super) fn remove(&mut self, id: ChannelId) -> Option<Channel> {
         let channel = self.channels.remove(&id)?;
@@ -388,17 +414,71 @@ mod tests {
     use super::*;
 
     const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16], local: [3; 16] };
+    /// The same peer, by another address of ours.
+    const OTHER: KmpPeer = KmpPeer { local: [4; 16], ..PEER };
 
     fn ready() -> Ready {
         let tls = tls::Summary { version: String::new(), suite: String::new(), peer: String::new() };
         Ready { since: Instant::now(), tls, peer: Capabilities::ours(&[], Duration::ZERO).into() }
     }
 
+    fn none() -> Channels {
+        Channels::new(mpsc::channel(1000).0)
+    }
+
+    /// A channel that our end opened and that is up.
+    fn open(channels: &mut Channels, peer: KmpPeer, now: Instant) -> ChannelId {
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let id =
+            channels.begin(peer, true, true, now, |id, events| Line::dial(id, None, nobody, None, events));
+        channels.ready(id, ready(), now);
+        id
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_forgotten_long_after_a_connection_had_our_address() {
+        let (mut channels, now) = (none(), Instant::now());
+        for peer in [PEER, OTHER] {
+            channels.show(peer, now);
+            channels.peers.entry(peer).or_default().is_kept_up = true;
+        }
+        open(&mut channels, OTHER, now);
+        // It is dialed again and again, because it is kept up and does not answer.
+        channels.timers.set(Timer::Dial(PEER), now);
+        channels.peers.entry(PEER).or_default().ended = Some(now + REMEMBER);
+        assert_eq!(channels.over(|_| false, now + REMEMBER / 2), []);
+        assert_eq!(channels.over(|peer| peer == PEER, now + REMEMBER), [], "a connection has it");
+        assert_eq!(channels.over(|_| false, now + REMEMBER), [PEER]);
+        channels.forget(PEER);
+        assert!(channels.timers.at(Timer::Dial(PEER)).is_none());
+        assert_eq!(channels.over(|_| false, now + REMEMBER), [], "the other one has a channel");
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_no_other_address_is_not_forgotten() {
+        let (mut channels, now) = (none(), Instant::now());
+        channels.show(PEER, now);
+        channels.peers.entry(PEER).or_default().is_kept_up = true;
+        assert_eq!(channels.over(|_| false, now + REMEMBER), []);
+        let other_neighbor = KmpPeer { neighbor: 2, ..PEER };
+        open(&mut channels, other_neighbor, now);
+        assert_eq!(channels.over(|_| false, now + REMEMBER), []);
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_is_to_end_is_not_put_off() {
+        let (mut channels, now) = (none(), Instant::now());
+        let id = open(&mut channels, PEER, now);
+        assert!(now + LINGER < channels.timers.at(Timer::Close(id)).unwrap());
+        for seconds in 0..3 {
+            channels.linger(id, now + Duration::from_secs(seconds));
+        }
+        assert_eq!(channels.timers.at(Timer::Close(id)), Some(now + LINGER));
+    }
+
     #[tokio::test]
     async fn a_peer_opens_so_many_channels_however_fast_their_handshakes_are() {
-        let (events, _kept) = mpsc::channel(1000);
-        let mut channels = Channels::new(events);
-        let now = Instant::now();
+        let (mut channels, now) = (none(), Instant::now());
         let begin = |channels: &mut Channels| {
             let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
             channels.begin(PEER, false, true, now, |id, events| Line::dial(id, None, nobody, None, events))

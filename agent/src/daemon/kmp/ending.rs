@@ -8,7 +8,7 @@ use super::{
     super::Daemon,
     KmpPeer,
     channel::ChannelId,
-    channels::{Channel, LINGER, Ready, Timer},
+    channels::{Channel, Ready, Timer},
 };
 use crate::{
     control::words::KmpChange,
@@ -152,12 +152,7 @@ impl Daemon {
         if self.kmp.channels.peers.get(&peer).is_some_and(|peering| peering.is_kept_up) {
             self.kmp.channels.dial(peer, now);
         } else {
-            let timers = &mut self.kmp.channels.timers;
-            let at = now + LINGER;
-            // It may be asked of again before that, and is to end all the same.
-            if timers.at(Timer::Close(active)).is_none_or(|due| at < due) {
-                timers.set(Timer::Close(active), at);
-            }
+            self.kmp.channels.linger(active, now);
         }
     }
 

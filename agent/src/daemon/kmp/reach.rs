@@ -30,8 +30,6 @@ use crate::{
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// First attempts are spread: a thousand handshakes at once would make each of them late.
 const SPREAD: Duration = Duration::from_millis(2);
-/// What is known of a peer to which no channel is kept up, after the last one ended.
-const REMEMBER: Duration = Duration::from_secs(600);
 
 /// Lets this process have as many sockets as it may: a thousand neighbours have two each, and the limit that a
 /// process is given by default is 1,024 files.
@@ -164,8 +162,7 @@ impl Daemon {
         self.keep_channels_up();
     }
 
-    /// Forgets peers to which no channel is kept up, and with which nothing was agreed for long; also those that no
-    /// connection has our address of any more, while another one has a channel.
+    /// Keeps channels up for connections that were not seen before, and forgets peers that [are over](Channels::over).
     pub(in super::super) fn tidy_channels(&mut self) {
         let now = Instant::now();
         let is_shown =
@@ -177,25 +174,12 @@ impl Daemon {
             self.keep_peers_of(number);
             self.keep_channels_up();
         }
-        let channels = &self.kmp.channels;
-        let is_old = |ended: Instant| REMEMBER <= now.saturating_duration_since(ended);
-        let is_left = |peer: &KmpPeer| {
-            let of_neighbor = || channels.of_neighbor(peer.neighbor);
-            of_neighbor().any(|(other, peering)| other != *peer && peering.active.is_some())
-                && !self.kmp.refresh.peers_of(peer.neighbor).any(|other| other == *peer)
-                && self.kmp.associations.waiting_for(*peer).is_empty()
+        let is_used = |peer: KmpPeer| {
+            self.kmp.refresh.peers_of(peer.neighbor).any(|other| other == peer)
+                || !self.kmp.associations.waiting_for(peer).is_empty()
         };
-        let old = channels.peers.iter().filter(|(peer, peering)| {
-            peering.channels.is_empty()
-                && match peering.is_kept_up {
-                    true => peering.shown.is_none_or(is_old) && is_left(peer),
-                    false => {
-                        peering.ended.is_none_or(is_old) && channels.timers.at(Timer::Dial(**peer)).is_none()
-                    }
-                }
-        });
-        let old: Vec<KmpPeer> = old.map(|(peer, _)| *peer).collect();
-        old.into_iter().for_each(|peer| self.kmp.channels.forget(peer));
+        let over = self.kmp.channels.over(is_used, now);
+        over.into_iter().for_each(|peer| self.kmp.channels.forget(peer));
     }
 
     /// Opens a channel to `peer`.
