@@ -12,9 +12,6 @@ use tcpauth_tests::binaries::workspace;
 use super::release::Release;
 use crate::command::{answer, run_with_progress};
 
-/// The flavor with few modules and all that virtual machines need. Its packages are a fifth of the usual ones.
-const FLAVOR: &str = "cloud-amd64";
-
 /// Keys of every Debian release up to the one after this machine's.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -67,7 +64,7 @@ pub fn fetch(release: Release) -> Result<Kernel> {
         }
     }
     let apt = Apt::new(&folder.join("apt"), release.suite())?;
-    let version = apt.current_kernel()?;
+    let version = apt.current_kernel(release.flavor())?;
     let packages = folder.join("packages");
     let _ = fs::remove_dir_all(&packages);
     fs::create_dir_all(&packages)?;
@@ -136,9 +133,9 @@ impl Apt {
         command
     }
 
-    /// What the package that always depends on the newest kernel depends on.
-    fn current_kernel(&self) -> Result<String> {
-        let latest = format!("linux-image-{FLAVOR}");
+    /// What the package that always depends on the newest kernel of the flavor depends on.
+    fn current_kernel(&self, flavor: &str) -> Result<String> {
+        let latest = format!("linux-image-{flavor}");
         let dependencies = answer(self.command("apt-cache").args(["depends", &latest]));
         let dependencies = dependencies.with_context(|| format!("there is no package {latest}"))?;
         let version = newest_kernel(&dependencies);
