@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use aya::{
@@ -43,6 +45,10 @@ pub(super) const PINNED: [&str; 15] = [
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
+
+/// How often an entry is added for which the kernel has no memory at hand, and how long it is left in peace before each.
+const ATTEMPTS: u32 = 200;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(1);
 
 /// Scope and address, the data of a [`PeerPrefix`]; number and address, that of an [`OwnEnd`].
 type TrieData = [u8; 20];
@@ -104,10 +110,18 @@ impl Maps {
 
     /// Adds what is of no neighbor: the bucket of all of them, without which no SYN is held, and counters.
     pub(super) fn add_common(&mut self) -> Result<(), KernelError> {
-        let bucket = self.buckets.insert(Bucket::OF_ALL, Value(Bucket::default()), BPF_NOEXIST);
-        there_is_fine(maps::BUCKETS, bucket)?;
-        let counters = (Counters::OF_NO_NEIGHBOR, Value(Counters::default()));
-        there_is_fine(maps::COUNTERS, self.counters.insert(counters.0, counters.1, BPF_NOEXIST))
+        self.add_bucket(Bucket::OF_ALL)?;
+        self.add_counters(Counters::OF_NO_NEIGHBOR)
+    }
+
+    fn add_bucket(&mut self, number: u32) -> Result<(), KernelError> {
+        let added = patiently(|| self.buckets.insert(number, Value(Bucket::default()), BPF_NOEXIST));
+        there_is_fine(maps::BUCKETS, added)
+    }
+
+    fn add_counters(&mut self, neighbor: u32) -> Result<(), KernelError> {
+        let added = patiently(|| self.counters.insert(neighbor, Value(Counters::default()), BPF_NOEXIST));
+        there_is_fine(maps::COUNTERS, added)
     }
 
     pub(super) fn set_settings(&mut self, settings: &Settings) -> Result<(), KernelError> {
@@ -137,7 +151,8 @@ impl Maps {
     }
 
     pub(super) fn set_peer(&mut self, prefix: &PeerPrefix, rule: &PeerRule) -> Result<(), KernelError> {
-        self.peers.insert(&key_of(prefix), Value(*rule), BPF_ANY).map_err(|error| failed(maps::PEERS, &error))
+        patiently(|| self.peers.insert(&key_of(prefix), Value(*rule), BPF_ANY))
+            .map_err(|error| failed(maps::PEERS, &error))
     }
 
     pub(super) fn remove_peer(&mut self, prefix: &PeerPrefix) -> Result<(), KernelError> {
@@ -153,7 +168,8 @@ impl Maps {
     }
 
     pub(super) fn add_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
-        self.locals.insert(mapped(address), 1, BPF_ANY).map_err(|error| failed(maps::LOCALS, &error))
+        patiently(|| self.locals.insert(mapped(address), 1, BPF_ANY))
+            .map_err(|error| failed(maps::LOCALS, &error))
     }
 
     pub(super) fn remove_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
@@ -169,8 +185,7 @@ impl Maps {
     }
 
     pub(super) fn set_forwarded(&mut self, end: &OwnEnd, ifindex: u32) -> Result<(), KernelError> {
-        self.forwarded
-            .insert(&end_key(end), ifindex, BPF_ANY)
+        patiently(|| self.forwarded.insert(&end_key(end), ifindex, BPF_ANY))
             .map_err(|error| failed(maps::FORWARDED, &error))
     }
 
@@ -197,11 +212,8 @@ impl Maps {
         if neighbor >= self.policies.len() {
             return Err(KernelError::MapFull { map: maps::POLICIES });
         }
-        there_is_fine(
-            maps::COUNTERS,
-            self.counters.insert(neighbor, Value(Counters::default()), BPF_NOEXIST),
-        )?;
-        there_is_fine(maps::BUCKETS, self.buckets.insert(neighbor, Value(Bucket::default()), BPF_NOEXIST))?;
+        self.add_counters(neighbor)?;
+        self.add_bucket(neighbor)?;
         self.policies.set(neighbor, Value(*policy), BPF_ANY).map_err(|error| failed(maps::POLICIES, &error))
     }
 
@@ -222,8 +234,7 @@ impl Maps {
     }
 
     pub(super) fn put_session(&mut self, quartet: &Quartet, session: &Session) -> Result<(), KernelError> {
-        self.sessions
-            .insert(Value(*quartet), Value(*session), BPF_ANY)
+        patiently(|| self.sessions.insert(Value(*quartet), Value(*session), BPF_ANY))
             .map_err(|error| failed(maps::SESSIONS, &error))
     }
 
@@ -249,7 +260,8 @@ impl Maps {
                 // Below 65,536, by the limit.
                 let slot = slot as u16;
                 self.set_interface(slot, ifindex)?;
-                self.slots.insert(ifindex, slot, BPF_ANY).map_err(|error| failed(maps::SLOTS, &error))?;
+                patiently(|| self.slots.insert(ifindex, slot, BPF_ANY))
+                    .map_err(|error| failed(maps::SLOTS, &error))?;
                 return Ok(Some(slot));
             }
         }
@@ -290,7 +302,8 @@ impl Maps {
     }
 
     pub(super) fn set_vlan(&mut self, tag: VlanTag, ifindex: u32) -> Result<(), KernelError> {
-        self.vlans.insert(Value(tag), ifindex, BPF_ANY).map_err(|error| failed(maps::VLANS, &error))
+        patiently(|| self.vlans.insert(Value(tag), ifindex, BPF_ANY))
+            .map_err(|error| failed(maps::VLANS, &error))
     }
 
     pub(super) fn remove_vlan(&mut self, tag: VlanTag) -> Result<(), KernelError> {
@@ -350,6 +363,18 @@ fn parted(data: TrieData) -> ([u8; 4], [u8; 16]) {
     number.copy_from_slice(front);
     address.copy_from_slice(back);
     (number, address)
+}
+
+/// Adds an entry, again and again for a while if the kernel has no memory at hand: it keeps little for a map, and takes
+/// more as soon as that is used; with PREEMPT_RT not before a thread of its own comes to it.
+fn patiently(mut add: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    for _ in 1..ATTEMPTS {
+        match add() {
+            Err(error) if errno(&error) == Some(libc::ENOMEM) => thread::sleep(BETWEEN_ATTEMPTS),
+            result => return result,
+        }
+    }
+    add()
 }
 
 fn found<T>(map: &'static str, result: Result<T, MapError>) -> Result<Option<T>, KernelError> {
@@ -413,7 +438,28 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aya::sys::SyscallError;
+
     use super::*;
+
+    #[test]
+    fn entries_wait_for_memory_and_for_nothing_else() {
+        let refused = |errno| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            Err(MapError::SyscallError(SyscallError { call: "bpf_map_update_elem", io_error }))
+        };
+        let attempts = |answer: &dyn Fn(u32) -> Result<(), MapError>| {
+            let mut attempts = 0;
+            let result = patiently(|| {
+                attempts += 1;
+                answer(attempts)
+            });
+            (attempts, result.err().and_then(|error| errno(&error)))
+        };
+        assert_eq!(attempts(&|n| if n < 3 { refused(libc::ENOMEM) } else { Ok(()) }), (3, None));
+        assert_eq!(attempts(&|_| refused(libc::ENOMEM)), (ATTEMPTS, Some(libc::ENOMEM)));
+        assert_eq!(attempts(&|_| refused(libc::E2BIG)), (1, Some(libc::E2BIG)));
+    }
 
     #[test]
     fn prefixes_survive_the_trie_key() {

@@ -4,7 +4,7 @@ use std::{os::fd::AsFd, process::Command};
 
 use aya::{
     Ebpf, EbpfLoader, Pod, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, RingBuf, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, RingBuf, lpm_trie},
     programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc::qdisc_add_clsact},
 };
 use nix::sched::{CloneFlags, unshare};
@@ -89,6 +89,19 @@ pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
     ebpf.program_mut(name).unwrap().try_into().unwrap()
 }
 
+/// Adds an entry as soon as the kernel has memory at hand: with PREEMPT_RT it may not have for the second of two.
+fn patiently(mut add: impl FnMut() -> Result<(), MapError>) {
+    for _ in 0..1000 {
+        match add() {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOMEM) => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            result => return result.unwrap(),
+        }
+    }
+    panic!("the kernel has no memory for an entry");
+}
+
 impl Lab {
     pub fn new() -> Self {
         let mut ebpf = load();
@@ -124,9 +137,9 @@ impl Lab {
         let settings =
             Settings { layout_version: LAYOUT_VERSION, lane0: other_ifindex, lane1: LANE1, netns: 0 };
         lab.settings.set(0, Plain(settings), 0).unwrap();
-        lab.slots.insert(ifindex, SLOT as u16, 0).unwrap();
+        patiently(|| lab.slots.insert(ifindex, SLOT as u16, 0));
         lab.interfaces.set(SLOT, ifindex, 0).unwrap();
-        lab.counters.insert(Counters::OF_NO_NEIGHBOR, Plain(Counters::default()), 0).unwrap();
+        patiently(|| lab.counters.insert(Counters::OF_NO_NEIGHBOR, Plain(Counters::default()), 0));
         lab
     }
 
@@ -145,12 +158,12 @@ impl Lab {
         let rule = PeerRule { neighbor: connection.neighbor, scope: connection.scope, flags: 0 };
         self.set_peer(connection.scope, mapped(connection.peer.ip()), 128, rule);
         self.set_policy(connection.neighbor, connection.policy());
-        self.locals.insert(mapped(connection.local.ip()), 1, 0).unwrap();
+        patiently(|| self.locals.insert(mapped(connection.local.ip()), 1, 0));
     }
 
     /// `bits` of the IPv4-mapped or IPv6 address count.
     pub fn set_peer(&mut self, scope: u32, address: [u8; 16], bits: u32, rule: PeerRule) {
-        self.peers.insert(&prefix(scope, address, bits), Plain(rule), 0).unwrap();
+        patiently(|| self.peers.insert(&prefix(scope, address, bits), Plain(rule), 0));
     }
 
     pub fn set_policy(&mut self, neighbor: u32, policy: Policy) {
@@ -159,7 +172,7 @@ impl Lab {
             self.ports.set(policy.kmp_port.into(), 1, 0).unwrap();
         }
         self.policies.set(neighbor, Plain(policy), 0).unwrap();
-        self.counters.insert(neighbor, Plain(Counters::default()), 0).unwrap();
+        patiently(|| self.counters.insert(neighbor, Plain(Counters::default()), 0));
         self.refill(neighbor);
     }
 
@@ -168,7 +181,7 @@ impl Lab {
     }
 
     pub fn add_local(&mut self, address: [u8; 16]) {
-        self.locals.insert(address, 1, 0).unwrap();
+        patiently(|| self.locals.insert(address, 1, 0));
     }
 
     pub fn remove_local(&mut self, address: [u8; 16]) {
@@ -177,19 +190,19 @@ impl Lab {
 
     /// Says that ends of the neighbour's sessions within `bits` of `address` are behind `ifindex`.
     pub fn forward(&mut self, neighbor: u32, address: [u8; 16], bits: u32, ifindex: u32) {
-        self.forwarded.insert(&prefix(neighbor, address, bits), ifindex, 0).unwrap();
+        patiently(|| self.forwarded.insert(&prefix(neighbor, address, bits), ifindex, 0));
     }
 
     pub fn add_vlan(&mut self, tag: VlanTag, ifindex: u32) {
-        self.vlans.insert(Plain(tag), ifindex, 0).unwrap();
+        patiently(|| self.vlans.insert(Plain(tag), ifindex, 0));
     }
 
     /// Fills the neighbour's token buckets.
     pub fn refill(&mut self, neighbor: u32) {
         for number in [neighbor, Bucket::OF_ALL] {
-            self.buckets.insert(number, Plain(Bucket::default()), 0).unwrap();
+            patiently(|| self.buckets.insert(number, Plain(Bucket::default()), 0));
         }
-        self.counters.insert(neighbor, Plain(self.counters(neighbor)), 0).unwrap();
+        patiently(|| self.counters.insert(neighbor, Plain(self.counters(neighbor)), 0));
     }
 
     /// Gives the interface by which sealed segments leave room for any of them.
@@ -199,7 +212,7 @@ impl Lab {
     }
 
     pub fn put(&mut self, connection: &Connection, session: &Session) {
-        self.sessions.insert(Plain(connection.quartet()), Plain(*session), 0).unwrap();
+        patiently(|| self.sessions.insert(Plain(connection.quartet()), Plain(*session), 0));
     }
 
     pub fn remove(&mut self, connection: &Connection) {
@@ -288,7 +301,7 @@ impl Lab {
 
     /// Gives an interface the slot after that of [`Lab::ifindex`].
     pub fn add_interface(&mut self, ifindex: u32) {
-        self.slots.insert(ifindex, SLOT as u16 + 1, 0).unwrap();
+        patiently(|| self.slots.insert(ifindex, SLOT as u16 + 1, 0));
         self.interfaces.set(SLOT + 1, ifindex, 0).unwrap();
     }
 
