@@ -507,7 +507,8 @@ class LayeredConnection:
         """What was seen, in words.
 
         Raises ValueError for what must not be."""
-        self.check_opening()
+        if not self.check_opening():
+            return "refused or never answered"
         isn = {self.client: self.segments[0].seq}
         isn[self.server] = next(segment.seq for segment in self.segments if segment.from_end() == self.server)
         octets = {end: self.octets_of(end, isn[end]) for end in isn}
@@ -525,7 +526,8 @@ class LayeredConnection:
                 f"{handshake[self.server]} from the server, BGP under agreed keys")
 
     def check_opening(self):
-        """The SYN, its answer, the ACK of that, and only then data."""
+        """The SYN, its answer, the ACK of that, and only then data. False if the server did not answer the SYN, or
+        refused it: nothing may listen there yet."""
         kinds = []
         for segment in self.segments:
             controls, has_data = segment.flags & (SYN | ACK | RST | FIN), len(segment.octets) > segment.header_len
@@ -535,8 +537,11 @@ class LayeredConnection:
         expected = ["SYN", "SYN-ACK", "ACK", "data"]
         if [kind for kind in kinds if kind != "end"] != expected[:len([kind for kind in kinds if kind != "end"])]:
             raise ValueError(f"opened by {', '.join(kinds)}")
-        if len(kinds) < 2 or kinds[:2] != expected[:2]:
+        if kinds in (["SYN"], ["SYN", "end"]):
+            return False
+        if kinds[:2] != expected[:2]:
             raise ValueError("never answered")
+        return True
 
     def octets_of(self, end, isn):
         """All that `end` sent, from its first octet to the first gap."""

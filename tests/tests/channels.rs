@@ -18,7 +18,7 @@ use tcpauth_tests::{
     network::{INTERFACE, Network, Wire},
     scenario::{PASSWORD, Protected, end, end_at, neighbor},
     transfer::{self, Options},
-    wait::eventually,
+    wait::{eventually, slowness},
 };
 
 /// How long a SYN waits for its keys, and half a second more.
@@ -191,10 +191,11 @@ fn a_key_that_rolls_while_a_channel_connects_is_that_of_the_next_one() -> Result
 }
 
 fn rolls_while_a_channel_is_opened(impede: impl Fn(&Forwarder)) -> Result<()> {
-    const ROLL: i64 = 20;
+    // Both channels are to be up before: where instructions are emulated, a daemon takes many seconds to start.
+    let until_roll = SignedDuration::from_secs(17 + 3 * i64::from(slowness()));
     let network = Network::with(Wire::Impaired(Impairment::default()), 1500)?;
     let begin = Timestamp::now();
-    let roll = begin + SignedDuration::from_secs(ROLL);
+    let roll = begin + until_roll;
     let sleep_until = |moment: Timestamp| {
         thread::sleep(Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or_default());
     };
