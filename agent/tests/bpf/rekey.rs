@@ -273,7 +273,7 @@ fn segments_pass_while_keys_change() {
         traffic.join().unwrap();
         changes
     });
-    assert!(changes > 1000, "only {changes} changes");
+    assert!(changes > 100, "only {changes} changes");
     let after = lab.session(&connection).unwrap();
     let passed = after.counters.passed;
     let signed = before.counters.passed.signed_segments;

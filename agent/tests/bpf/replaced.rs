@@ -64,7 +64,7 @@ fn segment_of_a_session_that_goes_moves_no_other() {
             traffic.join().unwrap();
             (replaced, moved)
         });
-        assert!(replaced > 1000, "{name}: only {replaced} times");
+        assert!(replaced > 100, "{name}: only {replaced} times");
         // A tenth of a microsecond is left in which nobody can tell. Without a check it is half of them.
         assert!(moved * 10 <= replaced, "{name}: {moved} of {replaced} sessions were moved");
     }
