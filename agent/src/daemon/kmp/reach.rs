@@ -162,7 +162,7 @@ impl Daemon {
         self.keep_channels_up();
     }
 
-    /// Keeps channels up for connections that were not seen before, and forgets peers that [are over](Channels::over).
+    /// Keeps channels up for connections that were not seen before, and forgets peers that are over.
     pub(in super::super) fn tidy_channels(&mut self) {
         let now = Instant::now();
         let is_shown =
