@@ -31,7 +31,7 @@ pub enum KeyChoice {
     Refuse(DropReason),
 }
 
-/// The key of a segment that arrives, with these TCP flags, sequence and acknowledgment numbers.
+/// The key of a segment that arrives, with these TCP flags, sequence and acknowledgment numbers (RFC 5925 §7.5).
 #[inline(always)]
 pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: SeqNumber) -> KeyChoice {
     if is_first_syn(flags) && flags & (flag::RST | flag::FIN) != 0 {
@@ -65,7 +65,7 @@ pub const fn inbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: 
     KeyChoice::Traffic
 }
 
-/// The key of a segment that leaves, with these TCP flags, sequence and acknowledgment numbers.
+/// The key of a segment that leaves, with these TCP flags, sequence and acknowledgment numbers (RFC 5925 §7.4).
 #[inline(always)]
 pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack: SeqNumber) -> KeyChoice {
     let Some(session) = session else {
@@ -97,6 +97,7 @@ pub const fn outbound(session: Option<&Session>, flags: u8, seq: SeqNumber, ack:
 
 /// The slots whose keys a segment may be under, in the form of [`Rollover::order`]: those that are accepted, have
 /// its KeyID (`None`: TCP-MD5 has none) and make its option as long as it is: with what fills whole words, octets.
+/// RFC 5925 §3.3.
 ///
 /// # Errors
 /// [`DropReason::NoKey`], [`DropReason::UnknownKeyId`] or [`DropReason::WrongLength`], the first that holds.

@@ -18,7 +18,8 @@ use crate::{
     sequence::ExtendedSeq,
 };
 
-/// A session's keys in use. Slots are numbers below [`MAX_KEYS`], or [`NO_SLOT`].
+/// A session's keys in use: current_key and rnext_key among them (RFC 5925 §4). Slots are numbers below [`MAX_KEYS`], or
+/// [`NO_SLOT`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rollover {
@@ -123,6 +124,7 @@ impl Rollover {
     /// of CLOCK_MONOTONIC.
     ///
     /// A segment from before the front tells nothing of what the peer does now: it was reordered, or sent again.
+    /// RFC 5925 §6.1.
     #[inline(always)]
     pub fn on_verified(
         &mut self,
@@ -208,7 +210,7 @@ impl Rollover {
         }
     }
 
-    /// The slot to send with after `slot` verified a segment with this RNextKeyID.
+    /// The slot to send with after `slot` verified a segment with this RNextKeyID (RFC 5925 §7.5.2.e, RFC 4808 §2).
     #[inline(always)]
     fn following(&self, slots: &[KeySlot; MAX_KEYS], slot: u32, rnext: Option<KeyId>) -> u32 {
         let is_newer = self.age(slot) < self.age(self.current);

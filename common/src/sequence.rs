@@ -27,7 +27,7 @@ impl ExtendedSeq {
 
     /// The extended number of a segment whose sequence number is `seq`, at most 2 GiB away.
     ///
-    /// The rule of RFC 9187: a segment from before the last wrap has the SNE before. (The sample code
+    /// The rule of RFC 9187 §4: a segment from before the last wrap has the SNE before. (The sample code
     /// in RFC 5925 gets that wrong.)
     #[inline(always)]
     pub const fn extend(self, seq: SeqNumber) -> Self {

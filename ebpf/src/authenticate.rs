@@ -143,7 +143,8 @@ pub fn matches(scratch: &Scratch, at: u32, len: u32) -> bool {
     opaque(difference) == 0
 }
 
-/// Puts SNE, pseudo-header, TCP header and data into the workspace; their length, octets, or 0 if it cannot.
+/// Puts SNE, pseudo-header, TCP header and data into the workspace (RFC 5925 §5.1); their length, octets, or 0 if it
+/// cannot.
 ///
 /// A function of its own, so that its stack is free again when the hashing needs some.
 #[unsafe(no_mangle)]
@@ -214,7 +215,7 @@ pub extern "C" fn assemble(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
     before + data_len
 }
 
-/// The same of TCP-MD5 (RFC 2385, 2): pseudo-header, TCP header without options, data, and the password in `slot`.
+/// The same of TCP-MD5 (RFC 2385 §2.0): pseudo-header, TCP header without options, data, and the password in `slot`.
 ///
 /// A function of its own as [`assemble`] is.
 #[unsafe(no_mangle)]

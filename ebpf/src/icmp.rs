@@ -28,6 +28,7 @@ const ICMPV6_PACKET_TOO_BIG: u8 = 2;
 /// Links of IPv6 carry at least this.
 const IPV6_LEAST_MTU: u32 = 1280;
 
+/// Decides about an ICMP message that quotes a segment of a protected session (RFC 5925 §7.8).
 #[inline(always)]
 pub fn run(skb: *mut __sk_buff, scratch: &mut Scratch, ifindex: u32) -> i32 {
     let segment = &scratch.segment;

@@ -77,7 +77,8 @@ pub fn run(skb: *mut __sk_buff, link_header: u32, arrival: Arrival) -> i32 {
     }
 }
 
-/// Cheap checks first, the MAC last: a flood that guesses none of them costs no hashing.
+/// Verifies a segment (RFC 5925 §7.5). Cheap checks first, the MAC last: a flood that guesses none of them costs no
+/// hashing.
 #[inline(always)]
 fn verify(
     skb: *mut __sk_buff,
@@ -183,7 +184,8 @@ fn let_in(scratch: &mut Scratch, session: *mut Session, seq: SeqNumber) -> Resul
     Ok(TC_ACT_UNSPEC)
 }
 
-/// One option, of the neighbour's wire; leaves in the scratch memory where it is.
+/// Checks that there is one option (RFC 5925 §2.2, RFC 2385 §3.0), of the neighbor's wire, and leaves in the scratch
+/// memory where it is.
 #[inline(always)]
 fn check_option(scratch: &mut Scratch, header_len: u32) -> Result<(), DropReason> {
     let walk = &scratch.walk;
@@ -291,7 +293,7 @@ fn answer(answered: u32) -> Result<u32, DropReason> {
 }
 
 /// Tries the candidates' keys, the newest first: the slot whose key the segment, which begins at `extended`, is under,
-/// or [`NO_SLOT`] if that is the key of the SYN; or a refusal.
+/// or [`NO_SLOT`] if that is the key of the SYN; or a refusal (RFC 5925 §7.5, RFC 4808 §2).
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
@@ -389,7 +391,7 @@ pub extern "C" fn blank_mac(scratch: *mut Scratch) -> u32 {
 }
 
 /// Moves the session's state past a segment that verified, and only then. It begins at `extended`, and verified
-/// under the key in `slot`; [`NO_SLOT`]: that of a SYN.
+/// under the key in `slot`; [`NO_SLOT`]: that of a SYN (RFC 5925 §6.2, RFC 5925 §7.5).
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]

@@ -67,6 +67,7 @@ pub fn run(skb: *mut __sk_buff) -> i32 {
     }
 }
 
+/// Puts option and MAC into a segment that leaves (RFC 5925 §7.4).
 #[inline(always)]
 fn seal(
     skb: *mut __sk_buff,
@@ -180,7 +181,7 @@ fn let_go(scratch: &Scratch, session: *mut Session, seq: SeqNumber, ack: SeqNumb
 
 /// Writes the header with the option, MAC and checksum zero, into `scratch.rewritten`: its length, octets, or 0
 /// if there is no room. `head` is the option's first word, as it lies in memory. Timestamps leave a SYN if
-/// `without_timestamps` is 1.
+/// `without_timestamps` is 1 (RFC 5925 §2.2, RFC 5925 §7.6).
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]
@@ -341,7 +342,8 @@ fn put_ip(skb: *mut __sk_buff, scratch: &Scratch, growth: i32) -> bool {
 /// In [`Session::seen`]: an RST, of either end.
 const ANY_RST: u32 = Session::RST_SENT | Session::RST_RECEIVED;
 
-/// Moves the session's state past a segment that was sealed, and has `extended` and `ack` for its numbers on the wire.
+/// Moves the session's state past a segment that was sealed, and has `extended` and `ack` for its numbers on the wire
+/// (RFC 5925 §6.2).
 #[inline(always)]
 fn note_sent(session: *mut Session, header: &Header, extended: ExtendedSeq, ack: SeqNumber) {
     let flags = segment::flags(header);

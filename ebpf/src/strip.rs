@@ -23,7 +23,7 @@ use crate::{
 
 /// Turns the option into NOPs: a stack with TCP-AO would refuse it on a socket without keys. In a SYN, lowers
 /// the MSS by the longest option's length, so that what our stack sends has room for any, and refuses timestamps where no
-/// MAC covers them. `seq` and `ack` are the [`Translation`] of its numbers. 0 if it cannot.
+/// MAC covers them. `seq` and `ack` are the [`Translation`] of its numbers. 0 if it cannot. RFC 5925 §7.6.
 ///
 /// A global function of the object: the verifier follows it once, not once for each way to it.
 #[unsafe(no_mangle)]

@@ -30,18 +30,21 @@ impl Role {
 }
 
 impl Mkt {
-    /// Key of our SYN without ACK: `Send_SYN_traffic_key`. Empty for TCP-MD5, which has no other for a SYN.
+    /// Key of our SYN without ACK: `Send_SYN_traffic_key` (RFC 5925 §3.2). Empty for TCP-MD5, which has no other
+    /// for a SYN.
     pub fn syn_send(&self, quartet: &Quartet, local_isn: Isn) -> SynKey {
         self.syn_key(self.send_id, self.recv_id, &sent(quartet, local_isn, NO_ISN))
     }
 
-    /// Key of the peer's SYN without ACK: `Receive_SYN_traffic_key`. Empty for TCP-MD5, which has no other for a SYN.
+    /// Key of the peer's SYN without ACK: `Receive_SYN_traffic_key` (RFC 5925 §3.2). Empty for TCP-MD5, which has no
+    /// other for a SYN.
     pub fn syn_recv(&self, quartet: &Quartet, peer_isn: Isn) -> SynKey {
         self.syn_key(self.recv_id, self.send_id, &received(quartet, NO_ISN, peer_isn))
     }
 
-    /// Keys of all other segments, both directions: `Send_other_traffic_key`, `Receive_other_traffic_key`. Those of
-    /// TCP-MD5 are the password ([`mac::password`]), whatever the connection, and key SYNs too.
+    /// Keys of all other segments, both directions: `Send_other_traffic_key`, `Receive_other_traffic_key`
+    /// (RFC 5925 §3.2). Those of TCP-MD5 are the password ([`mac::password`]), whatever the connection, and key SYNs
+    /// too.
     pub fn traffic_slot(&self, quartet: &Quartet, local_isn: Isn, peer_isn: Isn, role: Role) -> KeySlot {
         let (sent, received) = (sent(quartet, local_isn, peer_isn), received(quartet, local_isn, peer_isn));
         let [send, recv] = match (self.algorithm, self.kdf, role) {

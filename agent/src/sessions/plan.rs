@@ -45,7 +45,7 @@ pub fn key_in_slot(session: &Session, quartet: &Quartet, slot: u32, chain: &KeyC
 
 /// What has to change for the session to have the keys that `neighbor` has `now`; `None` if it has them, or has no
 /// traffic keys yet, or its keys are agreed ([`is_agreed`]). A key that is in a slot stays in it, and so does what is
-/// known of it.
+/// known of it. RFC 5925 §6.1.
 ///
 /// `forced` is the number of a key to send with at once. It is heeded only where there is no RNextKeyID to ask the
 /// peer with: with TCP-MD5, or if the key has the SendID of the one that is sent with now.

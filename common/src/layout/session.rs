@@ -63,7 +63,7 @@ pub const MAX_KEYS: usize = 3;
 
 /// A connection of a neighbour. Holds secrets: no `Debug`.
 ///
-/// The daemon writes it when ISNs become known; the programs move sequence state and counters.
+/// The daemon writes it when ISNs become known; the programs move sequence state and counters. RFC 5925 §4.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Session {

@@ -84,8 +84,8 @@ pub fn segment_mac(
     Ok(octets)
 }
 
-/// The octets under the MAC: SNE, IP pseudo-header, TCP header with checksum and MAC zeroed, data. Options that
-/// are excluded are left out, and the pseudo-header counts them all the same.
+/// The octets under the MAC (RFC 5925 §5.1): SNE, IP pseudo-header, TCP header with checksum and MAC zeroed, data.
+/// Options that are excluded are left out, and the pseudo-header counts them all the same.
 ///
 /// # Errors
 /// [`SegmentError`], in all its cases.
