@@ -210,7 +210,7 @@ impl Rollover {
         }
     }
 
-    /// The slot to send with after `slot` verified a segment with this RNextKeyID (RFC 5925 §7.5.2.e, RFC 4808 §2).
+    /// The slot to send with after `slot` verified a segment with this RNextKeyID (RFC 5925 §7.5.2.e, RFC 4808 §2.2).
     #[inline(always)]
     fn following(&self, slots: &[KeySlot; MAX_KEYS], slot: u32, rnext: Option<KeyId>) -> u32 {
         let is_newer = self.age(slot) < self.age(self.current);

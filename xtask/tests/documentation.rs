@@ -1,4 +1,5 @@
-//! What docs/security.md says is tested: each line of its tables names its tests, and they exist.
+//! What the documents say is there: each line of the tables of docs/security.md names its tests, and they exist; each
+//! entry of docs/rfc-map.md exists.
 
 use std::{
     fs,
@@ -49,6 +50,63 @@ fn a_test_that_is_not_there_or_none_is_found() {
     let rows: Vec<_> = rows_of_tables(table).collect();
     assert_eq!(rows, [(3, "| b \\| c | `d` |")]);
     assert_eq!(cells(rows[0].1), [" b \\| c ", " `d` "]);
+}
+
+#[test]
+fn each_entry_of_the_rfc_map_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("docs/rfc-map.md")).unwrap();
+    let mut faults = Vec::new();
+    let mut entries = 0;
+    for (number, row) in rows_of_tables(&text) {
+        for (path, name) in entries_of(row) {
+            entries += 1;
+            let source = fs::read_to_string(root.join(path)).unwrap_or_default();
+            if !defines(&source, name) {
+                faults.push(format!("line {number}: there is no {name} in {path}"));
+            }
+        }
+    }
+    assert!(entries > 400, "only {entries} entries were found");
+    assert!(faults.is_empty(), "docs/rfc-map.md:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn an_entry_that_is_not_there_is_found() {
+    let row = "| RFC 5925 §5.1 | `a/b.rs` `mac`, over `a/b.rs` `Input`: see `other` | `a/b.rs` |";
+    assert_eq!(entries_of(row).collect::<Vec<_>>(), [("a/b.rs", "mac"), ("a/b.rs", "Input")]);
+    let source =
+        "pub(super) const fn mac<const N: usize>() {}\nstruct Input(u8);\nconst LEN: u8 = 1;\n// fn gone()\n";
+    for name in ["mac", "Input", "LEN"] {
+        assert!(defines(source, name), "{name}");
+    }
+    for name in ["ma", "put", "N", "gone"] {
+        assert!(!defines(source, name), "{name}");
+    }
+}
+
+/// The entries of a row: a path and a name, each in backticks, with one space between.
+fn entries_of(row: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts: Vec<&str> = row.split('`').collect();
+    let at = (1..parts.len().saturating_sub(2)).step_by(2);
+    let entries = at.filter(|&at| parts[at].ends_with(".rs") && parts[at + 1] == " ");
+    entries.map(|at| (parts[at], parts[at + 2])).collect::<Vec<_>>().into_iter()
+}
+
+/// Whether a function, type, constant or module of this name is in `source`.
+fn defines(source: &str, name: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    source.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
+        ["fn ", "struct ", "enum ", "const ", "static ", "mod "].iter().any(|kind| {
+            line.match_indices(kind).any(|(at, _)| {
+                let begins = !line[..at].ends_with(is_name) && !line[..at].ends_with('<');
+                begins
+                    && line[at + kind.len()..]
+                        .strip_prefix(name)
+                        .is_some_and(|rest| !rest.starts_with(is_name))
+            })
+        })
+    })
 }
 
 /// Number and text of each line of a table that is neither its head nor the line below it.
