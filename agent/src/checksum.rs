@@ -1,4 +1,4 @@
-//! The Internet checksum (RFC 1071) of TCP segments (RFC 9293, 3.1).
+//! The Internet checksum (RFC 1071) of TCP segments (RFC 9293 §3.1).
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;

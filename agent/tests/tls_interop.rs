@@ -97,7 +97,7 @@ impl Files {
         openssl
     }
 
-    /// The keys with and without [`CONTEXT`] of a connection of TLS 1.2 (RFC 5705, 4), from the master secret that the
+    /// The keys with and without [`CONTEXT`] of a connection of TLS 1.2 (RFC 5705 §4), from the master secret that the
     /// other end logged.
     fn exported(&self, suite: &Suite, randoms: [&[u8]; 2]) -> [String; 2] {
         let log = fs::read_to_string(self.path("keylog")).unwrap();
@@ -110,7 +110,7 @@ impl Files {
     }
 }
 
-/// 32 octets of the PRF of TLS 1.2 (RFC 5246, 5).
+/// 32 octets of the PRF of TLS 1.2 (RFC 5246 §5).
 fn p_hash(secret: &[u8], seed: &[u8], sha384: bool) -> Vec<u8> {
     let digest = if sha384 { MessageDigest::sha384() } else { MessageDigest::sha256() };
     let key = PKey::hmac(secret).unwrap();
@@ -176,7 +176,7 @@ fn our_server_agrees_with_openssl_in_every_suite() {
     }
 }
 
-/// openssl(1) exports a key without a context, which in TLS 1.3 is as good as an empty one (RFC 8446, 7.5), and in TLS 1.2
+/// openssl(1) exports a key without a context, which in TLS 1.3 is as good as an empty one (RFC 8446 §7.5), and in TLS 1.2
 /// is another key; there, what it logs gives both.
 fn assert_same(files: &Files, suite: &Suite, ours: &Ours, side: Side, printed: &str) {
     if suite.exchange.is_tls13() {

@@ -4,10 +4,10 @@
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// HMAC-SHA-1 cut to 96 bits (RFC 5926, 3.2.1). Native TCP-AO has it everywhere.
+    /// HMAC-SHA-1 cut to 96 bits (RFC 5926 §3.2.1). Native TCP-AO has it everywhere.
     #[default]
     HmacSha1_96 = 1,
-    /// AES-128-CMAC cut to 96 bits (RFC 5926, 3.2.2).
+    /// AES-128-CMAC cut to 96 bits (RFC 5926 §3.2.2).
     Aes128Cmac96 = 2,
     /// HMAC-SHA-256 cut to 96 bits, KDF in RFC 5926's counter form: Linux's `hmac(sha256)`.
     HmacSha256_96 = 3,

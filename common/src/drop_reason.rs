@@ -30,7 +30,7 @@ pub enum DropReason {
     RateLimited = 11,
     /// Headers that contradict themselves.
     Malformed = 12,
-    /// An ICMP error about a protected connection (RFC 5925, 7.8).
+    /// An ICMP error about a protected connection (RFC 5925 §7.8).
     Icmp = 13,
     /// From a neighbour whose `interface` is another one.
     WrongInterface = 14,

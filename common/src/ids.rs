@@ -1,11 +1,11 @@
 //! The small numbers of TCP and TCP-AO, each a type of its own.
 
-/// KeyID of a master key tuple: the octet that a segment's TCP-AO option carries (RFC 5925, 2.2).
+/// KeyID of a master key tuple: the octet that a segment's TCP-AO option carries (RFC 5925 §2.2).
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u8);
 
-/// A TCP sequence number, ordered by serial arithmetic only (RFC 9293, 3.4).
+/// A TCP sequence number, ordered by serial arithmetic only (RFC 9293 §3.4).
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SeqNumber(pub u32);

@@ -1,4 +1,4 @@
-//! From master key to traffic key: RFC 5926, section 3.1, draft-ietf-tcpm-tcp-ao-algs, and the two modes of
+//! From master key to traffic key: RFC 5926 §3.1, draft-ietf-tcpm-tcp-ao-algs, and the two modes of
 //! draft-rescorla-tcp-auth-arch-00, section 6.1. For the host.
 //!
 //! | algorithm | `rfc5926` | `isn` | `none` |
@@ -10,7 +10,7 @@
 //! | `siphash-2-4-96` | HMAC-SHA-256 in counter form, 16 octets | HMAC-SHA-256, 16 octets | the master key, condensed |
 //! | `md5` | | | the master key |
 //!
-//! A key of AES or SipHash has 16 octets; a master key of another length is condensed (RFC 5926, 3.1.1.2).
+//! A key of AES or SipHash has 16 octets; a master key of another length is condensed (RFC 5926 §3.1.1.2).
 
 use crate::{
     Algorithm, Isn, Kdf,
@@ -22,7 +22,7 @@ use crate::{
 
 /// What binds a traffic key to a connection, and the direction where it counts: addresses, ports and the two ISNs.
 ///
-/// With [`Kdf::Rfc5926`] (RFC 5925, 5.2) the source is the sender of the segments that the key signs; with
+/// With [`Kdf::Rfc5926`] (RFC 5925 §5.2) the source is the sender of the segments that the key signs; with
 /// [`Kdf::Isn`] it is the client, the end that sent the SYN, for both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
@@ -155,7 +155,7 @@ fn pseudorandom(algorithm: Algorithm, master_key: &[u8], input: &[u8]) -> [u8; 3
     }
 }
 
-/// An HMAC key is hashed first if it is longer than a block: the same MACs come of it (RFC 2104, 2).
+/// An HMAC key is hashed first if it is longer than a block: the same MACs come of it (RFC 2104 §2).
 fn hmac_master_key(hash: Hash, master_key: &[u8]) -> TrafficKey {
     if master_key.len() > 64 {
         TrafficKey::cut(&digest(hash, master_key), hash.digest_len())
@@ -164,7 +164,7 @@ fn hmac_master_key(hash: Hash, master_key: &[u8]) -> TrafficKey {
     }
 }
 
-/// A master key that is not 16 octets long goes through AES-CMAC with a key of zeros first (RFC 5926, 3.1.1.2).
+/// A master key that is not 16 octets long goes through AES-CMAC with a key of zeros first (RFC 5926 §3.1.1.2).
 fn cmac_master_key(master_key: &[u8]) -> [u8; 16] {
     match master_key.try_into() {
         Ok(key) => key,
@@ -350,7 +350,7 @@ mod tests {
             let key = traffic_key(kdf, algorithm, &master_key, &context);
             let mut wanted = reference(kdf, algorithm, &master_key, context.octets());
             if wanted.len() > 64 {
-                // HMAC would do this with it (RFC 2104, 2).
+                // HMAC would do this with it (RFC 2104 §2).
                 let hashed = if algorithm == Algorithm::HmacSha1_96 {
                     Sha1::digest(&wanted).to_vec()
                 } else {

@@ -2,7 +2,7 @@
 //!
 //! Two rules move a connection from one key to the next without losing a segment:
 //!
-//! - Keys with KeyIDs of their own (RFC 5925, 7.5.2.e): a verified segment whose RNextKeyID is the SendID of one of
+//! - Keys with KeyIDs of their own (RFC 5925 §7.5.2.e): a verified segment whose RNextKeyID is the SendID of one of
 //!   our keys makes that key [`Rollover::current`]. What we ask the peer for, [`Rollover::rnext`], is management's.
 //! - Keys that the wire does not tell apart (TCP-MD5, or a KeyID that is shared; RFC 4808): they are tried, newest
 //!   first. Where the newer one first verified is the latest point at which the peer can have switched, so the older
@@ -233,7 +233,7 @@ impl Rollover {
         } else if has_send_id(slots, third, wanted) {
             third
         } else {
-            // The peer asks for what we have not: no action (RFC 5925, 7.5.2.e).
+            // The peer asks for what we have not: no action (RFC 5925 §7.5.2.e).
             self.current
         }
     }

@@ -1,4 +1,4 @@
-//! Sequence number extension (RFC 5925, 6.2) and the window check that comes before any MAC.
+//! Sequence number extension (RFC 5925 §6.2) and the window check that comes before any MAC.
 
 use crate::{Isn, SeqNumber};
 

@@ -1,4 +1,4 @@
-//! The MAC of a segment (RFC 5925, 5.1; RFC 2385, 2).
+//! The MAC of a segment (RFC 5925 §5.1; RFC 2385 §2).
 
 use core::{ffi::c_void, ptr::null};
 

@@ -1,4 +1,4 @@
-//! ICMP about protected connections (RFC 5925, 7.8): hard errors would let a stranger end them.
+//! ICMP about protected connections (RFC 5925 §7.8): hard errors would let a stranger end them.
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -177,7 +177,7 @@ fn lower_mtu(skb: *mut __sk_buff, l4: u32, mtu: u32, room: u32) {
 }
 
 /// Has the session's segments cut where the path is so narrow that sealed ones would exceed it: our stack makes packets
-/// of 1280 octets whatever it is told (RFC 8200, 5).
+/// of 1280 octets whatever it is told (RFC 8200 §5).
 #[inline(always)]
 fn leave_room(session: &mut Session, mtu: u32, room: u32) {
     if mtu < IPV6_LEAST_MTU || mtu >= IPV6_LEAST_MTU + room {

@@ -299,7 +299,7 @@ def ip_segment(kind, octets):
         elif following in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS):
             length = 8 + octets[at + 1] * 8
             if following == ROUTING and octets[at + 3] > 0:
-                # The pseudo-header has the final destination (RFC 8200, 8.1).
+                # The pseudo-header has the final destination (RFC 8200 §8.1).
                 last = at + 8 if octets[at + 2] == 4 else at + length - 16
                 destination = octets[last:last + 16]
         else:

@@ -103,7 +103,7 @@ fn bare_ip(octets: &[u8], otherwise: Option<u16>) -> Option<Content<'_>> {
 /// The PPP protocol and what it carries, of a PPPoE session (RFC 2516): version and type, code, session, length.
 fn pppoe(octets: &[u8]) -> Option<(u16, &[u8])> {
     let ppp = octets.get(6..)?;
-    // One octet, which is odd, if the ends agreed to compress it (RFC 1661, 6.5).
+    // One octet, which is odd, if the ends agreed to compress it (RFC 1661 §6.5).
     match *ppp.first()? {
         short if short & 1 == 1 => Some((short.into(), &ppp[1..])),
         _ => Some((u16_at(ppp, 0)?, ppp.get(2..)?)),
@@ -215,7 +215,7 @@ fn body(payload: &[u8], len: usize) -> Body<'_> {
 }
 
 /// Where a packet with this routing header ends up, which is what its checksum and MAC are over
-/// (RFC 8200, 8.1), if there is a stop before.
+/// (RFC 8200 §8.1), if there is a stop before.
 fn final_destination(header: &[u8]) -> Option<Ipv6Addr> {
     let (routing_type, segments_left) = (*header.get(2)?, *header.get(3)?);
     match (routing_type, segments_left) {

@@ -219,7 +219,7 @@ fn preferred(neighbor: &NeighborKeys) -> Option<&KeyStatus> {
     neighbor.keys.iter().find(|key| key.preferred)
 }
 
-/// Whether each side can ask the other for `key` by its KeyID (RFC 5925, 6.1): TCP-MD5 has none, and one that
+/// Whether each side can ask the other for `key` by its KeyID (RFC 5925 §6.1): TCP-MD5 has none, and one that
 /// several of the neighbour's `keys` share names none of them. Then we begin to send with it unasked.
 fn can_ask_for(key: &KeyStatus, keys: &[KeyStatus]) -> bool {
     let shares = |other: &KeyStatus| {

@@ -12,9 +12,9 @@ use super::fields::{KeyEntry, KeyFields, Secret, Spans};
 use super::{KmpProblem, Problem, Wire};
 use crate::keys::{ChainKey, KeyChain, Lifetime, Mkt, TcpOptions};
 
-/// Longest password that is wanted with TCP-MD5, in octets: RFC 2385, section 4.5, and `TCP_MD5SIG_MAXKEYLEN`.
+/// Longest password that is wanted with TCP-MD5, in octets: RFC 2385 §4.5, and `TCP_MD5SIG_MAXKEYLEN`.
 const LONGEST_MD5_PASSWORD: usize = 80;
-/// Longest secret that OpenSSL takes for a handshake, in octets; RFC 4279, section 5.3 asks for 64.
+/// Longest secret that OpenSSL takes for a handshake, in octets; RFC 4279 §5.3 asks for 64.
 const LONGEST_PSK: usize = 512;
 
 /// What a neighbour's keys have from the neighbour, unless they say otherwise.

@@ -18,7 +18,7 @@ use super::mode;
 use super::{Neighbor, Peer, PeerError, Problem, Unauthenticated, Wire};
 use crate::keys::KeyChain;
 
-/// TCP port of BGP (RFC 4271, 4.2).
+/// TCP port of BGP (RFC 4271 §4.2).
 const BGP_PORT: u16 = 179;
 /// How long before the end of the last key is warned, if the configuration does not say.
 const KEY_WARNING: Duration = Duration::from_secs(7 * 86_400);

@@ -11,7 +11,7 @@ use crate::keys::{ChainKey, KeyChain, Lifetime};
 
 /// Shortest secret that is not warned about, in octets.
 const SHORT_SECRET: usize = 8;
-/// The same of one that authenticates a handshake (RFC 4279, 7.2): as many random letters and digits are 71 bits.
+/// The same of one that authenticates a handshake (RFC 4279 §7.2): as many random letters and digits are 71 bits.
 const SHORT_PSK: usize = 12;
 /// Longest master key that Linux's own TCP-AO takes (`TCP_AO_MAXKEYLEN`), in octets.
 const LONG_SECRET: usize = 80;

@@ -1,4 +1,4 @@
-//! From a master key tuple to the keys of one connection (RFC 5925, 5.2).
+//! From a master key tuple to the keys of one connection (RFC 5925 §5.2).
 
 use tcpauth_common::{
     Algorithm, Isn, Kdf, KeyId,

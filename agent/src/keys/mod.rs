@@ -1,4 +1,4 @@
-//! Master key tuples and the traffic keys of a connection (RFC 5925, 3.1; RFC 5926).
+//! Master key tuples and the traffic keys of a connection (RFC 5925 §3.1; RFC 5926).
 
 pub use chain::{ChainKey, KeyChain, Lifetime};
 pub use derive::Role;
@@ -12,7 +12,7 @@ pub mod segment;
 #[cfg(test)]
 mod tests;
 
-/// Whether TCP options other than TCP-AO are under the MAC (RFC 5925, 3.1).
+/// Whether TCP options other than TCP-AO are under the MAC (RFC 5925 §3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TcpOptions {
     /// They are: the default of RFC 5925.

@@ -1,6 +1,6 @@
 //! From a TLS connection to the master key tuple of one protected connection.
 //!
-//! Both ends export two secrets of 32 octets from it (RFC 5705; RFC 8446, 7.5), with [`Terms::context`] for a context:
+//! Both ends export two secrets of 32 octets from it (RFC 5705; RFC 8446 §7.5), with [`Terms::context`] for a context:
 //! one is the master key, the other keys the [`Confirmation`]s.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -81,7 +81,7 @@ fn hmac(digest: MessageDigest, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     signer.sign_to_vec().unwrap()
 }
 
-/// RFC 8446, 7.1, for one block.
+/// RFC 8446 §7.1, for one block.
 fn expand_label(digest: MessageDigest, secret: &[u8], label: &str, context: &[u8], len: usize) -> Vec<u8> {
     let label = format!("tls13 {label}");
     let head = [0, len as u8, label.len() as u8];

@@ -13,7 +13,7 @@
 //! With TCP-MD5 the keys do not depend on ISNs, and a session has them all from its first SYN on.
 //!
 //! An ISN is believed only from a segment whose MAC verified, or from our own end: a forged segment
-//! leaves nothing behind (RFC 5925, 7.5 leaves this to implementers; several got it wrong).
+//! leaves nothing behind (RFC 5925 §7.5 leaves this to implementers; several got it wrong).
 
 use tcpauth_common::{
     DropReason,

@@ -1,4 +1,4 @@
-//! ICMP about protected connections (RFC 5925, 7.8).
+//! ICMP about protected connections (RFC 5925 §7.8).
 
 use std::net::IpAddr;
 

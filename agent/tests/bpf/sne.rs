@@ -1,4 +1,4 @@
-//! Sequence number extension through the programs (RFC 5925, 6.2; RFC 9187).
+//! Sequence number extension through the programs (RFC 5925 §6.2; RFC 9187).
 
 use tcpauth_common::{
     DropReason,

@@ -15,7 +15,7 @@ const SUBKEY: usize = 4;
 /// AES blocks in one step.
 const BLOCKS_PER_STEP: u32 = 4;
 
-/// The key and the subkey K1 (RFC 4493, 2.3). The key is cut or zero-padded to 16 octets.
+/// The key and the subkey K1 (RFC 4493 §2.3). The key is cut or zero-padded to 16 octets.
 pub(super) fn prepare(key: &[u8]) -> KeyMaterial {
     let mut octets = [0; 16];
     for (to, &from) in octets.iter_mut().zip(key) {

@@ -6,10 +6,10 @@ use crate::layout::KeyMaterial;
 /// Longest password, octets: that of Linux (TCP_MD5SIG_MAXKEYLEN).
 pub const MAX_PASSWORD: usize = 80;
 
-/// Initial state (RFC 1321, 3.3).
+/// Initial state (RFC 1321 §3.3).
 const INITIAL: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
-/// Integer part of 2^32 times the absolute sine of 1 to 64 (RFC 1321, 3.4).
+/// Integer part of 2^32 times the absolute sine of 1 to 64 (RFC 1321 §3.4).
 #[rustfmt::skip]
 const K: [u32; 64] = [
     0xd76a_a478, 0xe8c7_b756, 0x2420_70db, 0xc1bd_ceee, 0xf57c_0faf, 0x4787_c62a, 0xa830_4613, 0xfd46_9501,

@@ -75,7 +75,7 @@ pub(crate) fn digest(hash: Hash, message: &[u8]) -> [u8; 32] {
     hash.digest(hash.initial(), 0, message)
 }
 
-/// The two hash states of an HMAC key (RFC 2104, 4); a key longer than a block is hashed first.
+/// The two hash states of an HMAC key (RFC 2104 §4); a key longer than a block is hashed first.
 pub(crate) fn hmac_key(hash: Hash, key: &[u8]) -> KeyMaterial {
     let mut block = [0; 64];
     if key.len() > block.len() {
@@ -102,7 +102,7 @@ pub(crate) fn hmac(hash: Hash, key: &[u8], message: &[u8]) -> [u8; 32] {
     hash.digest(outer, 1, &digest[..hash.digest_len()])
 }
 
-/// AES-128-CMAC of `message` (RFC 4493, 2.4).
+/// AES-128-CMAC of `message` (RFC 4493 §2.4).
 pub(crate) fn cmac(key: &[u8; 16], message: &[u8]) -> [u8; 16] {
     let mut schedule = [0; 80];
     aes::expand_key(&mut schedule, cmac::words(*key));

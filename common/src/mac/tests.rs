@@ -148,7 +148,7 @@ fn lengths_and_indexes_out_of_range_do_not_panic() {
     }
 }
 
-/// RFC 4493, section 4: AES-CMAC.
+/// RFC 4493 §4: AES-CMAC.
 #[test]
 fn vectors_of_rfc_4493() {
     let key = hex::decode("2b7e151628aed2a6abf7158809cf4f3c").unwrap();
@@ -169,7 +169,7 @@ fn vectors_of_rfc_4493() {
     }
 }
 
-/// RFC 2202, section 3 and RFC 4231, section 4: HMAC-SHA-1 and HMAC-SHA-256.
+/// RFC 2202 §3 and RFC 4231 §4: HMAC-SHA-1 and HMAC-SHA-256.
 #[test]
 fn vectors_of_rfc_2202_and_rfc_4231() {
     let jefe = (&b"Jefe"[..], &b"what do ya want for nothing?"[..]);

@@ -17,9 +17,9 @@ mod walk;
 pub const MAX_HEADER: u32 = 60;
 /// TCP header without options, octets.
 pub const BASE_HEADER: u32 = 20;
-/// Length of a TCP-MD5 option, octets: kind, length, digest (RFC 2385, 3.0).
+/// Length of a TCP-MD5 option, octets: kind, length, digest (RFC 2385 §3.0).
 pub const MD5_LEN: u32 = 18;
-/// Length of a timestamps option, octets (RFC 7323, 3.2).
+/// Length of a timestamps option, octets (RFC 7323 §3.2).
 pub const TIMESTAMPS_LEN: u32 = 10;
 
 /// Option kinds (IANA, TCP option kind numbers).

@@ -119,7 +119,7 @@ impl Bird {
     }
 
     /// Time since the neighbour was last heard of, or up to a quarter of the hold time more: BIRD shortens its timers at
-    /// random (RFC 4271, 10).
+    /// random (RFC 4271 §10).
     ///
     /// # Errors
     /// If the session is not up.

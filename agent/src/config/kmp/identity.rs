@@ -1,16 +1,16 @@
-//! Identities of TLS-PSK, as RFC 4279, section 5.4 has them entered: printable Unicode characters.
+//! Identities of TLS-PSK, as RFC 4279 §5.4 has them entered: printable Unicode characters.
 
 use unicode_normalization::UnicodeNormalization;
 
 use super::KmpProblem;
 use crate::config::cell::Cell;
 
-/// Most characters (RFC 4279, 5.4).
+/// Most characters (RFC 4279 §5.4).
 const MOST_CHARACTERS: usize = 128;
 /// Most bytes in UTF-8 with TLS 1.2: as many as OpenSSL takes there. TLS 1.3 takes all that 128 characters can have.
 const MOST_IN_TLS12: usize = 255;
 
-/// Returns the identity in `cell` in Unicode's form NFC (RFC 4279, 5.1), so that both ends send the same bytes however
+/// Returns the identity in `cell` in Unicode's form NFC (RFC 4279 §5.1), so that both ends send the same bytes however
 /// their operators typed it.
 pub(super) fn read(field: &'static str, cell: &mut Cell<'_, '_, '_>) -> Option<String> {
     let text: String = cell.text(field)?.nfc().collect();

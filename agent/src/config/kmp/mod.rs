@@ -109,6 +109,6 @@ pub enum Validation {
     CaFile(PathBuf),
     /// Its SHA-256, as DER, is this.
     Fingerprint([u8; 32]),
-    /// Nothing: the secret alone authenticates (RFC 4279, section 4).
+    /// Nothing: the secret alone authenticates (RFC 4279 §4).
     Unvalidated,
 }

@@ -1,4 +1,4 @@
-//! The MAC of a segment, and the option that carries it: TCP-AO (RFC 5925, 5.1), or TCP-MD5 (RFC 2385).
+//! The MAC of a segment, and the option that carries it: TCP-AO (RFC 5925 §5.1), or TCP-MD5 (RFC 2385).
 
 use std::{net::IpAddr, ops::Range};
 

@@ -36,7 +36,7 @@ mod tests;
 /// How long a handshake may take; and then, at the server, how long the client may take to use the keys.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The first octet of every BGP message (RFC 4271, 4.1), which no record of TLS begins with.
+/// The first octet of every BGP message (RFC 4271 §4.1), which no record of TLS begins with.
 const BGP_MARKER: u8 = 0xff;
 
 /// Our end of a handshake. Holds keys: no `Debug`.

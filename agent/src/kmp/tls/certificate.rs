@@ -1,4 +1,4 @@
-//! Certificates of the RSA_PSK suites (RFC 4279, 4).
+//! Certificates of the RSA_PSK suites (RFC 4279 §4).
 
 use std::{path::Path, sync::Arc};
 

@@ -49,7 +49,7 @@ pub fn context(side: Side, suites: &[&'static Suite], rsa: Option<&Rsa>) -> Resu
     Ok(context)
 }
 
-/// The suites of a configuration that `side` can use. The secret has one hash in TLS 1.3 (RFC 8446, 4.2.11): that of the
+/// The suites of a configuration that `side` can use. The secret has one hash in TLS 1.3 (RFC 8446 §4.2.11): that of the
 /// first suite there, and the others of the same hash are used with it.
 pub fn usable(side: Side, tls: &Tls, rsa: Option<&Rsa>) -> Result<Vec<&'static Suite>, TlsError> {
     let mut usable: Vec<&'static Suite> = Vec::new();

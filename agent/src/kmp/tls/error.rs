@@ -98,7 +98,7 @@ impl TlsError {
     }
 }
 
-/// The name of an alert (RFC 8446, 6; RFC 5246, 7.2).
+/// The name of an alert (RFC 8446 §6; RFC 5246 §7.2).
 pub fn alert_name(alert: u8) -> String {
     let name = match alert {
         0 => "close_notify",

@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_key_is_known_by_one_fingerprint_in_every_form() {
-        // The key pair of RFC 8032, 7.1, test 1, in the forms of RFC 8410; `openssl pkey -pubout -outform DER | sha256sum`.
+        // The key pair of RFC 8032 §7.1, test 1, in the forms of RFC 8410; `openssl pkey -pubout -outform DER | sha256sum`.
         let private = "-----BEGIN PRIVATE KEY-----\n\
                        MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
                        -----END PRIVATE KEY-----\n";

@@ -146,7 +146,7 @@ impl Endpoint {
         }
     }
 
-    /// 32 octets of keying material (RFC 5705; RFC 8446, 7.5), the same at both ends for the same label and context.
+    /// 32 octets of keying material (RFC 5705; RFC 8446 §7.5), the same at both ends for the same label and context.
     ///
     /// # Errors
     /// [`TlsError`] before the handshake is over.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::config::{self, Rsa, Validation};
 
-/// Longest identity, in octets: 128 characters (RFC 4279, 5.4) in UTF-8.
+/// Longest identity, in octets: 128 characters (RFC 4279 §5.4) in UTF-8.
 const MAX_IDENTITY: usize = 512;
 /// Longest identity, in octets, that OpenSSL takes in TLS 1.2.
 const MAX_IDENTITY_IN_TLS12: usize = 255;
@@ -84,7 +84,7 @@ impl Keyring for Keys {
     }
 
     /// Whoever is not expected gets a secret that nobody has, so that it learns no more than one whose secret is wrong
-    /// (RFC 4279, 2).
+    /// (RFC 4279 §2).
     fn of_peer(&self, identity: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         // Of one that is too long to be expected, a client can make it 64 KiB, enough is kept to tell it.
         let kept = &identity[..identity.len().min(MAX_IDENTITY + 1)];

@@ -141,7 +141,7 @@ unsafe extern "C" fn choose_certificate(ssl: *mut ffi::SSL, _argument: *mut c_vo
     1
 }
 
-/// A session that stands for a secret, of which the caller is the owner (RFC 8446, 4.2.11: as if it were resumed).
+/// A session that stands for a secret, of which the caller is the owner (RFC 8446 §4.2.11: as if it were resumed).
 ///
 /// # Safety
 /// `cipher` is null or valid.

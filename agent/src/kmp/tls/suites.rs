@@ -27,15 +27,15 @@ pub enum Support {
 /// How the two ends of a suite get a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyExchange {
-    /// TLS 1.3, `psk_dhe_ke` (RFC 8446, 4.2.9): the PSK authenticates X25519.
+    /// TLS 1.3, `psk_dhe_ke` (RFC 8446 §4.2.9): the PSK authenticates X25519.
     Tls13,
-    /// The PSK alone, no forward secrecy (RFC 4279, 2).
+    /// The PSK alone, no forward secrecy (RFC 4279 §2).
     Psk,
-    /// The PSK authenticates Diffie-Hellman (RFC 4279, 3).
+    /// The PSK authenticates Diffie-Hellman (RFC 4279 §3).
     DhePsk,
     /// The PSK authenticates X25519 (RFC 5489).
     EcdhePsk,
-    /// The PSK, and a secret under the server's RSA key; no forward secrecy (RFC 4279, 4).
+    /// The PSK, and a secret under the server's RSA key; no forward secrecy (RFC 4279 §4).
     RsaPsk,
 }
 

@@ -2,7 +2,7 @@
 //! ever said on an older channel, does not have them.
 //!
 //! - `due`: which sessions may have agreed keys; `planner`: which of them are due, and when a channel is opened for them.
-//! - `offers`: they are offered on it, and keys that were agreed come into them as any new key does (RFC 5925, 6.1): the
+//! - `offers`: they are offered on it, and keys that were agreed come into them as any new key does (RFC 5925 §6.1): the
 //!   newest, asked for by RNextKeyID.
 //!
 //! Older keys are forgotten soon after both ends have moved.

@@ -84,7 +84,7 @@ fn suites() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// All but the versions in the headers of records, which say nothing and may be ignored (RFC 8446, 5.1).
+/// All but the versions in the headers of records, which say nothing and may be ignored (RFC 8446 §5.1).
 fn essence(flight: &[u8]) -> Vec<u8> {
     let (mut essence, mut left) = (Vec::new(), flight);
     while let [kind, _, _, high, low, rest @ ..] = left {

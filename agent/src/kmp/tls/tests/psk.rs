@@ -48,7 +48,7 @@ fn every_suite_without_certificate_agrees_on_keys() {
     }
 }
 
-/// RFC 4279, 5.4: up to 128 printable Unicode characters.
+/// RFC 4279 §5.4: up to 128 printable Unicode characters.
 #[test]
 fn identities_of_128_unicode_characters_are_carried_by_tls13() {
     for character in ["ル", "\u{1f980}"] {
