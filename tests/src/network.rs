@@ -184,6 +184,11 @@ impl Router {
         Ok(container)
     }
 
+    /// Its MAC address as `ip` writes it.
+    pub fn mac_text(&self) -> String {
+        self.mac.map(|octet| format!("{octet:02x}")).join(":")
+    }
+
     fn new(role: &str, number: u8) -> Result<Self> {
         Ok(Self {
             namespace: Namespace::create(role)?,
@@ -195,7 +200,7 @@ impl Router {
     }
 
     fn configure(&self, mtu: u32) -> Result<()> {
-        let mac = self.mac.map(|octet| format!("{octet:02x}")).join(":");
+        let mac = self.mac_text();
         let ns = &self.namespace;
         ns.ip(&["link", "set", INTERFACE, "address", &mac, "mtu", &mtu.to_string(), "addrgenmode", "none"])?;
         for address in

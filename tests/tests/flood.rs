@@ -67,7 +67,7 @@ fn half_open_connections_make_room_and_those_that_are_up_stay() -> Result<()> {
     transfer::ping(&near, &far)?;
     // From now on the peer is silent.
     let switch = &network.middle.as_ref().context("a switch")?.namespace;
-    let mac = network.r2.mac.map(|octet| format!("{octet:02x}")).join(":");
+    let mac = network.r2.mac_text();
     let address = network.r2.v4.to_string();
     network.r1.namespace.ip(&[
         "neighbor",

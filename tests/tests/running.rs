@@ -209,7 +209,7 @@ fn refuses_unsigned(network: &Network) -> Result<()> {
     let client = tcpauth_tests::transfer::End { namespace: namespace.clone(), ..unsigned(0) };
     let result = transfer::connect(&client, server.address, &options);
     namespace.ip(&["address", "delete", "192.0.2.2/32", "dev", INTERFACE])?;
-    let mac = network.r2.mac.map(|octet| format!("{octet:02x}")).join(":");
+    let mac = network.r2.mac_text();
     network.r1.namespace.ip(&["neighbor", "replace", "192.0.2.2", "lladdr", &mac, "dev", INTERFACE])?;
     ensure!(result.is_err(), "a connection without a MAC came up");
     Ok(())

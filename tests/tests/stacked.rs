@@ -30,7 +30,7 @@ fn session_over_macsec_is_protected() -> Result<()> {
         if !made(&own.namespace, &[&["link", INTERFACE][..], &kind].concat()) {
             return Ok(());
         }
-        let peer = other.mac.map(|octet| format!("{octet:02x}")).join(":");
+        let peer = other.mac_text();
         let receiving = ["rx", "port", "1", "address", &peer];
         let key = ["pn", "1", "on", "key", "01", KEY];
         let macsec = |what: &[&str]| own.namespace.ip(&[&["macsec", "add", ABOVE], what].concat());
@@ -90,7 +90,7 @@ fn is_protected(network: &Network) -> Result<()> {
     let client = end_at(&network.r1.namespace, (ADDRESSES[0], 0).into());
     let server = end_at(&network.r2.namespace, (ADDRESSES[1], 179).into());
     let second = start(&network.r2, &peers[0])?;
-    // The first end does not sign yet.
+    // The first end adds no MAC yet.
     let options = Options { connect_limit: Some(Duration::from_secs(3)), ..Options::default() };
     ensure!(transfer::pair(&client, &server, &options).is_err(), "an unsigned connection came up");
     let refused = || second.dropped(&peers[0], "no-option");

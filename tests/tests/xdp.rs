@@ -65,14 +65,13 @@ fn segments_whose_port_xdp_turns_into_the_sessions_are_verified() -> Result<()> 
 fn frames_that_xdp_sends_into_another_interface_are_verified_there() -> Result<()> {
     let live = Live::up()?;
     let Protected { agent1, network, .. } = &live.protected;
-    let mac = |mac: [u8; 6]| mac.map(|octet| format!("{octet:02x}")).join(":");
     for (router, other) in [(&network.r1, &network.r2), (&network.r2, &network.r1)] {
-        let (address, mac) = (other.v4.to_string(), mac(other.mac));
+        let (address, mac) = (other.v4.to_string(), other.mac_text());
         router.namespace.ip(&["neigh", "replace", &address, "lladdr", &mac, "dev", INTERFACE])?;
     }
     let r1 = &network.r1.namespace;
     r1.ip(&["link", "add", "there", "type", "veth", "peer", "name", "here"])?;
-    r1.ip(&["link", "set", "here", "address", &mac(network.r1.mac), "up"])?;
+    r1.ip(&["link", "set", "here", "address", &network.r1.mac_text(), "up"])?;
     r1.ip(&["link", "set", "there", "up"])?;
     wait_attached(agent1, "here")?;
     let _program = live.on_r1(Mode::Generic, &Action::SendOutOf("there"))?;

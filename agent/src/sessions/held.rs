@@ -136,8 +136,8 @@ impl Decision<'_> {
         Ok(self.answer_out(session, answered))
     }
 
-    /// Our end refuses a SYN: the answer's sequence number stands for the ISN that it never had
-    /// (RFC 5925 §7.7).
+    /// Decides about an RST with which our end refuses a SYN. Its sequence number takes the place of the ISN, because our
+    /// end has none (RFC 5925 §7.7).
     fn rst_out(&self, existing: Option<&Session>) -> Result<Outcome, DropReason> {
         let session = existing.filter(|session| knows_peer(session)).ok_or(DropReason::NoSession)?;
         let acknowledged = Isn(self.segment.ack().wrapping_sub(1));

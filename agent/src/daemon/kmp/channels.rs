@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// A channel that is not to be there all the time is closed by the end that opened it, so long after it was last asked
 /// for.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
-/// What is known of a peer, after its last channel ended or a connection last had our address of it.
+/// How long a peer is remembered after its last channel ended, or after a connection last used our address of it.
 const REMEMBER: Duration = Duration::from_secs(600);
 
 /// All channels.
@@ -268,9 +268,9 @@ impl Channels {
         self.of_neighbor(neighbor).map(|(_, peering)| peering.crowded_out).sum()
     }
 
-    /// The peers to forget: those without channels to which none is kept up, and with which nothing was agreed for long;
-    /// also those that no connection has had our address of for long, while another one of the neighbor has a channel.
-    /// `is_used` says whether a connection has it now.
+    /// Returns the peers to forget, all of them without channels: those that need no permanent channel and whose last one
+    /// ended long ago, and those whose address of ours no connection has used for long, while another peer of the
+    /// neighbor has a channel. `is_used` says whether a connection uses a peer's address of ours now.
     pub(super) fn over(&self, is_used: impl Fn(KmpPeer) -> bool, now: Instant) -> Vec<KmpPeer> {
         let is_long_ago = |moment: Instant| REMEMBER <= now.saturating_duration_since(moment);
         let has_another = |peer: KmpPeer| {
@@ -364,7 +364,7 @@ impl Channels {
         }
     }
 
-    /// A channel by an older key that nobody needs ends soon, however often this is said.
+    /// Closes a channel within seconds, because nothing needs it any more. Further calls do not delay that.
     pub(super) fn linger(&mut self, id: ChannelId, now: Instant) {
         let at = now + LINGER;
         if self.timers.at(Timer::Close(id)).is_none_or(|due| at < due) {
@@ -414,7 +414,7 @@ mod tests {
     use super::*;
 
     const PEER: KmpPeer = KmpPeer { neighbor: 1, address: [1; 16], local: [3; 16] };
-    /// The same peer, by another address of ours.
+    /// The same peer, reached from another of our addresses.
     const OTHER: KmpPeer = KmpPeer { local: [4; 16], ..PEER };
 
     fn ready() -> Ready {
@@ -426,11 +426,15 @@ mod tests {
         Channels::new(mpsc::channel(1000).0)
     }
 
-    /// A channel that our end opened and that is up.
+    /// Begins a channel to a port that is closed.
+    fn begin(channels: &mut Channels, peer: KmpPeer, is_ours: bool, now: Instant) -> ChannelId {
+        let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        channels.begin(peer, is_ours, true, now, |id, events| Line::dial(id, None, closed, None, events))
+    }
+
+    /// Opens a channel from our end and completes its handshake.
     fn open(channels: &mut Channels, peer: KmpPeer, now: Instant) -> ChannelId {
-        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        let id =
-            channels.begin(peer, true, true, now, |id, events| Line::dial(id, None, nobody, None, events));
+        let id = begin(channels, peer, true, now);
         channels.ready(id, ready(), now);
         id
     }
@@ -479,10 +483,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_opens_so_many_channels_however_fast_their_handshakes_are() {
         let (mut channels, now) = (none(), Instant::now());
-        let begin = |channels: &mut Channels| {
-            let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-            channels.begin(PEER, false, true, now, |id, events| Line::dial(id, None, nobody, None, events))
-        };
+        let begin = |channels: &mut Channels| begin(channels, PEER, false, now);
         let ids: Vec<ChannelId> = (0..MAX_HANDSHAKES)
             .map(|_| {
                 assert!(channels.make_room(PEER));
